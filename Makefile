@@ -1,0 +1,31 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint
+
+help:
+	@echo "make run    set up, then run the default pipeline on the embedded images"
+	@echo "make test   set up, then run the whole test suite"
+	@echo "make lint   check style with ruff"
+	@echo "make .venv  only set up the virtual environment"
+
+# The stamp inside the environment is newer than pyproject.toml exactly when the installation is up to date.
+.venv: $(VENV)/.installed
+.PHONY: .venv
+
+$(VENV)/.installed: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --progress-bar off --quiet --editable '.[dev]'
+	@touch $@
+
+run: .venv
+	$(BIN)/kedro run
+
+test: .venv lint
+	$(BIN)/python -m pytest
+
+lint: .venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .

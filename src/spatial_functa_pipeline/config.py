@@ -1,0 +1,367 @@
+"""Every parameter of the project as a pydantic model: the only place where a default or a bound is written.
+
+`conf/<environment>/parameters*.yml` fill these models in. The whole tree (`PipelineParameters`) is validated before
+any node runs; nodes receive their own block of it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from math import prod
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Interpolation = Literal["nearest", "linear"]
+
+
+@dataclass(frozen=True)
+class LatentShape:
+    """Shape of one latent: `grid` cells (s×s for images, any dimension D) of `channels` c numbers each."""
+
+    grid: tuple[int, ...]
+    channels: int
+
+    @classmethod
+    def parse(cls, value: str | LatentShape) -> LatentShape:
+        """Read `"8x8x16"` (grid sides, then channels). Raises ValueError on anything else."""
+        if isinstance(value, cls):
+            return value
+        if not isinstance(value, str) or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)+", value):
+            raise ValueError(
+                f"a latent shape is written as its grid sides and its channels joined by 'x', as in 8x8x16; got {value!r}"
+            )
+        *grid, channels = (int(side) for side in value.split("x"))
+        return cls(tuple(grid), channels)
+
+    @property
+    def cells(self) -> int:
+        """Number of cells S of the grid (s² for images)."""
+        return prod(self.grid)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The array shape `(*grid, c)`."""
+        return (*self.grid, self.channels)
+
+    def __str__(self) -> str:
+        return "x".join(map(str, self.shape))
+
+
+LatentShapeText = Annotated[LatentShape, BeforeValidator(LatentShape.parse), PlainSerializer(str)]
+
+
+class Parameters(BaseModel):
+    """Base of all blocks: immutable, and an unknown key is an error that lists the known ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_unknown_keys(cls, data: Any) -> Any:
+        if isinstance(data, dict) and (unknown := sorted(set(data) - set(cls.model_fields), key=str)):
+            raise ValueError(f"unknown key {', '.join(map(str, unknown))}; known keys: {', '.join(cls.model_fields)}")
+        return data
+
+
+class DataConfig(Parameters):
+    """What the images look like when they reach the pipelines."""
+
+    resolution: tuple[PositiveInt, ...] = Field(description="pixels per axis, after padding or resizing")
+    channels: PositiveInt
+    num_classes: PositiveInt
+
+
+class RuntimeConfig(Parameters):
+    """Where and how to run. Nothing here changes a result beyond rounding, so nothing here enters a fingerprint."""
+
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
+    num_workers: Annotated[int, Field(ge=0)] = Field(0, description="processes that decode images")
+    progress: bool = True
+
+
+class TrainingConfig(Parameters):
+    """One training loop: the same knobs for the field, the classifiers and the denoisers."""
+
+    steps: PositiveInt
+    batch_size: PositiveInt
+    micro_batch: Annotated[int, Field(ge=0)] = Field(
+        0, description="gradient is accumulated over parts; 0: whole batch"
+    )
+    learning_rate: PositiveFloat
+    schedule: Literal["constant", "cosine", "inverse_sqrt"] = "constant"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip_norm: PositiveFloat | None = 1.0
+    ema_decay: Share | None = None
+    log_every: PositiveInt = 50
+    validate_every: PositiveInt = 500
+    checkpoint_every: PositiveInt = 500
+
+    @model_validator(mode="after")
+    def _warmup_is_shorter(self) -> TrainingConfig:
+        if self.warmup_steps > self.steps:
+            raise ValueError(f"warmup_steps ({self.warmup_steps}) must not exceed steps ({self.steps})")
+        if self.micro_batch > self.batch_size:
+            raise ValueError(f"micro_batch ({self.micro_batch}) must not exceed batch_size ({self.batch_size})")
+        return self
+
+
+class FieldConfig(Parameters):
+    """The neural field f_θ(x; m_x), its latent grid and the inner loop (Sec. 4)."""
+
+    latent_shape: LatentShapeText
+    interpolation: Interpolation
+    resolution: tuple[PositiveInt, ...]
+    channels: PositiveInt
+    width: PositiveInt
+    depth: Annotated[int, Field(ge=2)] = Field(description="counts the linear output layer: depth − 1 sine layers")
+    omega0: PositiveFloat = 10.0
+    kernel_size: Annotated[int, Field(ge=1)] = Field(1, description="side of λ's convolution kernel, odd")
+    inner_steps: PositiveInt = 3
+    inner_rate_init: tuple[PositiveFloat, PositiveFloat] = Field(
+        (0.005, 0.1), description="meta-SGD rates ~ U(low, high)"
+    )
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> FieldConfig:
+        grid, resolution = self.latent_shape.grid, self.resolution
+        if len(grid) != len(resolution):
+            raise ValueError(
+                f"latent_shape {self.latent_shape} has a {len(grid)}-dimensional grid, but the data are "
+                f"{len(resolution)}-dimensional {resolution}: write {len(resolution)} grid sides, then the channels"
+            )
+        if any(n % s for n, s in zip(resolution, grid, strict=True)):
+            raise ValueError(
+                f"latent_shape {self.latent_shape} does not fit the resolution {'x'.join(map(str, resolution))}: "
+                "each grid side must divide it"
+            )
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, got {self.kernel_size}")
+        if self.inner_rate_init[0] >= self.inner_rate_init[1] or self.inner_rate_init[1] > 1:
+            raise ValueError(f"inner_rate_init must be (low, high) with low < high ≤ 1, got {self.inner_rate_init}")
+        return self
+
+
+class MetaLearningConfig(Parameters):
+    """Meta-learning of θ, λ and the inner rates (App. A, C.1, C.3)."""
+
+    field: FieldConfig
+    training: TrainingConfig
+    validation_images: PositiveInt = Field(256, description="images of the validation split used during training")
+
+
+class AugmentationConfig(Parameters):
+    """How augmented copies of training images are drawn (App. B.1 for CIFAR-10, App. C for ImageNet)."""
+
+    flip: bool = True
+    crop_padding: Annotated[int, Field(ge=0)] = Field(4, description="zero padding before a random crop; 0: no crop")
+    resized_crop: bool = Field(False, description="random distorted bounding box (Szegedy et al., 2016)")
+    randaugment_operations: Annotated[int, Field(ge=0)] = 0
+    randaugment_magnitude: Annotated[int, Field(ge=0, le=30)] = 5
+
+
+class FunctasetConfig(Parameters):
+    """How images become a functaset on disk."""
+
+    augmented_copies: Annotated[int, Field(ge=0)] = Field(1, description="copies per training image beside the image")
+    augmentation: AugmentationConfig = AugmentationConfig()
+    storage_dtype: Literal["float32", "float16"] = "float32"
+    shard_rows: PositiveInt = 2048
+    chunk_rows: PositiveInt = 64
+    encode_batch: PositiveInt = Field(16, description="images encoded at once; small fits the CPU's cache")
+
+    @model_validator(mode="after")
+    def _chunks_fill_shards(self) -> FunctasetConfig:
+        if self.shard_rows % self.chunk_rows:
+            raise ValueError(f"shard_rows ({self.shard_rows}) must be a multiple of chunk_rows ({self.chunk_rows})")
+        return self
+
+
+class TransformerConfig(Parameters):
+    """Pre-LN Transformer over the latent cells (App. C, Tab. 5)."""
+
+    width: PositiveInt
+    ffw_width: PositiveInt
+    blocks: PositiveInt
+    heads: PositiveInt
+    head_dim: PositiveInt | None = Field(None, description="null: width / heads")
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> TransformerConfig:
+        if self.head_dim is None and self.width % self.heads:
+            raise ValueError(f"heads ({self.heads}) must divide width ({self.width}) unless head_dim is given")
+        return self
+
+
+class MLPConfig(Parameters):
+    """Residual SiLU MLP for vector functa (s = 1; App. B.1)."""
+
+    width: PositiveInt
+    blocks: PositiveInt
+
+
+class ClassificationConfig(Parameters):
+    """Classifier on latents (App. B.1, C; Tab. 5)."""
+
+    architecture: Literal["auto", "transformer", "mlp"] = Field("auto", description="auto: mlp if s = 1")
+    transformer: TransformerConfig
+    mlp: MLPConfig
+    dropout: Share = 0.1
+    label_smoothing: Share = 0.1
+    normalisation_scale: PositiveFloat | None = Field(
+        None, description="latents are divided by it; null: the training set's scalar standard deviation"
+    )
+    training: TrainingConfig
+
+
+class UNetConfig(Parameters):
+    """The UNet of Dhariwal & Nichol (App. C, Tab. 6)."""
+
+    channels: Annotated[int, Field(gt=0, multiple_of=32)]
+    multipliers: tuple[PositiveInt, ...] = Field(min_length=1)
+    residual_blocks: PositiveInt
+    attention_resolutions: tuple[PositiveInt, ...]
+    dropout: Share = 0.0
+    head_dim: PositiveInt = 64
+
+
+class NormalisationConfig(Parameters):
+    """Eq. 1 and its three kinds (App. C.4.1)."""
+
+    kind: Literal["scalar", "vector", "array"] = "vector"
+    gamma: PositiveFloat = 1.0
+
+
+class DiffusionConfig(Parameters):
+    """DDPM on normalised latents (App. B.1, C; Tab. 6)."""
+
+    conditional: bool = True
+    dummy_label_share: Share = 0.2
+    architecture: Literal["auto", "unet", "mlp"] = Field("auto", description="auto: mlp if s = 1")
+    unet: UNetConfig
+    mlp: MLPConfig
+    normalisation: NormalisationConfig = NormalisationConfig()
+    timesteps: PositiveInt = 1000
+    noise_schedule: Literal["linear", "cosine"] = "cosine"
+    prediction: Literal["epsilon", "v_prediction"] = "epsilon"
+    timestep_ratio: Annotated[float, Field(ge=1)] = Field(1.0, description="p(t=0)/p(t=T), falling linearly (C.4.3)")
+    timestep_reweighting: bool = Field(
+        False, description="divide the loss by p(t)·T, so that its expectation is uniform"
+    )
+    training: TrainingConfig
+
+
+class SamplingConfig(Parameters):
+    """How latents are sampled from the denoiser."""
+
+    samples: PositiveInt = Field(1000, description="classes take turns, so that each has the same number")
+    sampler: Literal["ddpm", "ddim", "dpm_solver"] = "ddim"
+    steps: PositiveInt = 50
+    guidance_scale: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="0: unconditional, 1: conditional, null: no guidance (one network evaluation a step)"
+    )
+    batch_size: PositiveInt = 250
+
+
+class FrechetConfig(Parameters):
+    """Features of the Fréchet distance: only Inception's make it `fid`."""
+
+    features: Literal["convnet", "inception"] = "convnet"
+    inception_weights: str | None = Field(None, description="path of pytorch-fid's weights; null: its download")
+    feature_network: TrainingConfig = Field(description="training of the small classifier behind `convnet`")
+
+
+class EvaluationConfig(Parameters):
+    """What is measured and drawn at the end."""
+
+    sampling: SamplingConfig
+    frechet: FrechetConfig
+    figure_images: Annotated[int, Field(ge=1, le=32)] = Field(10, description="columns of the image figures")
+
+
+class PipelineParameters(Parameters):
+    """All of `parameters*.yml`, with the conditions that bind one block to another."""
+
+    dataset: str
+    latent_shape: LatentShapeText
+    interpolation: Interpolation
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    data_path: str | None = Field(None, description="where the images are, for environments whose catalog reads it")
+    runtime: RuntimeConfig
+    data: DataConfig
+    meta_learning: MetaLearningConfig
+    functaset: FunctasetConfig
+    classification: ClassificationConfig
+    diffusion: DiffusionConfig
+    evaluation: EvaluationConfig
+
+    @model_validator(mode="after")
+    def _guidance_needs_a_conditional_model(self) -> PipelineParameters:
+        scale = self.evaluation.sampling.guidance_scale
+        if scale is not None and not self.diffusion.conditional:
+            raise ValueError(
+                f"evaluation.sampling.guidance_scale is {scale}, but diffusion.conditional is false: "
+                "guidance needs a conditional model; set the scale to null"
+            )
+        if scale is not None and scale != 1 and self.diffusion.dummy_label_share == 0:
+            raise ValueError(
+                f"evaluation.sampling.guidance_scale is {scale}, but diffusion.dummy_label_share is 0: the model never "
+                "learns the unconditional distribution; set a share above 0, or the scale to null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sampler_has_enough_timesteps(self) -> PipelineParameters:
+        steps, timesteps = self.evaluation.sampling.steps, self.diffusion.timesteps
+        if steps > timesteps:
+            raise ValueError(f"evaluation.sampling.steps ({steps}) must not exceed diffusion.timesteps ({timesteps})")
+        return self
+
+    @model_validator(mode="after")
+    def _denoiser_fits_the_grid(self) -> PipelineParameters:
+        grid, unet = self.latent_shape.grid, self.diffusion.unet
+        if not uses_mlp(self.diffusion.architecture, self.latent_shape):
+            if len(grid) != 2:
+                raise ValueError(
+                    f"diffusion.architecture unet needs a two-dimensional grid, but latent_shape is {self.latent_shape}; "
+                    "choose mlp"
+                )
+            halvings = 2 ** (len(unet.multipliers) - 1)
+            if any(side % halvings for side in grid):
+                raise ValueError(
+                    f"diffusion.unet.multipliers has {len(unet.multipliers)} levels, which halve the grid "
+                    f"{len(unet.multipliers) - 1} times: each side of latent_shape {self.latent_shape} must be a "
+                    f"multiple of {halvings}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _crop_needs_an_image(self) -> PipelineParameters:
+        augmentation = self.functaset.augmentation
+        if (
+            len(self.data.resolution) != 2
+            and self.functaset.augmented_copies
+            and augmentation != AugmentationConfig(flip=False, crop_padding=0)
+        ):
+            raise ValueError(
+                "functaset.augmentation is for images: set augmented_copies to 0 for data of another dimension"
+            )
+        return self
+
+
+def uses_mlp(architecture: str, latent_shape: LatentShape) -> bool:
+    """Whether `auto` or an explicit choice means the residual MLP: vector functa (s = 1) have no grid to work on."""
+    return architecture == "mlp" or (architecture == "auto" and latent_shape.cells == 1)

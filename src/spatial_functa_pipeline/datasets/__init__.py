@@ -1,0 +1,1 @@
+"""Kedro datasets: images in, functasets, weights."""

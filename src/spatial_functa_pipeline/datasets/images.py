@@ -1,0 +1,397 @@
+"""Images: what the pipelines read, the Kedro datasets that open them, and the batches a training loop iterates.
+
+torchvision takes seconds to import and Fashion-MNIST does without it, so it is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import os
+import zlib
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from operator import getitem, index
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import numpy as np
+import torch
+from einops import rearrange
+from kedro.io import AbstractDataset, DatasetError
+from kedro_datasets._typing import ImagePreview
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from spatial_functa_pipeline.functasets.ordering import epoch_batches
+
+Rows = Sequence[int | None] | None
+
+
+@dataclass(frozen=True)
+class Images:
+    """A lazy, read-only, picklable set of N labelled images.
+
+    Attributes:
+        read: maps row indices (B,) to pixels, uint8 (B, *resolution, channels).
+        labels: int64 (N,), positions in `classes`.
+        classes: names of the classes.
+        resolution: pixels per axis.
+        channels: 1 for grey, 3 for colour.
+    """
+
+    read: Callable[[np.ndarray], np.ndarray]
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    resolution: tuple[int, ...]
+    channels: int
+
+    @classmethod
+    def from_array(cls, pixels: np.ndarray, labels: Sequence[int] | np.ndarray, classes: Sequence[str]) -> Images:
+        """Images held in memory: `pixels` uint8 (N, *resolution, channels), `labels` (N,).
+
+        Raises:
+            ValueError: if the pixels are not uint8 or their number is not that of the labels.
+        """
+        if pixels.dtype != np.uint8 or len(pixels) != len(labels):
+            raise ValueError(
+                f"expected uint8 pixels and one label per image, got {pixels.dtype}, "
+                f"{len(pixels)} images and {len(labels)} labels"
+            )
+        *resolution, channels = pixels.shape[1:]
+        return cls(
+            read=partial(getitem, np.ascontiguousarray(pixels)),
+            labels=np.asarray(labels, np.int64),
+            classes=tuple(classes),
+            resolution=tuple(resolution),
+            channels=channels,
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> Tensor:
+        """Pixels of the rows `indices` (B,) in the order asked for: uint8 (B, *resolution, channels).
+
+        Raises:
+            IndexError: if there is no such row.
+            DatasetError: if an image cannot be decoded.
+        """
+        return torch.from_numpy(self.read(np.asarray(indices)))
+
+
+@dataclass(frozen=True)
+class ImageBatches:
+    """Shuffled batches of steps `start_step` … `steps` − 1: uint8 (B, *resolution, channels) and int64 labels (B,).
+
+    Which images make up a step is a pure function of `(seed, step)`, see `epoch_batches`. With `num_workers` > 0 that
+    many processes decode ahead; the batches are the same.
+    """
+
+    images: Images
+    batch_size: int
+    seed: int
+    steps: int
+    start_step: int = 0
+    num_workers: int = 0
+
+    def __len__(self) -> int:
+        return max(self.steps - self.start_step, 0)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        order = epoch_batches(len(self.images), self.batch_size, self.seed, self.start_step, self.steps)
+        # The loader draws a seed for its workers, which need none: its own generator keeps the global one untouched.
+        yield from DataLoader(
+            _LabelledBatches(self.images),
+            batch_size=None,
+            sampler=order,
+            num_workers=self.num_workers,
+            generator=torch.Generator(),
+        )
+
+
+@dataclass(frozen=True)
+class _LabelledBatches(Dataset):
+    """`Images` as the DataLoader wants them: indexed by a whole batch of rows."""
+
+    images: Images
+
+    def __getitem__(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
+        return self.images.batch(indices), torch.from_numpy(self.images.labels[indices])
+
+
+class ImagesDataset(AbstractDataset[None, Images]):
+    """What the image datasets share: a range of rows, being read-only, and a preview.
+
+    `rows` is `[start, stop]`, half-open, with negative and open ends (`null`) as in a Python slice; null takes all.
+    Unlike a slice, a range that leaves the data or is empty is an error.
+    """
+
+    def __init__(self, *, filepath: str, rows: Rows, metadata: dict[str, Any] | None) -> None:
+        if rows is not None and len(rows) != 2:
+            raise ValueError(f"rows is written as [start, stop], got {list(rows)}")
+        self._filepath = Path(filepath)
+        self._rows = None if rows is None else [None if end is None else index(end) for end in rows]
+        self.metadata = metadata
+
+    @abstractmethod
+    def fingerprint_config(self) -> dict[str, Any]:
+        """What identifies the images, without the path: a project that was moved keeps its results."""
+
+    def save(self, data: None) -> NoReturn:
+        raise DatasetError(f"{type(self).__name__} is read-only")
+
+    def preview(self, count: int = 40) -> ImagePreview:
+        """The first `count` images in rows of ten, as a PNG for kedro-viz."""
+        pixels = self._first_images(count)
+        columns = min(10, len(pixels))
+        whole_rows = pixels[: len(pixels) // columns * columns]
+        grid = rearrange(whole_rows, "(row column) h w channels -> (row h) (column w) channels", column=columns)
+        png = io.BytesIO()
+        Image.fromarray(grid.squeeze(-1) if grid.shape[-1] == 1 else grid).save(png, format="PNG")
+        return ImagePreview(base64.b64encode(png.getvalue()).decode())
+
+    def _first_images(self, count: int) -> np.ndarray:
+        images = self.load()
+        return images.batch(range(min(count, len(images)))).numpy()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": self._filepath, **self.fingerprint_config()}
+
+    def _row_slice(self, available: int) -> slice:
+        """The range `rows` of `available` rows. Raises DatasetError if it is not in them."""
+        start, stop = self._rows or (None, None)
+        first = 0 if start is None else start + available * (start < 0)
+        last = available if stop is None else stop + available * (stop < 0)
+        if not 0 <= first < last <= available:
+            raise DatasetError(f"rows {self._rows} is not a range of the {available} images in {self._filepath}")
+        return slice(first, last)
+
+
+class PublishedDataset(ImagesDataset):
+    """A data set published in a train and a test part, which torchvision can download to `filepath`."""
+
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        part: Literal["train", "test"],
+        rows: Rows = None,
+        download: bool = False,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(filepath=filepath, rows=rows, metadata=metadata)
+        if part not in ("train", "test"):
+            raise ValueError(f"part must be train or test, got {part!r}")
+        self._part = part
+        self._download = download
+
+
+class FashionMNISTDataset(PublishedDataset):
+    """Fashion-MNIST: 28×28 grey images, padded with zeros to 32×32.
+
+    Reads the IDX files, gzipped or not, from `filepath` or from `filepath/FashionMNIST/raw`, where torchvision puts
+    them if `download` is true.
+    """
+
+    CLASSES = (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    )
+    PADDING = 2  # pixels on each side: 32 is divided by every usual latent grid, 28 is not
+
+    def load(self) -> Images:
+        if self._download and not self._exists():
+            from torchvision.datasets import FashionMNIST
+
+            FashionMNIST(self._filepath, download=True)
+        pixels, labels = read_idx(self._file("images")), read_idx(self._file("labels"))
+        if pixels.shape != (len(labels), 28, 28) or labels.ndim != 1 or labels.max(initial=0) > 9:
+            raise DatasetError(
+                f"{self._file('images')} and {self._file('labels')} hold arrays of shapes {pixels.shape} and "
+                f"{labels.shape}, not Fashion-MNIST's (N, 28, 28) and labels 0–9 (N,): replace both files"
+            )
+        selected = self._row_slice(len(labels))
+        sides = (self.PADDING, self.PADDING)
+        padded = np.pad(pixels[selected], ((0, 0), sides, sides))
+        return Images.from_array(padded[..., None], labels[selected], self.CLASSES)
+
+    def fingerprint_config(self) -> dict[str, Any]:
+        """What identifies the images, without the path."""
+        return {"type": type(self).__name__, "part": self._part, "rows": self._rows, "padding": self.PADDING}
+
+    def _exists(self) -> bool:
+        return all(any(path.is_file() for path in self._candidates(kind)) for kind in ("images", "labels"))
+
+    def _candidates(self, kind: Literal["images", "labels"]) -> list[Path]:
+        prefix, dimensions = {"train": "train", "test": "t10k"}[self._part], {"images": 3, "labels": 1}[kind]
+        name = f"{prefix}-{kind}-idx{dimensions}-ubyte"
+        folders = (self._filepath, self._filepath / "FashionMNIST" / "raw")
+        return [folder / (name + suffix) for folder in folders for suffix in ("", ".gz")]
+
+    def _file(self, kind: Literal["images", "labels"]) -> Path:
+        candidates = self._candidates(kind)
+        if found := next(filter(Path.is_file, candidates), None):
+            return found
+        raise DatasetError(
+            f"Fashion-MNIST needs {candidates[0].name} or {candidates[1].name} in {candidates[0].parent} or "
+            f"{candidates[2].parent}, and neither is there. Set 'download: true' in the catalog, or install Debian's "
+            "package dataset-fashion-mnist and set 'filepath: /usr/share/datasets/fashion-mnist'"
+        )
+
+
+class CIFAR10Dataset(PublishedDataset):
+    """CIFAR-10: 32×32 colour images, as torchvision reads them from `filepath/cifar-10-batches-py`."""
+
+    def load(self) -> Images:
+        from torchvision.datasets import CIFAR10
+
+        try:
+            data = CIFAR10(self._filepath, train=self._part == "train", download=self._download)
+        except (RuntimeError, OSError) as error:
+            raise DatasetError(
+                "CIFAR-10 needs the unchanged files data_batch_1 … data_batch_5, test_batch and batches.meta in "
+                f"{self._filepath / CIFAR10.base_folder} ({error}). Set 'download: true' in the catalog, or unpack "
+                f"{CIFAR10.url} in {self._filepath}"
+            ) from error
+        selected = self._row_slice(len(data.data))
+        return Images.from_array(data.data[selected], data.targets[selected], data.classes)
+
+    def fingerprint_config(self) -> dict[str, Any]:
+        """What identifies the images, without the path."""
+        return {"type": type(self).__name__, "part": self._part, "rows": self._rows}
+
+    def _exists(self) -> bool:
+        from torchvision.datasets import CIFAR10
+
+        names = [name for name, _ in (*CIFAR10.train_list, *CIFAR10.test_list)] + [CIFAR10.meta["filename"]]
+        return all((self._filepath / CIFAR10.base_folder / name).is_file() for name in names)
+
+
+class ImageFolderDataset(ImagesDataset):
+    """A folder of image files, decoded when a batch asks for them: ImageNet, CelebA-HQ, one's own.
+
+    Each subfolder is a class; a folder without subfolders is the single class "all". Images are converted to RGB,
+    resized with an antialiasing Lanczos filter until the shorter side fits `resolution` (height, width), and cropped
+    around the centre. Rows are those of the files in a fixed order shuffled by `shuffle_seed`, so that training and
+    validation sets can be cut from one folder, and any range of it is a fair sample.
+    """
+
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        resolution: Sequence[int],
+        rows: Rows = None,
+        shuffle_seed: int = 0,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(filepath=filepath, rows=rows, metadata=metadata)
+        if len(resolution) != 2 or min(resolution) < 1:
+            raise ValueError(f"resolution is written as [height, width] in pixels, got {list(resolution)}")
+        self._resolution = tuple(resolution)
+        self._shuffle_seed = shuffle_seed
+
+    def load(self) -> Images:
+        from torchvision.datasets import ImageFolder
+        from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+
+        if not self._exists():
+            raise DatasetError(
+                f"{self._filepath} is not a folder. Image folders are not downloaded: put the files there, either one "
+                "subfolder per class or none (ImageNet: the ILSVRC2012 archives from https://image-net.org; CelebA-HQ: "
+                "see https://github.com/tkarras/progressive_growing_of_gans), or correct 'filepath' in the catalog"
+            )
+        if any(entry.is_dir() for entry in os.scandir(self._filepath)):
+            folder = ImageFolder(self._filepath)
+            samples, classes = folder.samples, folder.classes
+        else:
+            samples = make_dataset(self._filepath.parent, {self._filepath.name: 0}, IMG_EXTENSIONS)
+            classes = ["all"]
+        order = np.random.default_rng(self._shuffle_seed).permutation(len(samples))[self._row_slice(len(samples))]
+        return Images(
+            read=ImageFiles(np.array([os.fsencode(path) for path, _ in samples])[order], self._resolution),
+            labels=np.array([label for _, label in samples], np.int64)[order],
+            classes=tuple(classes),
+            resolution=self._resolution,
+            channels=3,
+        )
+
+    def fingerprint_config(self) -> dict[str, Any]:
+        """What identifies the images, without the path: the folder's own name only, to tell `train` from `val`."""
+        return {
+            "type": type(self).__name__,
+            "folder": self._filepath.name,
+            "resolution": list(self._resolution),
+            "rows": self._rows,
+            "shuffle_seed": self._shuffle_seed,
+        }
+
+    def _exists(self) -> bool:
+        return self._filepath.is_dir()
+
+    def _first_images(self, count: int) -> np.ndarray:
+        from torchvision.datasets.folder import IMG_EXTENSIONS
+
+        # Whichever files the file system lists first: a preview must not scan the million files of ImageNet.
+        files = (path for path in self._filepath.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
+        paths = np.array([os.fsencode(path) for path in islice(files, count)])
+        return ImageFiles(paths, self._resolution)(np.arange(len(paths)))
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Decodes image files: row indices (B,) → uint8 (B, *resolution, 3).
+
+    `paths` is one array of bytes: unlike a list of strings it is not copied, reference by reference, into each forked
+    worker, which matters for a million files.
+    """
+
+    paths: np.ndarray
+    resolution: tuple[int, int]
+
+    def __call__(self, indices: np.ndarray) -> np.ndarray:
+        return np.stack([self._decode(Path(os.fsdecode(path))) for path in self.paths[indices]])
+
+    def _decode(self, path: Path) -> np.ndarray:
+        height, width = self.resolution
+        try:
+            with Image.open(path) as image:
+                return np.asarray(ImageOps.fit(image.convert("RGB"), (width, height), Image.Resampling.LANCZOS))
+        except Exception as error:  # Pillow's decoders raise almost anything on a broken file
+            raise DatasetError(f"cannot decode the image {path} ({error}): replace or remove the file") from error
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """The uint8 array in an IDX file, the format of MNIST and its relatives; gzipped if its name ends in `.gz`.
+
+    The format: two zero bytes, the code of the element type (8: unsigned byte), the number of dimensions, each
+    dimension as a big-endian 32-bit integer, then the elements in C order.
+
+    Raises:
+        DatasetError: if the file is truncated or not such a file.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DatasetError(f"{path} is truncated or no gzip file ({error}): remove it and get it again") from error
+    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
+        raise DatasetError(
+            f"{path} is not an IDX file of unsigned bytes: it starts with {content[:4].hex()} instead of 000008; "
+            "remove it and get it again"
+        )
+    start = 4 + 4 * content[3]
+    if len(content) < start:
+        raise DatasetError(f"{path} ends within its header: remove it and get it again")
+    shape = np.frombuffer(content, ">i4", count=content[3], offset=4).tolist()
+    elements = np.frombuffer(content, np.uint8, offset=start)
+    if len(elements) != np.prod(shape):
+        raise DatasetError(
+            f"{path} announces {'×'.join(map(str, shape))} bytes but holds {len(elements)}: remove it and get it again"
+        )
+    return elements.reshape(shape)

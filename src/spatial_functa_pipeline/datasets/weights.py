@@ -1,0 +1,81 @@
+"""Tensors and their configuration in one safetensors file."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from kedro.io import AbstractDataset, DatasetError
+from kedro_datasets._typing import JSONPreview
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..training.checkpoint import Checkpoint
+from .fingerprint import FingerprintMixin
+
+
+@dataclass
+class Weights:
+    """Named tensors, and the configuration that is needed to use them (anything that JSON can hold)."""
+
+    tensors: dict[str, torch.Tensor]
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+class _SafetensorsDataset(AbstractDataset[Weights, Weights]):
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        self._filepath = Path(filepath)
+        self.metadata = metadata
+
+    def save(self, data: Weights) -> None:
+        self._filepath.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._filepath.with_suffix(".tmp")
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in data.tensors.items()}
+        save_file(tensors, temporary, metadata={"config": json.dumps(data.config)})
+        temporary.replace(self._filepath)
+
+    def load(self) -> Weights:
+        try:
+            with safe_open(self._filepath, framework="pt") as file:
+                config = json.loads(file.metadata()["config"])
+                return Weights({name: file.get_tensor(name) for name in file.keys()}, config)  # noqa: SIM118
+        except SafetensorError as error:
+            raise DatasetError(
+                f"{self._filepath} is not a complete safetensors file ({error}): make it again"
+            ) from error
+
+    def preview(self) -> JSONPreview:
+        """The configuration, and how many numbers there are; reads the header only."""
+        with safe_open(self._filepath, framework="pt") as file:
+            sizes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+            config = json.loads(file.metadata()["config"])
+        parameters = sum(torch.Size(size).numel() for size in sizes.values())
+        return JSONPreview(json.dumps({"parameters": parameters, "tensors": len(sizes), "config": config}, indent=1))
+
+    def _exists(self) -> bool:
+        return self._filepath.exists()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}
+
+
+class WeightsDataset(FingerprintMixin, _SafetensorsDataset):
+    """Kedro dataset of `Weights`: safetensors, the configuration as JSON in the file's header."""
+
+
+class CheckpointDataset(AbstractDataset[Any, Checkpoint]):
+    """Where a training keeps its checkpoint: loading gives the handle, whether or not there is a file yet."""
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        self._filepath = Path(filepath)
+        self.metadata = metadata
+
+    def load(self) -> Checkpoint:
+        return Checkpoint(self._filepath)
+
+    def save(self, data: Any) -> None:
+        raise DatasetError("a checkpoint is written by the training, not by the catalog")
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}

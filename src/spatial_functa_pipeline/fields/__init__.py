@@ -1,0 +1,1 @@
+"""The method: coordinates, interpolation, SIREN, λ and the inner loop. Imports torch (and einops) alone."""

@@ -1,0 +1,138 @@
+"""Where the pixels are, and which latent cells they depend on (Sec. 4; App. C, "Coordinate representation").
+
+Shapes, for any dimension D: B images of `(*resolution, channels)`; a latent grid `(*grid,)` of S cells; P pixels per
+cell; X = S·P pixels in all; M features of a modulation. A geometry turns a batch of images into N rows of Q points,
+which the field treats alike: for `nearest` the N = B·S cells with their Q = P pixels, for `linear` the N = B images with
+their Q = X pixels.
+"""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Interpolation = Literal["nearest", "linear"]
+
+
+def pixel_centres(resolution: Sequence[int]) -> Tensor:
+    """Centres (i + ½)/n of a grid of pixels in [0, 1]^D, `ij` order: `(prod(resolution), D)`."""
+    axes = [(torch.arange(n, dtype=torch.float64) + 0.5) / n for n in resolution]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, len(axes))
+
+
+def binary_coordinates(resolution: Sequence[int], trained_resolution: Sequence[int] | None = None) -> Tensor:
+    """Binary code of the pixel index along each axis, most significant bit first (App. C).
+
+    A field trained at one resolution has a fixed number of bits. At another resolution a pixel gets the code of the
+    trained pixel that its centre falls into; what lies between is left to the interpolated modulations.
+
+    Returns `(prod(resolution), bits)` of zeros and ones, with ⌈log₂ n⌉ bits for each trained axis of n pixels.
+    """
+    trained_resolution = trained_resolution or resolution
+    codes = []
+    for n, trained in zip(resolution, trained_resolution, strict=True):
+        index = torch.div((2 * torch.arange(n) + 1) * trained, 2 * n, rounding_mode="floor")
+        bits = max(1, (trained - 1).bit_length())
+        codes.append((index[:, None] >> torch.arange(bits - 1, -1, -1)) & 1)
+    index = torch.cartesian_prod(*(torch.arange(n) for n in resolution)).reshape(prod(resolution), -1)
+    return torch.cat([code[index[:, axis]] for axis, code in enumerate(codes)], dim=-1).double()
+
+
+def interpolation_matrix(pixels: int, cells: int) -> Tensor:
+    """Weights `(pixels, cells)` of linear interpolation along one axis, between cell centres (k + ½)/cells.
+
+    Pixels outside the outermost centres take the outermost cell's value: every row sums to one.
+    """
+    position = ((torch.arange(pixels, dtype=torch.float64) + 0.5) / pixels * cells - 0.5).clamp(0, cells - 1)
+    return (1 - (position[:, None] - torch.arange(cells)).abs()).clamp(min=0)
+
+
+class NearestGeometry(nn.Module):
+    """1-NN interpolation: each pixel belongs to one cell, and all cells share the coordinates of [0, 1]^D."""
+
+    def __init__(self, grid: Sequence[int], resolution: Sequence[int], trained_resolution: Sequence[int]) -> None:
+        super().__init__()
+        if any(n % s for n, s in zip(resolution, grid, strict=True)):
+            raise ValueError(f"resolution {tuple(resolution)} must be a multiple of the latent grid {tuple(grid)}")
+        self.grid = tuple(grid)
+        self.patch = tuple(n // s for n, s in zip(resolution, grid, strict=True))
+        self.register_buffer("coordinates", pixel_centres(self.patch).to(torch.get_default_dtype()), persistent=False)
+
+    def to_points(self, images: Tensor) -> Tensor:
+        """`(B, *resolution, channels)` → `(B·S, P, channels)`."""
+        dims = len(self.grid)
+        sides = [side for pair in zip(self.grid, self.patch, strict=True) for side in pair]
+        order = [0, *range(1, 2 * dims, 2), *range(2, 2 * dims + 1, 2), 2 * dims + 1]
+        cells = images.reshape(len(images), *sides, images.shape[-1]).permute(order)
+        return cells.reshape(-1, prod(self.patch), images.shape[-1])
+
+    def to_images(self, points: Tensor) -> Tensor:
+        """`(B·S, P, channels)` → `(B, *resolution, channels)`, the inverse of `to_points`."""
+        dims = len(self.grid)
+        cells = points.reshape(-1, *self.grid, *self.patch, points.shape[-1])
+        order = [
+            0,
+            *(axis for pair in zip(range(1, dims + 1), range(dims + 1, 2 * dims + 1), strict=True) for axis in pair),
+        ]
+        resolution = (s * p for s, p in zip(self.grid, self.patch, strict=True))
+        return cells.permute(*order, 2 * dims + 1).reshape(len(cells), *resolution, points.shape[-1])
+
+    def spread(self, modulations: Tensor) -> Tensor:
+        """Modulations of the cells `(B, *grid, M)` → of the points `(B·S, 1, M)`, the same for a cell's pixels."""
+        return modulations.reshape(-1, 1, modulations.shape[-1])
+
+    def gather(self, gradients: Tensor) -> Tensor:
+        """Adjoint of `spread`: gradients at the points `(B·S, P, M)` → at the cells `(B, *grid, M)`."""
+        return gradients.sum(dim=1).reshape(-1, *self.grid, gradients.shape[-1])
+
+    def project(self, residual: Tensor, basis: Tensor) -> Tensor:
+        """`gather` of residual `(B·S, P, channels)` times basis `(P, channels, M)`, as one matrix product."""
+        return (residual.flatten(1) @ basis.flatten(0, 1)).reshape(-1, *self.grid, basis.shape[-1])
+
+
+class LinearGeometry(nn.Module):
+    """Multilinear interpolation of the cells' modulations; coordinates are the binary code of the pixel's index.
+
+    Interpolation is a fixed linear map, applied axis by axis, so that it can be differentiated twice.
+    """
+
+    def __init__(self, grid: Sequence[int], resolution: Sequence[int], trained_resolution: Sequence[int]) -> None:
+        super().__init__()
+        self.grid, self.resolution = tuple(grid), tuple(resolution)
+        coordinates = binary_coordinates(resolution, trained_resolution).to(torch.get_default_dtype())
+        self.register_buffer("coordinates", coordinates, persistent=False)
+        for axis, (n, s) in enumerate(zip(resolution, grid, strict=True)):
+            weights = interpolation_matrix(n, s).to(torch.get_default_dtype())
+            self.register_buffer(f"weights_{axis}", weights, persistent=False)
+
+    def to_points(self, images: Tensor) -> Tensor:
+        """`(B, *resolution, channels)` → `(B, X, channels)`."""
+        return images.reshape(len(images), -1, images.shape[-1])
+
+    def to_images(self, points: Tensor) -> Tensor:
+        """`(B, X, channels)` → `(B, *resolution, channels)`."""
+        return points.reshape(len(points), *self.resolution, points.shape[-1])
+
+    def spread(self, modulations: Tensor) -> Tensor:
+        """Modulations of the cells `(B, *grid, M)` → interpolated at the pixels `(B, X, M)`."""
+        for axis in range(len(self.grid)):
+            weights = getattr(self, f"weights_{axis}")
+            modulations = torch.tensordot(weights, modulations, dims=([1], [axis + 1])).movedim(0, axis + 1)
+        return modulations.reshape(len(modulations), -1, modulations.shape[-1])
+
+    def gather(self, gradients: Tensor) -> Tensor:
+        """Adjoint of `spread`: gradients at the pixels `(B, X, M)` → at the cells `(B, *grid, M)`."""
+        gradients = self.to_images(gradients)
+        for axis in reversed(range(len(self.grid))):
+            weights = getattr(self, f"weights_{axis}")
+            gradients = torch.tensordot(weights, gradients, dims=([0], [axis + 1])).movedim(0, axis + 1)
+        return gradients
+
+    def project(self, residual: Tensor, basis: Tensor) -> Tensor:
+        """`gather` of residual `(B, X, channels)` times basis `(X, channels, M)`."""
+        return self.gather(torch.einsum("bqh,qhm->bqm", residual, basis))
+
+
+GEOMETRIES = {"nearest": NearestGeometry, "linear": LinearGeometry}

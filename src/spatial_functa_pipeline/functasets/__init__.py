@@ -1,0 +1,1 @@
+"""The functaset: its store, statistics, normalisation and reading."""

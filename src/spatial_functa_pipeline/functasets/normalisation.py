@@ -1,0 +1,59 @@
+"""Normalisation of latents before they are modelled, and its inverse (Eq. 1, App. C.4.1)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from spatial_functa_pipeline.functasets.statistics import LatentStatistics, NormalisationKind
+
+
+class Normaliser(nn.Module):
+    """z̃ = (z − μ)/(γσ), element-wise (Eq. 1), and its inverse.
+
+    Its buffers are all of it, so it is kept as its state: `Normaliser(**normaliser.state_dict())` is the same again.
+
+    Attributes:
+        mean: μ, float32, `()`, `(c,)` or `(*grid, c)`.
+        scale: γσ, float32, shaped like μ.
+        clip_range: largest |z̃| in the training set, float32 `()`; infinite if it is not known.
+    """
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+    clip_range: torch.Tensor
+
+    def __init__(self, mean: torch.Tensor, scale: torch.Tensor, clip_range: torch.Tensor) -> None:
+        super().__init__()
+        for name, value in (("mean", mean), ("scale", scale), ("clip_range", clip_range)):
+            self.register_buffer(name, value.float())
+        if not (self.scale > 0).all():
+            raise ValueError("a normalisation scale must be positive in every element")
+
+    @classmethod
+    def from_statistics(cls, statistics: LatentStatistics, kind: NormalisationKind, gamma: float = 1.0) -> Normaliser:
+        """Eq. 1 with the moments of the training set.
+
+        A vector or array element that never varies in the training set (σ = 0: the corner of images with an empty
+        background, say) is divided by γ times the scalar σ instead, or by γ if that is 0 too. Its z̃ is 0 in the
+        training set either way; so chosen, a denoiser's small error there is as small in z as it is elsewhere.
+        """
+        moments, overall = statistics.moments[kind], statistics.moments["scalar"].std
+        overall = torch.where(overall > 0, overall, 1.0)
+        std = torch.where(moments.std > 0, moments.std, overall)
+        return cls(moments.mean, gamma * std, torch.tensor(moments.largest / gamma))
+
+    @classmethod
+    def by_scale(cls, scale: float) -> Normaliser:
+        """z̃ = z/scale, not centred, as for classification (App. B.1)."""
+        return cls(torch.tensor(0.0), torch.tensor(scale), torch.tensor(math.inf))
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        """Normalise latents `(B, *grid, c)` of any float type, on the normaliser's device; float32."""
+        return (latents.float() - self.mean) / self.scale
+
+    def inverse(self, normalised: torch.Tensor) -> torch.Tensor:
+        """Raw latents `(B, *grid, c)` of normalised ones, on the normaliser's device; float32."""
+        return normalised.float() * self.scale + self.mean

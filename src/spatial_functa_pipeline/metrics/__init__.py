@@ -1,0 +1,1 @@
+"""PSNR and the Fréchet distance."""

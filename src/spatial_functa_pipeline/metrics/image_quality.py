@@ -1,0 +1,116 @@
+"""How close two sets of images are: MSE, PSNR, and the PSNR of a linear code as a reference point.
+
+Images are channel-last `(B, *resolution, channels)`, either uint8 or floats in [0, 1].
+
+Two numbers are called "PSNR" in the literature, and they differ by up to a few dB. Here they have two names: `mean_psnr`
+(the mean over images of each image's PSNR; what the tables report as `psnr`) and `psnr_of_mean_mse` (what a training
+loss amounts to; never larger than the former).
+"""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from spatial_functa_pipeline.metrics.frechet import FeatureMoments
+
+PSNR_CAP = 100.0
+"""Highest PSNR in dB: an exact reconstruction would have an infinite one, which spoils means and is not valid JSON."""
+
+_BATCH = 1024
+
+
+def unit_images(images: Tensor) -> Tensor:
+    """Images on the scale [0, 1] as floats: uint8 is divided by 255, floats pass unchanged (and unclamped).
+
+    Half precision becomes float32. Raises TypeError for other integers, whose scale is unknown.
+    """
+    if images.dtype == torch.uint8:
+        return images.float() / 255
+    if not images.is_floating_point():
+        raise TypeError(f"images must be uint8 or floats in [0, 1], got {images.dtype}")
+    return images.to(torch.promote_types(images.dtype, torch.float32))
+
+
+def per_image_mse(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error over the pixels and channels of each image.
+
+    Args:
+        prediction: `(B, *resolution, channels)`, compared as it is: a decoded field is neither clamped nor rounded,
+            so that the number is the one which training minimises. For the PSNR of images as a viewer would see
+            them, round both to uint8 before.
+        target: of the same shape.
+
+    Returns:
+        `(B,)`. Raises ValueError if the shapes differ: broadcasting would hide the mistake.
+    """
+    if prediction.shape != target.shape:
+        raise ValueError(
+            f"prediction and target must have the same shape, got {tuple(prediction.shape)} and {tuple(target.shape)}"
+        )
+    return (unit_images(prediction) - unit_images(target)).square().flatten(start_dim=1).mean(dim=1)
+
+
+def psnr(mse: Tensor) -> Tensor:
+    """PSNR = −10 log₁₀(MSE) in dB of images in [0, 1], elementwise, at most `PSNR_CAP`.
+
+    NaN stays NaN, so that a diverged run cannot look like a perfect one.
+    """
+    return -10 * torch.log10(mse.clamp_min(10 ** (-PSNR_CAP / 10)))
+
+
+def mean_psnr(mse: Tensor) -> Tensor:
+    """Mean over images of each image's PSNR in dB, from the `(B,)` errors of `per_image_mse`. The `psnr` of reports."""
+    return psnr(mse).mean()
+
+
+def psnr_of_mean_mse(mse: Tensor) -> Tensor:
+    """PSNR in dB of the mean error, from the `(B,)` errors of `per_image_mse`."""
+    return psnr(mse.mean())
+
+
+def pca_psnr(train_images: Tensor, test_images: Tensor, patch: tuple[int, ...], components: int) -> float:
+    """Test PSNR in dB of the best linear code with as many numbers as the latent: PCA on patches.
+
+    A latent of s×s×c describes each patch of P pixels by c numbers; so does this code, with one mean and one basis of
+    c principal components for all patches of the training images. A field that stays below it has learned nothing.
+
+    Args:
+        train_images: `(N, *resolution, channels)`, from which mean and basis are computed.
+        test_images: of the same resolution, reconstructed (unclamped) and measured by `mean_psnr`.
+        patch: pixels per latent cell along each axis, `resolution / grid`.
+        components: c.
+
+    Raises ValueError if the patch does not tile the images or has fewer than `components` numbers.
+    """
+    channels = train_images.shape[-1]
+    for images in (train_images, test_images):
+        resolution = tuple(images.shape[1:-1])
+        if len(patch) != len(resolution) or any(n % side for n, side in zip(resolution, patch, strict=True)):
+            raise ValueError(f"patches of {tuple(patch)} pixels do not tile images of {resolution} pixels")
+        if images.shape[-1] != channels:
+            raise ValueError(f"training images have {channels} channels, test images {images.shape[-1]}")
+    values = channels * torch.Size(patch).numel()
+    if not 1 <= components <= values:
+        raise ValueError(f"a patch has {values} numbers: components must lie in 1..{values}, got {components}")
+
+    moments = FeatureMoments(values)
+    for batch in train_images.split(_BATCH):
+        moments.update(_patches(batch, patch).flatten(end_dim=1))
+    _, directions = torch.linalg.eigh(moments.covariance())  # ascending eigenvalues
+    basis = directions[:, -components:]  # (P·channels, c)
+
+    errors = []
+    for batch in test_images.split(_BATCH):
+        centred = _patches(batch, patch).cpu().double() - moments.mean()  # (B, cells, P·channels)
+        errors.append(per_image_mse(centred @ basis @ basis.T, centred))
+    return mean_psnr(torch.cat(errors)).item()
+
+
+def _patches(images: Tensor, patch: tuple[int, ...]) -> Tensor:
+    """Cut `(B, *resolution, channels)` into `(B, cells, P·channels)`, for any number of axes."""
+    cells, pixels = ([f"{kind}{axis}" for axis in range(len(patch))] for kind in ("cell", "pixel"))
+    axes = " ".join(f"({cell} {pixel})" for cell, pixel in zip(cells, pixels, strict=True))
+    pattern = f"b {axes} c -> b ({' '.join(cells)}) ({' '.join(pixels)} c)"
+    return rearrange(unit_images(images), pattern, **dict(zip(pixels, patch, strict=True)))

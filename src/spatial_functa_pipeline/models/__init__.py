@@ -1,0 +1,1 @@
+"""Classifiers and denoisers that work on latents."""

@@ -1,0 +1,167 @@
+"""Denoisers of normalised latents: the UNet of Dhariwal & Nichol, a residual MLP for vector functa (App. B.1, C)."""
+
+from abc import ABC, abstractmethod
+
+import torch.nn.functional as F
+from diffusers import UNet2DModel
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from torch import Tensor, nn
+
+from spatial_functa_pipeline.config import DiffusionConfig, LatentShape, UNetConfig, uses_mlp
+
+
+class Denoiser(nn.Module, ABC):
+    """Predicts ε or v from noisy latents, the time step and, if conditional, the class.
+
+    `num_classes` is K for a conditional denoiser and None for an unconditional one. Label K is the dummy label, which
+    stands for "any class" (classifier-free guidance).
+    """
+
+    def __init__(self, num_classes: int | None) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Noisy latents `(B, *grid, c)`, int64 time steps `(B,)` and labels `(B,)` -> prediction `(B, *grid, c)`.
+
+        Raises:
+            ValueError: labels are missing for a conditional denoiser, or given to an unconditional one.
+        """
+        if self.num_classes is None and labels is not None:
+            raise ValueError("this denoiser is unconditional: pass labels=None")
+        if self.num_classes is not None and labels is None:
+            raise ValueError(
+                f"this denoiser is conditional: pass labels (0 to {self.num_classes - 1}, or the dummy label "
+                f"{self.num_classes} for unconditional predictions)"
+            )
+        return self.predict(noisy, timesteps, labels)
+
+    @abstractmethod
+    def predict(self, noisy: Tensor, timesteps: Tensor, labels: Tensor | None) -> Tensor:
+        """What `forward` returns, the labels having been checked."""
+
+
+class UNetDenoiser(Denoiser):
+    """`UNet2DModel` of diffusers, arranged and initialised as the UNet of Dhariwal & Nichol (App. C, Tab. 6)."""
+
+    def __init__(self, config: UNetConfig, latent_shape: LatentShape, num_classes: int | None) -> None:
+        super().__init__(num_classes)
+        widths = [config.channels * multiplier for multiplier in config.multipliers]
+        attends = _levels_with_attention(config, latent_shape)
+        self.unet = UNet2DModel(
+            sample_size=latent_shape.grid,
+            in_channels=latent_shape.channels,
+            out_channels=latent_shape.channels,
+            block_out_channels=widths,
+            layers_per_block=config.residual_blocks,
+            down_block_types=["AttnDownBlock2D" if attend else "ResnetDownsampleBlock2D" for attend in attends],
+            up_block_types=["AttnUpBlock2D" if attend else "ResnetUpsampleBlock2D" for attend in reversed(attends)],
+            downsample_type="resnet",
+            upsample_type="resnet",
+            resnet_time_scale_shift="scale_shift",
+            attention_head_dim=config.head_dim,
+            attn_norm_num_groups=32,  # left out, the middle attention has no normalisation
+            norm_eps=1e-5,
+            dropout=config.dropout,
+            time_embedding_dim=4 * config.channels,
+            num_class_embeds=None if num_classes is None else num_classes + 1,
+        )
+        # diffusers takes as many sinusoids as the first level has channels, the original always `channels`.
+        self.unet.time_proj = Timesteps(config.channels, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.unet.time_embedding = TimestepEmbedding(config.channels, 4 * config.channels)
+        self._start_at_zero()
+
+    def _start_at_zero(self) -> None:
+        """Zero the last layer of every residual branch and of the network, as the original does and diffusers not."""
+        for name, module in self.unet.named_modules():
+            if name.endswith((".conv2", ".to_out.0")) or name == "conv_out":
+                nn.init.zeros_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    def predict(self, noisy: Tensor, timesteps: Tensor, labels: Tensor | None) -> Tensor:
+        """`(B, s, s, c)` -> `(B, s, s, c)`: see `Denoiser.forward`."""
+        return self.unet(noisy.movedim(-1, 1), timesteps, labels).sample.movedim(1, -1)
+
+
+def _levels_with_attention(config: UNetConfig, latent_shape: LatentShape) -> list[bool]:
+    """For each level of the UNet, whether its grid side (the longer one) is among the attention resolutions."""
+    sides = [max(latent_shape.grid) // 2**level for level in range(len(config.multipliers))]
+    if missing := sorted(set(config.attention_resolutions) - set(sides)):
+        raise ValueError(
+            f"diffusion.unet.attention_resolutions has {missing}, but on {latent_shape} latents a UNet of "
+            f"{len(sides)} levels has the grid sides {sides}: choose among them, or change multipliers"
+        )
+    attends = [side in config.attention_resolutions for side in sides]
+    attends_or_middle = [*attends[:-1], True]  # the middle block, at the last level's width, always attends
+    for multiplier, attend in zip(config.multipliers, attends_or_middle, strict=True):
+        if attend and config.channels * multiplier % config.head_dim:
+            raise ValueError(
+                f"diffusion.unet.head_dim ({config.head_dim}) must divide the channels of every level with attention, "
+                f"the last level included; one has {config.channels} × {multiplier} = {config.channels * multiplier}"
+            )
+    return attends
+
+
+class ResidualMLPDenoiser(Denoiser):
+    """Residual SiLU MLP on the flattened latent (App. B.1): time and class embeddings are added inside each block.
+
+    The paper gives width and number of blocks. LayerNorm, one hidden layer per block and 256 sinusoids are choices of
+    this project. The output starts at zero, as the UNet's does.
+    """
+
+    SINUSOIDS = 256
+
+    def __init__(self, latent_shape: LatentShape, num_classes: int | None, *, width: int, blocks: int) -> None:
+        super().__init__(num_classes)
+        size = latent_shape.cells * latent_shape.channels
+        self.time_sinusoids = Timesteps(self.SINUSOIDS, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time_embedding = TimestepEmbedding(self.SINUSOIDS, width)
+        self.class_embedding = None if num_classes is None else nn.Embedding(num_classes + 1, width)
+        self.embed = nn.Linear(size, width)
+        self.blocks = nn.ModuleList(_ConditionedBlock(width) for _ in range(blocks))
+        self.output = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, size))
+        nn.init.zeros_(self.output[-1].weight)
+        nn.init.zeros_(self.output[-1].bias)
+
+    def predict(self, noisy: Tensor, timesteps: Tensor, labels: Tensor | None) -> Tensor:
+        """`(B, *grid, c)` -> `(B, *grid, c)`: see `Denoiser.forward`."""
+        sinusoids = self.time_sinusoids(timesteps).to(self.embed.weight.dtype)
+        condition = self.time_embedding(sinusoids)  # (B, W)
+        if self.class_embedding is not None:
+            condition = condition + self.class_embedding(labels)
+        condition = F.silu(condition)
+        hidden = self.embed(noisy.flatten(1))  # (B, W)
+        for block in self.blocks:
+            hidden = hidden + block(hidden, condition)
+        return self.output(hidden).view(noisy.shape)
+
+
+class _ConditionedBlock(nn.Module):
+    """Residual branch of `ResidualMLPDenoiser`."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.hidden = nn.Linear(width, width)
+        self.condition = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, hidden: Tensor, condition: Tensor) -> Tensor:
+        """`(B, W)`, `(B, W)` -> `(B, W)`."""
+        return self.output(F.silu(self.hidden(F.silu(self.norm(hidden))) + self.condition(condition)))
+
+
+def build_denoiser(config: DiffusionConfig, latent_shape: LatentShape, num_classes: int) -> Denoiser:
+    """Build the denoiser that `config` asks for: see `Denoiser.forward` for its interface.
+
+    `architecture: auto` takes the MLP for vector functa (s = 1) and the UNet otherwise; an MLP asked for on a larger
+    grid sees the latent flattened. With `conditional: false` the denoiser takes no labels.
+
+    Raises:
+        ValueError: the UNet never reaches a grid side listed in `attention_resolutions`, or its `head_dim` does not
+            divide the channels where it attends.
+    """
+    classes = num_classes if config.conditional else None
+    if uses_mlp(config.architecture, latent_shape):
+        return ResidualMLPDenoiser(latent_shape, classes, width=config.mlp.width, blocks=config.mlp.blocks)
+    return UNetDenoiser(config.unet, latent_shape, classes)

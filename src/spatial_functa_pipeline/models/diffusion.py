@@ -1,0 +1,218 @@
+"""Denoising diffusion on normalised latents: objective, classifier-free guidance, sampling (App. C, C.4.2, C.4.3).
+
+A noisy latent is x_t = √ᾱ_t x₀ + √(1 − ᾱ_t) ε with ε ~ N(0, 1). The denoiser predicts ε (the paper's choice) or
+v = √ᾱ_t ε − √(1 − ᾱ_t) x₀.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from spatial_functa_pipeline.config import DiffusionConfig, LatentShape, SamplingConfig
+from spatial_functa_pipeline.models.denoisers import Denoiser
+
+
+def noise_schedule(config: DiffusionConfig) -> DDPMScheduler:
+    """The forward process: ᾱ_t for t = 0, …, T − 1, cosine (Nichol & Dhariwal, 2021) or linear (Ho et al., 2020).
+
+    The linear β of Ho et al. run from 1e-4 to 0.02 in 1,000 steps; for another T they are scaled by 1000/T, so that
+    the last step is pure noise for every T.
+
+    Raises:
+        ValueError: a linear schedule has too few steps for its scaled β to stay below 1.
+    """
+    if config.noise_schedule == "cosine":
+        return DDPMScheduler(config.timesteps, beta_schedule="squaredcos_cap_v2", prediction_type=config.prediction)
+    scale = 1000 / config.timesteps
+    if 0.02 * scale >= 1:
+        raise ValueError(
+            f"diffusion.noise_schedule linear needs more than 20 timesteps, got {config.timesteps}; "
+            "raise diffusion.timesteps or choose cosine"
+        )
+    return DDPMScheduler(
+        config.timesteps,
+        beta_schedule="linear",
+        beta_start=1e-4 * scale,
+        beta_end=0.02 * scale,
+        prediction_type=config.prediction,
+    )
+
+
+def timestep_probabilities(timesteps: int, ratio: float) -> Tensor:
+    """Probabilities `(T,)`, float64, of drawing each time step: linear, with p(0) / p(T − 1) = `ratio` (App. C.4.3)."""
+    weights = torch.linspace(ratio, 1, timesteps, dtype=torch.float64)
+    return weights / weights.sum()
+
+
+def diffusion_loss(
+    denoiser: nn.Module,
+    latents: Tensor,
+    labels: Tensor | None,
+    schedule: DDPMScheduler,
+    config: DiffusionConfig,
+    num_classes: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """The simple loss of Ho et al. (2020): mean squared error of the predicted ε or v, a scalar.
+
+    Time steps follow `timestep_probabilities` (App. C.4.3); with `timestep_reweighting` each latent's error is divided
+    by p(t)·T, so that the loss has the expectation of uniform time steps. Each label becomes the dummy label K with
+    probability `dummy_label_share` (App. C.1).
+
+    Args:
+        denoiser: a `Denoiser`, wrapped or not (DistributedDataParallel, `torch.compile`).
+        latents: `(B, *grid, c)`, normalised, float32.
+        labels: `(B,)` int64, None for an unconditional model.
+        schedule: of `noise_schedule(config)`.
+        config: objective and time-step sampling.
+        num_classes: K.
+        generator: on the CPU, the source of all time steps, noise and dummy labels, whatever the device.
+
+    Raises:
+        ValueError: labels are missing for a conditional model, or given to an unconditional one.
+    """
+    if config.conditional != (labels is not None):
+        raise ValueError(f"diffusion.conditional is {config.conditional}, but labels is {type(labels).__name__}")
+    batch, device = len(latents), latents.device
+
+    probabilities = timestep_probabilities(config.timesteps, config.timestep_ratio)
+    timesteps = torch.multinomial(probabilities, batch, replacement=True, generator=generator)
+    noise = torch.randn(latents.shape, generator=generator).to(device)
+    if labels is not None:
+        dropped = torch.rand(batch, generator=generator) < config.dummy_label_share
+        labels = labels.masked_fill(dropped.to(device), num_classes)
+
+    noisy = schedule.add_noise(latents, noise, timesteps)
+    target = noise if config.prediction == "epsilon" else schedule.get_velocity(latents, noise, timesteps)
+    predicted = denoiser(noisy, timesteps.to(device), labels)
+    errors = F.mse_loss(predicted.float(), target, reduction="none").flatten(1).mean(dim=1)  # (B,)
+    if config.timestep_reweighting:
+        errors = errors / (probabilities[timesteps] * config.timesteps).to(errors)
+    return errors.mean()
+
+
+def initial_noise(latent_shape: LatentShape, seed: int, indices: Sequence[int]) -> Tensor:
+    """Standard normal noise `(len(indices), *grid, c)` on the CPU; that of sample i depends on (`seed`, i) alone."""
+    noise = [torch.randn(latent_shape.shape, generator=_generator(seed, index)) for index in indices]
+    return torch.stack(noise)
+
+
+def sample(
+    denoiser: Denoiser,
+    config: DiffusionConfig,
+    sampling: SamplingConfig,
+    labels: Tensor | None,
+    latent_shape: LatentShape,
+    clip_range: float,
+    seed: int,
+    device: torch.device | str,
+    progress: bool = False,
+) -> Tensor:
+    """Draw normalised latents `(N, *grid, c)`, float32, on the CPU.
+
+    At every step the predicted x₀ is clipped to ±`clip_range` before it goes to the sampler: ᾱ of the cosine
+    schedule's last step is 2e-9, so an ε-prediction's smallest error would otherwise be multiplied by 20,000.
+
+    Args:
+        denoiser: on `device`; left in evaluation mode.
+        config: the forward process and the prediction the denoiser was trained with.
+        sampling: sampler, steps, guidance scale w, batch size. Guidance follows the paper (App. C.4.2):
+            ε = ε_u + w (ε_c − ε_u), so that 0 is unconditional and 1 conditional; only another w costs a second
+            evaluation, done in the same batch.
+        labels: `(N,)` int64 classes; None for an unconditional model, which gives N = `sampling.samples`.
+        latent_shape: of one latent.
+        clip_range: largest |z| of the normalised training functaset.
+        seed: sample i starts from `initial_noise` i, whatever the batch size. The noise that ddpm adds at each step
+            comes from one generator per batch and device; ddim and dpm_solver add none.
+        device: where to sample.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: labels or guidance do not fit the denoiser, there are more steps than time steps, or `clip_range`
+            is not positive.
+    """
+    if labels is None and sampling.guidance_scale is not None:
+        raise ValueError(f"guidance_scale is {sampling.guidance_scale}, but there are no labels: set it to null")
+    if sampling.steps > config.timesteps:
+        raise ValueError(f"sampling steps ({sampling.steps}) must not exceed diffusion.timesteps ({config.timesteps})")
+    if not clip_range > 0:
+        raise ValueError(f"clip_range must be positive, got {clip_range}")
+
+    denoiser.eval()
+    schedule = noise_schedule(config)
+    solver = _solver(schedule, sampling)
+    count = sampling.samples if labels is None else len(labels)
+    batches = torch.arange(count).split(sampling.batch_size)
+    samples = []
+    with torch.no_grad(), tqdm(total=len(batches) * sampling.steps, desc="sampling", disable=not progress) as bar:
+        for indices in batches:
+            batch_labels = None if labels is None else labels[indices].to(device)
+            latents = initial_noise(latent_shape, seed, indices.tolist()).to(device)
+            step_noise = _generator(seed, count + int(indices[0]), device)
+            solver.set_timesteps(
+                timesteps=_solver_timesteps(config.timesteps, sampling.steps)
+            )  # forgets the last batch
+            for timestep in solver.timesteps:
+                predicted = _guided(denoiser, latents, timestep, batch_labels, sampling.guidance_scale)
+                clean = _predicted_clean(predicted, latents, schedule.alphas_cumprod[timestep], config.prediction)
+                clean = clean.clamp(-clip_range, clip_range)
+                latents = solver.step(clean, timestep, latents, generator=step_noise).prev_sample
+                bar.update()
+            samples.append(latents.cpu())
+    return torch.cat(samples)
+
+
+def _solver(schedule: DDPMScheduler, sampling: SamplingConfig) -> DDPMScheduler | DPMSolverMultistepScheduler:
+    """The sampler, told to expect x₀: clipping x₀ outside makes it work alike in all of them.
+
+    DDIM is DPM-Solver++ of first order (Lu et al., 2022); diffusers' own `DDIMScheduler` is right only for a number of
+    steps that divides T.
+    """
+    options = {"trained_betas": schedule.betas.tolist(), "prediction_type": "sample"}
+    if sampling.sampler == "ddpm":
+        return DDPMScheduler(len(schedule), clip_sample=False, **options)
+    order = 1 if sampling.sampler == "ddim" else 2
+    return DPMSolverMultistepScheduler(len(schedule), solver_order=order, **options)
+
+
+def _solver_timesteps(timesteps: int, steps: int) -> list[int]:
+    """`steps` descending time steps, evenly spaced, from the last: the first latent is pure noise, as it was there."""
+    return [timesteps * step // steps - 1 for step in range(steps, 0, -1)]
+
+
+def _guided(
+    denoiser: Denoiser, latents: Tensor, timestep: Tensor, labels: Tensor | None, scale: float | None
+) -> Tensor:
+    """The denoiser's prediction, with classifier-free guidance (v is affine in ε, so the formula holds for both)."""
+    timesteps = torch.full((len(latents),), int(timestep), device=latents.device)
+    if scale is None or scale == 1:
+        return denoiser(latents, timesteps, labels).float()
+    dummy = torch.full_like(labels, denoiser.num_classes)
+    if scale == 0:
+        return denoiser(latents, timesteps, dummy).float()
+    both = denoiser(torch.cat([latents, latents]), torch.cat([timesteps, timesteps]), torch.cat([dummy, labels]))
+    unconditional, conditional = both.float().chunk(2)
+    return unconditional + scale * (conditional - unconditional)
+
+
+def _predicted_clean(predicted: Tensor, noisy: Tensor, alpha_bar: Tensor, prediction: str) -> Tensor:
+    """x₀ `(B, *grid, c)` from a predicted ε or v at the noise level ᾱ."""
+    signal, noise = alpha_bar.sqrt().item(), (1 - alpha_bar).sqrt().item()
+    if prediction == "epsilon":
+        return (noisy - noise * predicted) / signal
+    return signal * noisy - noise * predicted
+
+
+def _generator(seed: int, index: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """The generator of number `index` for `seed`.
+
+    Torch's CPU generator keeps 32 bits of its seed. `index` is added to the hashed `seed`: no two numbers of one seed
+    share a stream, as they might if the pair were hashed, and neighbouring seeds are far apart.
+    """
+    start = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    return torch.Generator(device).manual_seed((start + index) % 2**32)

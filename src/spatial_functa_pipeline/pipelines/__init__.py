@@ -1,0 +1,1 @@
+"""The flow: thin nodes, one folder per pipeline."""

@@ -1,0 +1,43 @@
+"""Nodes of `diffusion`."""
+
+import pandas as pd
+
+from spatial_functa_pipeline.config import DataConfig, DiffusionConfig, RuntimeConfig
+from spatial_functa_pipeline.datasets.weights import Weights
+from spatial_functa_pipeline.functasets.normalisation import Normaliser
+from spatial_functa_pipeline.functasets.statistics import LatentStatistics
+from spatial_functa_pipeline.functasets.store import Functaset
+from spatial_functa_pipeline.pipelines.weights import pack_model
+from spatial_functa_pipeline.training.checkpoint import Checkpoint
+from spatial_functa_pipeline.training.denoiser import train_denoiser
+from spatial_functa_pipeline.training.reporting import mlflow_report
+
+
+def train_latent_denoiser(
+    train_functaset: Functaset,
+    validation_functaset: Functaset,
+    statistics: Weights,
+    checkpoint: Checkpoint,
+    config: DiffusionConfig,
+    data: DataConfig,
+    seed: int,
+    runtime: RuntimeConfig,
+) -> tuple[Weights, pd.DataFrame]:
+    """Train the denoiser on latents normalised by Eq. 1; its moving average is kept."""
+    normaliser = Normaliser.from_statistics(
+        LatentStatistics.from_tensors(statistics.tensors, statistics.config),
+        config.normalisation.kind,
+        config.normalisation.gamma,
+    )
+    denoiser, history = train_denoiser(
+        train_functaset,
+        validation_functaset,
+        normaliser,
+        config,
+        num_classes=data.num_classes,
+        seed=seed,
+        runtime=runtime,
+        checkpoint=checkpoint,
+        report=mlflow_report("denoiser"),
+    )
+    return pack_model(denoiser, normaliser, config, train_functaset.latent_shape, data.num_classes), history

@@ -1,0 +1,28 @@
+"""Functasets → denoiser."""
+
+from kedro.pipeline import Node, Pipeline
+
+from .nodes import train_latent_denoiser
+
+
+def create_pipeline() -> Pipeline:
+    """One node: the training."""
+    return Pipeline(
+        [
+            Node(
+                train_latent_denoiser,
+                inputs=[
+                    "train_functaset",
+                    "validation_functaset",
+                    "latent_statistics",
+                    "denoiser_checkpoint",
+                    "params:diffusion",
+                    "params:data",
+                    "params:seed",
+                    "params:runtime",
+                ],
+                outputs=["denoiser", "denoiser_history"],
+                name="train_latent_denoiser",
+            )
+        ]
+    )

@@ -1,0 +1,54 @@
+"""Nodes of `functaset_build`: each returns a plan, which the functaset's dataset carries out shard by shard."""
+
+from spatial_functa_pipeline.config import FunctasetConfig, RuntimeConfig
+from spatial_functa_pipeline.datasets.images import Images
+from spatial_functa_pipeline.datasets.weights import Weights
+from spatial_functa_pipeline.functasets.build import plan_functaset
+from spatial_functa_pipeline.functasets.store import FunctasetPlan
+from spatial_functa_pipeline.pipelines.weights import unpack_field
+from spatial_functa_pipeline.training.loop import resolve_device
+
+
+def build_train_functaset(
+    images: Images, field: Weights, config: FunctasetConfig, dataset: str, seed: int, runtime: RuntimeConfig
+) -> FunctasetPlan:
+    """Encode the training images and their augmented copies."""
+    return _plan(images, field, config, dataset, "train", config.augmented_copies, seed, runtime)
+
+
+def build_validation_functaset(
+    images: Images, field: Weights, config: FunctasetConfig, dataset: str, seed: int, runtime: RuntimeConfig
+) -> FunctasetPlan:
+    """Encode the validation images."""
+    return _plan(images, field, config, dataset, "validation", 0, seed, runtime)
+
+
+def build_test_functaset(
+    images: Images, field: Weights, config: FunctasetConfig, dataset: str, seed: int, runtime: RuntimeConfig
+) -> FunctasetPlan:
+    """Encode the test images."""
+    return _plan(images, field, config, dataset, "test", 0, seed, runtime)
+
+
+def _plan(
+    images: Images,
+    field: Weights,
+    config: FunctasetConfig,
+    dataset: str,
+    split: str,
+    copies: int,
+    seed: int,
+    runtime: RuntimeConfig,
+) -> FunctasetPlan:
+    device = resolve_device(runtime.device)
+    return plan_functaset(
+        images,
+        unpack_field(field, device),
+        config,
+        dataset=dataset,
+        split=split,
+        copies=copies,
+        seed=seed,
+        device=device,
+        progress=runtime.progress,
+    )

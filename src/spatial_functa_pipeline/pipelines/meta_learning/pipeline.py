@@ -1,0 +1,26 @@
+"""Images → field."""
+
+from kedro.pipeline import Node, Pipeline
+
+from .nodes import meta_learn_field
+
+
+def create_pipeline() -> Pipeline:
+    """One node: the meta-learning."""
+    return Pipeline(
+        [
+            Node(
+                meta_learn_field,
+                inputs=[
+                    "train_images",
+                    "validation_images",
+                    "field_checkpoint",
+                    "params:meta_learning",
+                    "params:seed",
+                    "params:runtime",
+                ],
+                outputs=["field", "field_history"],
+                name="meta_learn_field",
+            )
+        ]
+    )

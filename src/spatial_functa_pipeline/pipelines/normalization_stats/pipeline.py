@@ -1,0 +1,19 @@
+"""Training functaset → its statistics."""
+
+from kedro.pipeline import Node, Pipeline
+
+from .nodes import compute_latent_statistics
+
+
+def create_pipeline() -> Pipeline:
+    """One node: the statistics."""
+    return Pipeline(
+        [
+            Node(
+                compute_latent_statistics,
+                inputs="train_functaset",
+                outputs="latent_statistics",
+                name="compute_latent_statistics",
+            )
+        ]
+    )

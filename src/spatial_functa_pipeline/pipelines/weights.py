@@ -1,0 +1,75 @@
+"""Models from and to `Weights`: what a node stores, another node rebuilds without knowing the parameters of then."""
+
+import torch
+from torch import nn
+
+from ..config import ClassificationConfig, DiffusionConfig, FieldConfig, LatentShape
+from ..datasets.weights import Weights
+from ..fields.field import SpatialField
+from ..functasets.normalisation import Normaliser
+from ..metrics.features import FeatureNetwork
+from ..models.classifiers import build_classifier
+from ..models.denoisers import Denoiser, build_denoiser
+from ..training.field import field_spec
+
+
+def pack_field(field: SpatialField, config: FieldConfig) -> Weights:
+    """A field and its configuration."""
+    return Weights(field.state_dict(), {"field": config.model_dump(mode="json")})
+
+
+def unpack_field(weights: Weights, device: torch.device) -> SpatialField:
+    """The field, in evaluation mode."""
+    field = SpatialField(field_spec(FieldConfig.model_validate(weights.config["field"])))
+    field.load_state_dict(weights.tensors)
+    return field.to(device).eval()
+
+
+def pack_model(
+    model: nn.Module,
+    normaliser: Normaliser,
+    config: ClassificationConfig | DiffusionConfig,
+    shape: LatentShape,
+    classes: int,
+) -> Weights:
+    """A classifier or denoiser with the normalisation it was trained with: neither is of use without the other."""
+    both = nn.ModuleDict({"model": model, "normaliser": normaliser})
+    settings = {"model": config.model_dump(mode="json"), "latent_shape": str(shape), "num_classes": classes}
+    return Weights(both.state_dict(), settings)
+
+
+def unpack_classifier(weights: Weights, device: torch.device) -> tuple[nn.Module, Normaliser]:
+    """Classifier and normaliser, in evaluation mode."""
+    config = ClassificationConfig.model_validate(weights.config["model"])
+    shape = LatentShape.parse(weights.config["latent_shape"])
+    return _load(build_classifier(config, shape, weights.config["num_classes"]), weights, device)
+
+
+def unpack_denoiser(weights: Weights, device: torch.device) -> tuple[Denoiser, Normaliser, DiffusionConfig]:
+    """Denoiser and normaliser, in evaluation mode, and the process the denoiser was trained for."""
+    config = DiffusionConfig.model_validate(weights.config["model"])
+    shape = LatentShape.parse(weights.config["latent_shape"])
+    return *_load(build_denoiser(config, shape, weights.config["num_classes"]), weights, device), config
+
+
+def _load(model: nn.Module, weights: Weights, device: torch.device) -> tuple[nn.Module, Normaliser]:
+    prefix = "normaliser."
+    normaliser = Normaliser(
+        **{name.removeprefix(prefix): value for name, value in weights.tensors.items() if name.startswith(prefix)}
+    )
+    both = nn.ModuleDict({"model": model, "normaliser": normaliser})
+    both.load_state_dict(weights.tensors)
+    both.to(device).eval()
+    return model, normaliser
+
+
+def pack_feature_network(network: FeatureNetwork, classes: int) -> Weights:
+    """The small classifier behind `frechet_distance_convnet`."""
+    return Weights(network.state_dict(), {"channels": network.channels, "num_classes": classes})
+
+
+def unpack_feature_network(weights: Weights, device: torch.device) -> FeatureNetwork:
+    """The network, in evaluation mode."""
+    network = FeatureNetwork(**weights.config)
+    network.load_state_dict(weights.tensors)
+    return network.to(device).eval()

@@ -1,0 +1,1 @@
+"""One training loop for the field, the classifiers and the denoisers."""

@@ -1,0 +1,73 @@
+"""Training of the denoiser on normalised latents (App. B.1, C)."""
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from ..config import DiffusionConfig, RuntimeConfig
+from ..functasets.batches import FunctasetBatches, consecutive_batches
+from ..functasets.normalisation import Normaliser
+from ..functasets.store import Functaset
+from ..models.denoisers import Denoiser, build_denoiser
+from ..models.diffusion import diffusion_loss, noise_schedule
+from .checkpoint import Checkpoint
+from .loop import Batch, Report, Training, resolve_device
+from .seeding import derive_seed, step_generator
+
+_VALIDATION_ROWS = 1024
+_VALIDATION_BATCH = 256
+
+
+def train_denoiser(
+    train_functaset: Functaset,
+    validation_functaset: Functaset,
+    normaliser: Normaliser,
+    config: DiffusionConfig,
+    *,
+    num_classes: int,
+    seed: int,
+    runtime: RuntimeConfig,
+    checkpoint: Checkpoint,
+    report: Report,
+) -> tuple[Denoiser, pd.DataFrame]:
+    """Train a denoiser; returns its last (EMA) weights and the history.
+
+    `validation_loss` is the objective on the first rows of the validation set with the same noise each time: when it
+    rises while `loss` falls, the denoiser is memorising (App. C.2).
+    """
+    torch.manual_seed(derive_seed(seed, "denoiser", "initialisation"))
+    denoiser = build_denoiser(config, train_functaset.latent_shape, num_classes)
+    normaliser = normaliser.to(resolve_device(runtime.device))
+    schedule = noise_schedule(config)
+    training = config.training
+
+    def loss_of(model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        latents, labels = batch
+        labels = labels if config.conditional else None
+        return diffusion_loss(model, normaliser(latents), labels, schedule, config, num_classes, generator)
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        device = next(model.parameters()).device
+        generator = step_generator(seed, "denoiser", "validation")
+        total, rows = 0.0, 0
+        for latents, labels in consecutive_batches(validation_functaset, _VALIDATION_BATCH):
+            total += loss_of(model, (latents.to(device), labels.to(device)), generator).item() * len(latents)
+            rows += len(latents)
+            if rows >= _VALIDATION_ROWS:
+                break
+        return {"validation_loss": total / rows}
+
+    history = Training(
+        name="denoiser",
+        model=denoiser,
+        loss=lambda batch, generator: loss_of(denoiser, batch, generator),
+        batches=lambda start: FunctasetBatches(train_functaset, training.batch_size, seed, training.steps, start),
+        config=training,
+        seed=seed,
+        runtime=runtime,
+        checkpoint=checkpoint,
+        identity={"diffusion": config.model_dump(mode="json"), "functaset": train_functaset.header.to_attributes()},
+        validate=validate,
+        report=report,
+    ).run()
+    return denoiser, history

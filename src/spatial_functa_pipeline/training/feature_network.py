@@ -1,0 +1,60 @@
+"""Training of the small image classifier whose features serve where Inception's weights are out of reach."""
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import RuntimeConfig, TrainingConfig
+from ..datasets.images import ImageBatches, Images
+from ..metrics.features import FeatureNetwork
+from .checkpoint import Checkpoint
+from .loop import Batch, Report, Training
+from .seeding import derive_seed
+
+_EVALUATION_BATCH = 256
+
+
+def train_feature_network(
+    train_images: Images,
+    validation_images: Images,
+    config: TrainingConfig,
+    *,
+    seed: int,
+    runtime: RuntimeConfig,
+    checkpoint: Checkpoint,
+    report: Report,
+) -> tuple[FeatureNetwork, pd.DataFrame]:
+    """Train the network on real images alone; returns it with its history."""
+    torch.manual_seed(derive_seed(seed, "feature_network", "initialisation"))
+    network = FeatureNetwork(train_images.channels, len(train_images.classes))
+
+    def loss(batch: Batch, generator: torch.Generator) -> Tensor:
+        images, labels = batch
+        return F.cross_entropy(network(images), labels)
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        device = next(model.parameters()).device
+        correct = 0
+        for start in range(0, len(validation_images), _EVALUATION_BATCH):
+            rows = range(start, min(start + _EVALUATION_BATCH, len(validation_images)))
+            predicted = model(validation_images.batch(rows).to(device)).argmax(-1).cpu().numpy()
+            correct += (predicted == validation_images.labels[rows.start : rows.stop]).sum().item()
+        return {"validation_accuracy": correct / len(validation_images)}
+
+    history = Training(
+        name="feature_network",
+        model=network,
+        loss=loss,
+        batches=lambda start: ImageBatches(
+            train_images, config.batch_size, seed, config.steps, start, runtime.num_workers
+        ),
+        config=config,
+        seed=seed,
+        runtime=runtime,
+        checkpoint=checkpoint,
+        identity={"images": len(train_images), "resolution": list(train_images.resolution)},
+        validate=validate,
+        report=report,
+    ).run()
+    return network, history

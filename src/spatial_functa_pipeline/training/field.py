@@ -1,0 +1,83 @@
+"""Meta-learning of the field: θ, λ and the inner rates, by gradients through the inner loop (App. A)."""
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from ..config import FieldConfig, MetaLearningConfig, RuntimeConfig
+from ..datasets.images import ImageBatches, Images
+from ..fields.field import FieldSpec, SpatialField
+from ..metrics.image_quality import mean_psnr, per_image_mse, psnr_of_mean_mse, unit_images
+from .checkpoint import Checkpoint
+from .loop import Batch, Report, Training
+from .seeding import derive_seed
+
+_VALIDATION_BATCH = 16
+
+
+def field_spec(config: FieldConfig) -> FieldSpec:
+    """The method's own description of the field."""
+    return FieldSpec(
+        grid=config.latent_shape.grid,
+        latent_channels=config.latent_shape.channels,
+        resolution=config.resolution,
+        channels=config.channels,
+        interpolation=config.interpolation,
+        width=config.width,
+        depth=config.depth,
+        omega0=config.omega0,
+        kernel_size=config.kernel_size,
+        inner_steps=config.inner_steps,
+        inner_rate_init=config.inner_rate_init,
+    )
+
+
+def train_field(
+    train_images: Images,
+    validation_images: Images,
+    config: MetaLearningConfig,
+    *,
+    seed: int,
+    runtime: RuntimeConfig,
+    checkpoint: Checkpoint,
+    report: Report,
+) -> tuple[SpatialField, pd.DataFrame]:
+    """Meta-learn a field; returns it with its history (`validation_psnr` in dB, among others)."""
+    torch.manual_seed(derive_seed(seed, "field", "initialisation"))
+    field = SpatialField(field_spec(config.field))
+    training = config.training
+
+    def loss(batch: Batch, generator: torch.Generator) -> Tensor:
+        images = unit_images(batch[0])
+        reconstructions, _ = field(images)
+        return (reconstructions - images).square().mean()
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        device = next(model.parameters()).device
+        errors = []
+        for start in range(0, min(config.validation_images, len(validation_images)), _VALIDATION_BATCH):
+            stop = min(start + _VALIDATION_BATCH, config.validation_images, len(validation_images))
+            images = unit_images(validation_images.batch(range(start, stop)).to(device))
+            errors.append(per_image_mse(model(images)[0], images))
+        mse = torch.cat(errors)
+        return {
+            "validation_psnr": mean_psnr(mse).item(),
+            "validation_psnr_of_mean_mse": psnr_of_mean_mse(mse).item(),
+        }
+
+    history = Training(
+        name="field",
+        model=field,
+        loss=loss,
+        batches=lambda start: ImageBatches(
+            train_images, training.batch_size, seed, training.steps, start, runtime.num_workers
+        ),
+        config=training,
+        seed=seed,
+        runtime=runtime,
+        checkpoint=checkpoint,
+        identity={"field": config.field.model_dump(mode="json"), "images": len(train_images)},
+        validate=validate,
+        report=report,
+    ).run()
+    return field, history

@@ -1,0 +1,425 @@
+import base64
+import gzip
+import hashlib
+import io
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from kedro.io import AbstractDataset, DatasetError
+from PIL import Image
+from torchvision.datasets import CIFAR10
+
+from spatial_functa_pipeline.datasets.images import (
+    CIFAR10Dataset,
+    FashionMNISTDataset,
+    ImageBatches,
+    ImageFolderDataset,
+    Images,
+    read_idx,
+)
+
+SAMPLE = Path(__file__).parents[2] / "data" / "01_raw" / "fashion_mnist_sample"
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return FashionMNISTDataset(filepath=str(SAMPLE), part="test").load()
+
+
+@pytest.fixture(scope="module")
+def numbered():
+    """Ten 2×3 images; every pixel of image i is i, its label i % 3."""
+    pixels = np.broadcast_to(np.arange(10, dtype=np.uint8)[:, None, None, None], (10, 2, 3, 1))
+    return Images.from_array(pixels, np.arange(10) % 3, ("a", "b", "c"))
+
+
+def write_idx(path, array, announced=None):
+    """An IDX file written by hand."""
+    shape = announced or array.shape
+    content = bytes([0, 0, 8, len(shape)]) + struct.pack(f">{len(shape)}I", *shape) + array.tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+# --- Images ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_keeps_the_order_asked_for_and_survives_pickling(numbered):
+    images = pickle.loads(pickle.dumps(numbered))
+    batch = images.batch([7, 0, 7])
+    assert batch.shape == (3, 2, 3, 1)
+    assert batch.dtype == torch.uint8
+    assert batch[:, 0, 0, 0].tolist() == [7, 0, 7]
+    assert (len(images), images.resolution, images.channels) == (10, (2, 3), 1)
+    assert images.labels.dtype == np.int64
+
+
+def test_writing_into_a_batch_leaves_the_images_alone(numbered):
+    numbered.batch([3]).zero_()
+    assert numbered.batch([3]).unique().tolist() == [3]
+
+
+def test_pixels_and_labels_must_agree():
+    with pytest.raises(ValueError, match="3 images and 2 labels"):
+        Images.from_array(np.zeros((3, 2, 2, 1), np.uint8), [0, 0], ("a",))
+    with pytest.raises(ValueError, match="float64"):
+        Images.from_array(np.zeros((3, 2, 2, 1)), [0, 0, 0], ("a",))
+
+
+# --- ImageBatches ---------------------------------------------------------------------------------------------------
+
+
+def test_batches_pair_each_image_with_its_label_and_cover_an_epoch(numbered):
+    batches = ImageBatches(numbered, batch_size=5, seed=1, steps=2)
+    pixels, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    assert len(batches) == 2
+    assert (pixels.dtype, labels.dtype) == (torch.uint8, torch.int64)
+    assert sorted(pixels[:, 0, 0, 0].tolist()) == list(range(10))
+    assert (pixels[:, 0, 0, 0] % 3).tolist() == labels.tolist()
+
+
+def test_restarting_continues_the_uninterrupted_run(numbered):
+    whole = list(ImageBatches(numbered, batch_size=4, seed=1, steps=9))
+    rest = list(ImageBatches(numbered, batch_size=4, seed=1, steps=9, start_step=5))
+    assert len(rest) == 4
+    assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in zip(whole[5:], rest, strict=True))
+
+
+def test_a_worker_yields_the_same_batches(numbered):
+    here = list(ImageBatches(numbered, batch_size=3, seed=2, steps=5))
+    there = list(ImageBatches(numbered, batch_size=3, seed=2, steps=5, num_workers=1))
+    assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in zip(here, there, strict=True))
+
+
+def test_iterating_leaves_the_global_random_state_alone(numbered):
+    before = torch.get_rng_state()
+    list(ImageBatches(numbered, batch_size=3, seed=2, steps=2))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# --- Fashion-MNIST --------------------------------------------------------------------------------------------------
+
+
+def test_the_sample_is_fashion_mnists_test_part(sample):
+    assert len(sample) == 10_000
+    assert (sample.resolution, sample.channels) == ((32, 32), 1)
+    assert sample.labels[:5].tolist() == [9, 2, 1, 1, 6]
+    assert sample.classes[sample.labels[0]] == "Ankle boot"
+    assert np.bincount(sample.labels).tolist() == [1000] * 10
+
+
+def test_padding_is_a_frame_of_two_zeros_around_the_original(sample):
+    original = np.frombuffer(gzip.decompress((SAMPLE / "t10k-images-idx3-ubyte.gz").read_bytes()), np.uint8, offset=16)
+    padded = sample.batch(range(100)).numpy()[..., 0]
+    np.testing.assert_array_equal(padded[:, 2:-2, 2:-2], original.reshape(-1, 28, 28)[:100])
+    padded[:, 2:-2, 2:-2] = 0
+    assert not padded.any()
+
+
+def test_the_three_splits_are_disjoint_and_together_everything(sample):
+    splits = [
+        FashionMNISTDataset(filepath=str(SAMPLE), part="test", rows=rows).load()
+        for rows in ([0, 8000], [8000, 9000], [-1000, None])
+    ]
+    assert [len(split) for split in splits] == [8000, 1000, 1000]
+    assert np.concatenate([split.labels for split in splits]).tolist() == sample.labels.tolist()
+    for split, first in zip(splits, (0, 8000, 9000), strict=True):
+        assert torch.equal(split.batch([0, len(split) - 1]), sample.batch([first, first + len(split) - 1]))
+
+
+@pytest.mark.parametrize("folder", [".", "FashionMNIST/raw"])
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_files_are_found_where_torchvision_puts_them_zipped_or_not(tmp_path, folder, suffix):
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    dataset = FashionMNISTDataset(filepath=str(tmp_path), part="train")
+    assert not dataset.exists()
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 28, 28), np.uint8)
+    write_idx(tmp_path / folder / f"train-images-idx3-ubyte{suffix}", pixels)
+    write_idx(tmp_path / folder / f"train-labels-idx1-ubyte{suffix}", np.array([1, 0, 9], np.uint8))
+    assert dataset.exists()
+    images = dataset.load()
+    assert images.labels.tolist() == [1, 0, 9]
+    np.testing.assert_array_equal(images.batch(range(3))[:, 2:-2, 2:-2, 0].numpy(), pixels)
+
+
+def test_download_is_torchvisions_and_only_if_files_are_missing(tmp_path, monkeypatch):
+    calls = []
+
+    def download(root, download):
+        calls.append((root, download))
+        raw = root / "FashionMNIST" / "raw"
+        raw.mkdir(parents=True)
+        write_idx(raw / "t10k-images-idx3-ubyte", np.zeros((2, 28, 28), np.uint8))
+        write_idx(raw / "t10k-labels-idx1-ubyte", np.zeros(2, np.uint8))
+
+    monkeypatch.setattr("torchvision.datasets.FashionMNIST", download)
+    dataset = FashionMNISTDataset(filepath=str(tmp_path), part="test", download=True)
+    assert len(dataset.load()) == len(dataset.load()) == 2
+    assert calls == [(tmp_path, True)]
+
+
+def test_missing_files_are_named_with_the_ways_to_get_them(tmp_path):
+    with pytest.raises(DatasetError, match=r"train-images-idx3-ubyte(?s:.)*download: true(?s:.)*dataset-fashion-mnist"):
+        FashionMNISTDataset(filepath=str(tmp_path), part="train").load()
+
+
+@pytest.mark.parametrize("rows", [[0, 10_001], [5, 5], [-10_001, 3], [9, 8]])
+def test_rows_outside_the_data_are_an_error(rows):
+    with pytest.raises(DatasetError, match="10000 images"):
+        FashionMNISTDataset(filepath=str(SAMPLE), part="test", rows=rows).load()
+
+
+def test_wrong_settings_fail_when_the_catalog_is_read():
+    with pytest.raises(ValueError, match="train or test"):
+        FashionMNISTDataset(filepath="x", part="validation")
+    with pytest.raises(ValueError, match=r"\[start, stop\]"):
+        FashionMNISTDataset(filepath="x", part="train", rows=[3])
+    with pytest.raises(TypeError):
+        FashionMNISTDataset(filepath="x", part="train", rows=[0, 0.5])
+    with pytest.raises(ValueError, match="height, width"):
+        ImageFolderDataset(filepath="x", resolution=[64])
+
+
+def test_images_and_labels_that_do_not_belong_together_are_an_error(tmp_path):
+    write_idx(tmp_path / "t10k-images-idx3-ubyte", np.zeros((3, 28, 28), np.uint8))
+    write_idx(tmp_path / "t10k-labels-idx1-ubyte", np.zeros(2, np.uint8))
+    with pytest.raises(DatasetError, match=r"\(3, 28, 28\) and \(2,\)"):
+        FashionMNISTDataset(filepath=str(tmp_path), part="test").load()
+
+
+# --- IDX ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(7,), (2, 3), (2, 3, 4)])
+@pytest.mark.parametrize("name", ["file", "file.gz"])
+def test_idx_round_trip(tmp_path, shape, name):
+    array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    write_idx(tmp_path / name, array)
+    np.testing.assert_array_equal(read_idx(tmp_path / name), array)
+
+
+def test_a_broken_idx_file_is_named(tmp_path):
+    array = np.zeros((2, 3), np.uint8)
+    write_idx(tmp_path / "short", array, announced=(2, 4))
+    with pytest.raises(DatasetError, match="short announces 2×4 bytes but holds 6"):
+        read_idx(tmp_path / "short")
+
+    (tmp_path / "header").write_bytes(b"\x00\x00\x08\x03\x00\x00")
+    with pytest.raises(DatasetError, match="header ends within its header"):
+        read_idx(tmp_path / "header")
+
+    (tmp_path / "text").write_bytes(b"<html>")
+    with pytest.raises(DatasetError, match="text is not an IDX file"):
+        read_idx(tmp_path / "text")
+
+    write_idx(tmp_path / "cut.gz", array)
+    (tmp_path / "cut.gz").write_bytes((tmp_path / "cut.gz").read_bytes()[:-9])
+    with pytest.raises(DatasetError, match=r"cut\.gz is truncated"):
+        read_idx(tmp_path / "cut.gz")
+
+    (tmp_path / "plain.gz").write_bytes(b"not zipped")
+    with pytest.raises(DatasetError, match=r"plain\.gz is truncated or no gzip file"):
+        read_idx(tmp_path / "plain.gz")
+
+
+# --- CIFAR-10 -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cifar(tmp_path, monkeypatch):
+    """Files in CIFAR-10's format with four images each; returns the folder and the test file's raw rows."""
+    folder = tmp_path / CIFAR10.base_folder
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+
+    def dump(name, content):
+        (folder / name).write_bytes(pickle.dumps(content))
+        return [name, hashlib.md5((folder / name).read_bytes()).hexdigest()]
+
+    def part(first_label):
+        labels = [(first_label + i) % 10 for i in range(4)]
+        return {"data": rng.integers(0, 256, (4, 3072), np.uint8), "labels": labels}
+
+    test = part(6)
+    monkeypatch.setattr(CIFAR10, "train_list", [dump(f"data_batch_{i}", part(i)) for i in range(1, 6)])
+    monkeypatch.setattr(CIFAR10, "test_list", [dump("test_batch", test)])
+    name, md5 = dump("batches.meta", {"label_names": [f"class {i}" for i in range(10)]})
+    monkeypatch.setattr(CIFAR10, "meta", {"filename": name, "key": "label_names", "md5": md5})
+    return tmp_path, test["data"]
+
+
+def test_cifar10_is_channel_last(cifar):
+    root, raw = cifar
+    dataset = CIFAR10Dataset(filepath=str(root), part="test")
+    images = dataset.load()
+    assert dataset.exists()
+    assert images.labels.tolist() == [6, 7, 8, 9]
+    assert images.classes[6] == "class 6"
+    assert (images.resolution, images.channels) == ((32, 32), 3)
+    # A raw row holds the red plane, then the green, then the blue, each row by row.
+    assert images.batch([2])[0, 5, 9].tolist() == [raw[2, plane * 1024 + 5 * 32 + 9] for plane in range(3)]
+
+
+def test_cifar10_rows_cut_the_train_part(cifar):
+    root, _ = cifar
+    whole = CIFAR10Dataset(filepath=str(root), part="train").load()
+    end = CIFAR10Dataset(filepath=str(root), part="train", rows=[-3, None]).load()
+    assert len(whole) == 20
+    assert torch.equal(end.batch(range(3)), whole.batch([17, 18, 19]))
+    assert end.labels.tolist() == whole.labels[-3:].tolist()
+
+
+def test_damaged_or_missing_cifar10_says_what_to_do(cifar, tmp_path):
+    root, _ = cifar
+    (root / CIFAR10.base_folder / "data_batch_3").write_bytes(b"damaged")
+    with pytest.raises(DatasetError, match=r"data_batch_1(?s:.)*download: true"):
+        CIFAR10Dataset(filepath=str(root), part="train").load()
+    assert not CIFAR10Dataset(filepath=str(tmp_path / "nowhere"), part="train").exists()
+
+
+# --- folders --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of odd-sized PNGs; the files of a class have one colour each."""
+    for name, shade in (("cat", 40), ("dog", 200)):
+        (tmp_path / name).mkdir()
+        for i in range(4):
+            size = (17 + 5 * i, 40 - 3 * i)
+            Image.new("RGB", size, (shade + i, i, 0)).save(tmp_path / name / f"{i}.png")
+    return tmp_path
+
+
+def test_a_folder_of_classes(folder):
+    images = ImageFolderDataset(filepath=str(folder), resolution=[16, 16]).load()
+    assert images.classes == ("cat", "dog")
+    assert (len(images), images.resolution, images.channels) == (8, (16, 16), 3)
+    batch = images.batch(range(8))
+    assert batch.shape == (8, 16, 16, 3)
+    red = batch[..., 0].flatten(1)
+    assert torch.equal(red.amin(1), red.amax(1))
+    assert (red[:, 0].numpy() >= 200).tolist() == (images.labels == 1).tolist()
+
+
+def test_ranges_of_the_shuffled_order_partition_the_folder(folder):
+    def colours(**settings):
+        images = ImageFolderDataset(filepath=str(folder), resolution=[8, 8], **settings).load()
+        return images.batch(range(len(images)))[:, 0, 0].tolist()
+
+    whole = colours()
+    assert colours(rows=[0, -3]) + colours(rows=[-3, None]) == whole
+    assert len({tuple(colour) for colour in whole}) == 8
+    assert sorted(colours(shuffle_seed=1)) == sorted(whole)
+    assert colours(shuffle_seed=1) != whole
+
+
+def test_the_shorter_side_is_fitted_and_the_centre_kept(tmp_path):
+    # Thirds of red, green and blue, 16 pixels high: the centre square of 16 pixels is all green.
+    stripes = np.zeros((16, 48, 3), np.uint8)
+    stripes[:, :16, 0] = stripes[:, 16:32, 1] = stripes[:, 32:, 2] = 255
+    Image.fromarray(stripes).save(tmp_path / "stripes.png")
+    square = ImageFolderDataset(filepath=str(tmp_path), resolution=[16, 16]).load().batch([0])[0]
+    np.testing.assert_array_equal(square.numpy(), stripes[:, 16:32])
+    small = ImageFolderDataset(filepath=str(tmp_path), resolution=[8, 8]).load().batch([0])[0]
+    assert small.shape == (8, 8, 3)
+    # The filter reaches over the box's edge, so the three outer columns hold a trace of the neighbours; both sides alike.
+    assert (small[:, 3:-3] == torch.tensor([0, 255, 0])).all()
+    assert torch.equal(small[..., 0], small[..., 2].flip(1))
+    wide = ImageFolderDataset(filepath=str(tmp_path), resolution=[16, 48]).load().batch([0])[0]
+    np.testing.assert_array_equal(wide.numpy(), stripes)
+
+
+def test_downsizing_is_antialiased(tmp_path):
+    # Alternate black and white columns average to grey; picking every fourth column would give black or white.
+    columns = np.zeros((64, 64), np.uint8)
+    columns[:, ::2] = 255
+    Image.fromarray(columns).save(tmp_path / "columns.png")
+    image = ImageFolderDataset(filepath=str(tmp_path), resolution=[16, 16]).load().batch([0]).float()
+    assert (image[0, :, 2:-2] - 127.5).abs().max() < 16
+
+
+def test_a_flat_folder_is_one_class_and_grey_becomes_rgb(tmp_path):
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    Image.fromarray(ramp).save(tmp_path / "grey.png")
+    images = ImageFolderDataset(filepath=str(tmp_path), resolution=[16, 16]).load()
+    assert images.classes == ("all",)
+    assert images.labels.tolist() == [0]
+    np.testing.assert_array_equal(images.batch([0])[0].numpy(), np.repeat(ramp[..., None], 3, axis=-1))
+
+
+def test_a_broken_image_is_named(folder):
+    broken = folder / "cat" / "2.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    images = ImageFolderDataset(filepath=str(folder), resolution=[8, 8]).load()
+    with pytest.raises(DatasetError, match=r"cannot decode .*cat/2\.png"):
+        images.batch(range(8))
+
+
+def test_folders_that_cannot_be_read_say_why(folder, tmp_path):
+    with pytest.raises(DatasetError, match=r"nowhere is not a folder(?s:.)*image-net\.org"):
+        ImageFolderDataset(filepath=str(tmp_path / "nowhere"), resolution=[8, 8]).load()
+    (folder / "bird").mkdir()
+    with pytest.raises(DatasetError, match="bird"):
+        ImageFolderDataset(filepath=str(folder), resolution=[8, 8]).load()
+    with pytest.raises(DatasetError, match="no valid file"):
+        ImageFolderDataset(filepath=str(folder / "bird"), resolution=[8, 8]).load()
+
+
+def test_folder_images_pickle_lazily(folder):
+    images = ImageFolderDataset(filepath=str(folder), resolution=[64, 64]).load()
+    frozen = pickle.dumps(images)
+    assert len(frozen) < 8 * 64 * 64 * 3
+    assert torch.equal(pickle.loads(frozen).batch([5, 1]), images.batch([5, 1]))
+
+
+# --- what they share ------------------------------------------------------------------------------------------------
+
+
+def test_the_fingerprint_tells_images_apart_but_not_places(tmp_path):
+    def fingerprint(place="here", **settings):
+        return FashionMNISTDataset(filepath=f"{place}/images", part="train", **settings).fingerprint_config()
+
+    assert fingerprint() == fingerprint("there") == fingerprint(download=True)
+    assert fingerprint(rows=[0, 5]) == fingerprint(rows=(0, 5))
+    assert fingerprint(rows=[0, 5]) != fingerprint(rows=[0, 6])
+
+    def folder_fingerprint(filepath="here/train", **settings):
+        return ImageFolderDataset(filepath=filepath, **{"resolution": [8, 8], **settings}).fingerprint_config()
+
+    variants = [{}, {"filepath": "here/val"}, {"resolution": [8, 16]}, {"rows": [0, 1]}, {"shuffle_seed": 1}]
+    assert len({str(folder_fingerprint(**variant)) for variant in variants}) == len(variants)
+    assert folder_fingerprint() == folder_fingerprint("there/train")
+
+
+def test_images_are_read_only():
+    with pytest.raises(DatasetError, match="read-only"):
+        FashionMNISTDataset(filepath=str(SAMPLE), part="test").save(object())
+
+
+def test_a_catalog_entry_becomes_a_dataset():
+    entry = {
+        "type": "spatial_functa_pipeline.datasets.images.FashionMNISTDataset",
+        "filepath": str(SAMPLE),
+        "part": "test",
+        "rows": [0, 20],
+        "metadata": {"kedro-viz": {"layer": "raw"}},
+    }
+    dataset = AbstractDataset.from_config("train_images", entry)
+    assert dataset.metadata == entry["metadata"]
+    assert len(dataset.load()) == 20
+    assert "rows=[0, 20]" in str(dataset)
+
+
+def decode_png(preview):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(preview))))
+
+
+def test_previews_show_the_first_images_in_rows_of_ten(sample, folder):
+    grid = decode_png(FashionMNISTDataset(filepath=str(SAMPLE), part="test", rows=[0, 25]).preview())
+    assert grid.shape == (2 * 32, 10 * 32)
+    np.testing.assert_array_equal(grid[32:64, 64:96], sample.batch([12])[0, ..., 0].numpy())
+    assert decode_png(ImageFolderDataset(filepath=str(folder), resolution=[8, 8]).preview()).shape == (8, 64, 3)

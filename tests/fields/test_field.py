@@ -1,0 +1,241 @@
+"""The field against a plain float64 implementation, written independently with one loop per cell and autograd."""
+
+import math
+
+import pytest
+import torch
+
+from spatial_functa_pipeline.fields.field import FieldSpec, SpatialField
+
+
+def make(grid, resolution, interpolation="nearest", kernel_size=1, channels=2, latent=3, width=7, depth=4, **more):
+    """A small float64 field with non-zero biases, so that no term can hide."""
+    torch.manual_seed(sum(grid) + kernel_size)
+    spec = FieldSpec(grid, latent, resolution, channels, interpolation, width, depth, 8.0, kernel_size, **more)
+    field = SpatialField(spec).double()
+    with torch.no_grad():
+        for parameter in field.parameters():
+            if parameter.ndim == 1 and parameter is not field.inner_rates:
+                parameter.normal_(std=0.1)
+    # Coordinates are rounded to float32 when the field is built; the reference below uses exact ones.
+    field.geometry = type(field.geometry)(grid, resolution, resolution).double()
+    return field
+
+
+CASES = [
+    pytest.param(dict(grid=(2, 2), resolution=(8, 8)), id="nearest"),
+    pytest.param(dict(grid=(2, 4), resolution=(8, 8), kernel_size=3), id="nearest-3x3"),
+    pytest.param(dict(grid=(2, 2), resolution=(8, 8), interpolation="linear"), id="linear"),
+    pytest.param(dict(grid=(4, 2), resolution=(8, 4), interpolation="linear", kernel_size=3), id="linear-3x3"),
+    pytest.param(dict(grid=(1, 1), resolution=(4, 4)), id="vector"),
+    pytest.param(dict(grid=(1, 1), resolution=(4, 4), interpolation="linear"), id="vector-linear"),
+    pytest.param(dict(grid=(4,), resolution=(16,)), id="1d"),
+    pytest.param(dict(grid=(4,), resolution=(16,), interpolation="linear", kernel_size=3), id="1d-linear-3"),
+    pytest.param(dict(grid=(2, 1, 2), resolution=(4, 4, 4)), id="3d"),
+    pytest.param(dict(grid=(2, 2, 2), resolution=(4, 4, 4), interpolation="linear", kernel_size=3), id="3d-linear-3x3x3"),
+]
+
+
+def reference_pixel(field, latent, pixel):
+    """f(x; m_x) at one pixel of one image, from the definition (Sec. 4)."""
+    spec = field.spec
+    grid, resolution = spec.grid, spec.resolution
+    dims = len(grid)
+    # λ: a convolution with zero padding, cell by cell.
+    pad = spec.kernel_size // 2
+    modulations = {}
+    for cell in torch.cartesian_prod(*(torch.arange(s) for s in grid)).reshape(-1, dims).tolist():
+        value = field.modulation_bias
+        offsets = torch.cartesian_prod(*(torch.arange(spec.kernel_size) for _ in grid)).reshape(-1, dims).tolist()
+        for offset in offsets:
+            source = [k + o - pad for k, o in zip(cell, offset, strict=True)]
+            if all(0 <= k < s for k, s in zip(source, grid, strict=True)):
+                value = value + field.modulation_weight[(..., *offset)] @ latent[tuple(source)]
+        modulations[tuple(cell)] = value
+    if spec.interpolation == "nearest":
+        patch = [n // s for n, s in zip(resolution, grid, strict=True)]
+        modulation = modulations[tuple(i // p for i, p in zip(pixel, patch, strict=True))]
+        coordinates = [(i % p + 0.5) / p for i, p in zip(pixel, patch, strict=True)]
+    else:
+        modulation = 0
+        for cell, value in modulations.items():
+            weight = 1.0
+            for i, k, n, s in zip(pixel, cell, resolution, grid, strict=True):
+                position = min(max((i + 0.5) / n * s - 0.5, 0), s - 1)
+                weight *= max(0.0, 1 - abs(position - k))
+            modulation = modulation + weight * value
+        bits = [int(math.log2(n)) for n in resolution]
+        coordinates = [int(bit) for i, b in zip(pixel, bits, strict=True) for bit in format(i, f"0{b}b")]
+    hidden = torch.tensor(coordinates, dtype=torch.float64)
+    for layer, shift in zip(field.layers[:-1], modulation.split(spec.width), strict=True):
+        hidden = torch.sin(spec.omega0 * (layer.weight @ hidden + layer.bias + shift))
+    return field.layers[-1].weight @ hidden + field.layers[-1].bias + 0.5
+
+
+def reference_decode(field, latents):
+    resolution = field.spec.resolution
+    pixels = torch.cartesian_prod(*(torch.arange(n) for n in resolution)).reshape(-1, len(resolution)).tolist()
+    images = [torch.stack([reference_pixel(field, latent, pixel) for pixel in pixels]) for latent in latents]
+    return torch.stack(images).reshape(len(latents), *resolution, field.spec.channels)
+
+
+def reference_encode(field, images, decode):
+    """Three steps of autograd on the loss of design: mean over a cell's pixels and channels, summed over cells."""
+    latents = torch.zeros(
+        len(images), *field.spec.grid, field.spec.latent_channels, dtype=torch.float64, requires_grad=True
+    )
+    per_cell = math.prod(field.spec.resolution) / math.prod(field.spec.grid) * field.spec.channels
+    for _ in range(field.spec.inner_steps):
+        loss = (decode(latents) - images).square().sum() / per_cell
+        (gradient,) = torch.autograd.grad(loss, latents, create_graph=True)
+        latents = latents - field.inner_rates.clamp(0, 1) * gradient
+    return latents
+
+
+def random_images(field, count=2):
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(count, *field.spec.resolution, field.spec.channels, dtype=torch.float64, generator=generator)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_values_match_the_definition(case):
+    field = make(**case)
+    latents = torch.randn(2, *field.spec.grid, field.spec.latent_channels, dtype=torch.float64)
+    torch.testing.assert_close(field.decode(latents), reference_decode(field, latents), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_latents_and_second_order_gradients_match_autograd(case):
+    """The analytic inner gradient and the shared first step, against double backward of the plain loop."""
+    field = make(**case)
+    images = random_images(field)
+    expected = reference_encode(field, images, field.decode)
+    reconstructions, latents = field(images)
+    torch.testing.assert_close(latents, expected, rtol=1e-8, atol=1e-14)
+    torch.testing.assert_close(field.encode(images), expected, rtol=1e-8, atol=1e-14)
+    outer = torch.autograd.grad((reconstructions - images).square().mean(), list(field.parameters()))
+    reference = torch.autograd.grad((field.decode(expected) - images).square().mean(), list(field.parameters()))
+    for (name, _), gradient, wanted in zip(field.named_parameters(), outer, reference, strict=True):
+        assert wanted.norm() > 0, name
+        assert (gradient - wanted).norm() <= 1e-8 * wanted.norm(), name
+
+
+def test_latents_match_the_definition_without_the_library_decoder():
+    """One small case against the pixel-by-pixel reference alone, inner loop included."""
+    field = make(grid=(2, 2), resolution=(4, 4), interpolation="linear", kernel_size=3, width=5, depth=3)
+    images = random_images(field, count=1)
+    expected = reference_encode(field, images, lambda latents: reference_decode(field, latents))
+    torch.testing.assert_close(field.encode(images), expected, rtol=1e-8, atol=1e-14)
+
+
+def test_outer_gradient_matches_finite_differences():
+    field = make(grid=(2, 2), resolution=(4, 4), width=5, depth=3)
+    images = random_images(field)
+
+    def loss():
+        return (field(images)[0] - images).square().mean()
+
+    gradients = torch.autograd.grad(loss(), list(field.parameters()))
+    for parameter, gradient in zip(field.parameters(), gradients, strict=True):
+        direction = torch.randn_like(parameter)
+        step = 1e-5
+        with torch.no_grad():
+            parameter += step * direction
+            above = loss()
+            parameter -= 2 * step * direction
+            below = loss()
+            parameter += step * direction
+        expected = ((above - below) / (2 * step)).item()
+        assert (gradient * direction).sum().item() == pytest.approx(expected, rel=1e-5, abs=1e-10)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_image_has_the_same_latent_in_any_batch(case):
+    field = make(**case)
+    images = random_images(field, count=5)
+    together = field.encode(images)
+    alone = torch.cat([field.encode(image[None]) for image in images])
+    torch.testing.assert_close(together, alone, rtol=1e-12, atol=1e-15)
+
+
+def test_one_cell_is_vector_functa():
+    """s = 1 is the original functa: global coordinates in [0, 1]², one shift vector for the whole image."""
+    field = make(grid=(1, 1), resolution=(6, 4))
+    latent = torch.randn(1, 1, 1, field.spec.latent_channels, dtype=torch.float64)
+    axes = [(torch.arange(n, dtype=torch.float64) + 0.5) / n for n in (6, 4)]
+    hidden = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+    shifts = field.modulation_weight[:, :, 0, 0] @ latent.flatten() + field.modulation_bias
+    for layer, shift in zip(field.layers[:-1], shifts.split(field.spec.width), strict=True):
+        hidden = torch.sin(field.spec.omega0 * (hidden @ layer.weight.T + layer.bias + shift))
+    expected = hidden @ field.layers[-1].weight.T + field.layers[-1].bias + 0.5
+    torch.testing.assert_close(field.decode(latent)[0], expected)
+
+
+def test_a_nearest_latent_cell_changes_its_patch_only():
+    field = make(grid=(2, 2), resolution=(8, 8))
+    latents = torch.zeros(1, 2, 2, 3, dtype=torch.float64)
+    changed = latents.clone()
+    changed[0, 0, 1] += 1
+    difference = (field.decode(changed) - field.decode(latents)).abs().sum(-1)[0]
+    assert (difference[:4, 4:] > 0).all()
+    assert difference[4:].sum() == difference[:4, :4].sum() == 0
+
+
+def test_each_channel_has_one_rate_shared_by_steps_and_cells():
+    """Rates enter only through α ⊙ ∇: with all rates zero the latents stay at zero; above 1 they act as 1."""
+    field = make(grid=(2, 2), resolution=(8, 8))
+    images = random_images(field)
+    assert field.inner_rates.shape == (field.spec.latent_channels,)
+    with torch.no_grad():
+        field.inner_rates.fill_(-0.5)
+        assert field.encode(images).abs().max() == 0
+        field.inner_rates.fill_(1.0)
+        at_one = field.encode(images)
+        field.inner_rates.fill_(7.0)
+        torch.testing.assert_close(field.encode(images), at_one)
+
+
+def test_more_inner_steps_fit_better():
+    field = make(grid=(2, 2), resolution=(8, 8), inner_rate_init=(0.001, 0.002))
+    images = random_images(field)
+    errors = [(field.decode(field.encode(images, steps)) - images).square().mean().item() for steps in (1, 2, 4, 8)]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[0] > errors[-1]
+
+
+def test_initialisation_is_sirens():
+    """First layer U(±1/f_in), later ones U(±√(6/f_in)/ω0), biases 0, λ a truncated normal of std 1/√fan_in."""
+    torch.manual_seed(0)
+    field = SpatialField(FieldSpec((2, 2), 64, (8, 8), 3, "nearest", 256, 4, 20.0, 3))
+    for index, layer in enumerate(field.layers):
+        bound = 1 / 2 if index == 0 else math.sqrt(6 / 256) / 20
+        assert bound * 0.95 < layer.weight.abs().max() <= bound
+        assert layer.bias.abs().max() == 0
+    std = 1 / math.sqrt(64 * 9)
+    assert field.modulation_weight.abs().max() <= 2 * std
+    assert field.modulation_weight.std().item() == pytest.approx(0.88 * std, rel=0.02)
+    assert 0.005 <= field.inner_rates.min() <= field.inner_rates.max() <= 0.1
+    assert field.modulation_weight.shape == (3 * 256, 64, 3, 3)
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "linear"])
+def test_decodes_at_another_resolution(interpolation):
+    """Twice as many pixels: averaged back, a smooth field gives about the image it was asked for before."""
+    field = make(grid=(2, 2), resolution=(8, 8), interpolation=interpolation)
+    latents = 0.1 * torch.randn(1, 2, 2, 3, dtype=torch.float64)
+    fine = field.decode(latents, (32, 32))
+    assert fine.shape == (1, 32, 32, 2)
+    averaged = fine.reshape(1, 8, 4, 8, 4, 2).mean(dim=(2, 4))
+    coarse = field.decode(latents)
+    assert (averaged - coarse).abs().mean() < 0.1 * (coarse - coarse.mean()).abs().mean()
+    torch.testing.assert_close(field.decode(latents, (8, 8)), coarse)
+
+
+def test_wrong_shapes_are_errors():
+    field = make(grid=(2, 2), resolution=(8, 8))
+    with pytest.raises(ValueError, match=r"\(8, 8, 2\)"):
+        field.encode(torch.zeros(1, 8, 9, 2, dtype=torch.float64))
+    with pytest.raises(ValueError, match="at least one inner step"):
+        field.encode(random_images(field), steps=0)
+    with pytest.raises(ValueError, match="multiple of the latent grid"):
+        field.decode(torch.zeros(1, 2, 2, 3, dtype=torch.float64), (9, 8))

@@ -1,0 +1,130 @@
+import pytest
+import torch
+from torch import nn
+
+from spatial_functa_pipeline.config import ClassificationConfig, LatentShape
+from spatial_functa_pipeline.models.classifiers import (
+    LatentTransformer,
+    ResidualMLPClassifier,
+    TransformerBlock,
+    build_classifier,
+)
+
+SMALL = {"width": 32, "ffw_width": 64, "blocks": 2, "heads": 4}
+
+
+def classifier_config(transformer=SMALL, **options):
+    return ClassificationConfig(
+        transformer=transformer,
+        mlp={"width": 32, "blocks": 2},
+        training={"steps": 1, "batch_size": 1, "learning_rate": 1e-3},
+        **options,
+    )
+
+
+def parameter_count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_imagenet_preset_has_the_papers_64_million_parameters():
+    config = classifier_config({"width": 768, "ffw_width": 1536, "blocks": 18, "heads": 16, "head_dim": 24})
+    with torch.device("meta"):
+        model = build_classifier(config, LatentShape.parse("16x16x128"), 1000)
+        logits = model(torch.empty(2, 16, 16, 128))
+    assert logits.shape == (2, 1000)
+    assert 64e6 <= parameter_count(model) <= 65e6
+
+
+@pytest.mark.parametrize(("width", "blocks", "shape"), [(128, 12, "8x8x16"), (384, 12, "4x4x64"), (384, 16, "4x4x64")])
+def test_cifar10_presets_of_table_5_build_and_run(width, blocks, shape):
+    latent_shape = LatentShape.parse(shape)
+    config = classifier_config({"width": width, "ffw_width": 2 * width, "blocks": blocks, "heads": 16})
+    with torch.device("meta"):
+        model = build_classifier(config, latent_shape, 10)
+        model(torch.empty(2, *latent_shape.shape)).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_block_equals_torchs_pre_ln_encoder_layer():
+    torch.manual_seed(0)
+    block = TransformerBlock(width=32, ffw_width=48, heads=4, head_dim=8)
+    reference = nn.TransformerEncoderLayer(32, 4, 48, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
+    reference.load_state_dict(
+        {
+            "self_attn.in_proj_weight": block.qkv.weight,
+            "self_attn.in_proj_bias": block.qkv.bias,
+            "self_attn.out_proj.weight": block.project.weight,
+            "self_attn.out_proj.bias": block.project.bias,
+            "linear1.weight": block.ffw[0].weight,
+            "linear1.bias": block.ffw[0].bias,
+            "linear2.weight": block.ffw[2].weight,
+            "linear2.bias": block.ffw[2].bias,
+            "norm1.weight": block.attention_norm.weight,
+            "norm1.bias": block.attention_norm.bias,
+            "norm2.weight": block.ffw_norm.weight,
+            "norm2.bias": block.ffw_norm.bias,
+        }
+    )
+    tokens = torch.randn(3, 5, 32)
+    torch.testing.assert_close(block(tokens), reference(tokens), atol=1e-5, rtol=1e-5)
+
+
+def test_head_dim_alone_sets_the_attention_width():
+    block = TransformerBlock(width=32, ffw_width=64, heads=4, head_dim=3)
+    assert block.qkv.weight.shape == (3 * 12, 32)
+    assert block(torch.randn(2, 5, 32)).shape == (2, 5, 32)
+
+
+@pytest.mark.parametrize("architecture", ["transformer", "mlp"])
+def test_dropout_acts_only_on_the_input_of_the_last_layer(architecture):
+    torch.manual_seed(0)
+    model = build_classifier(classifier_config(architecture=architecture, dropout=0.5), LatentShape((2, 2), 8), 10)
+    dropouts = [module for module in model.modules() if isinstance(module, nn.Dropout)]
+    assert [dropout.p for dropout in dropouts] == [0.5]
+
+    last_layer = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    seen = {}
+    dropouts[0].register_forward_hook(lambda _, inputs, output: seen.update(before=inputs[0], after=output))
+    last_layer.register_forward_hook(lambda _, inputs, output: seen.update(head_input=inputs[0]))
+    latents = torch.randn(4, 2, 2, 8)
+    model.train()
+    model(latents)
+    first = dict(seen)
+    model(latents)
+    assert torch.equal(first["before"], seen["before"])
+    assert not torch.equal(first["after"], seen["after"])
+    assert torch.equal(seen["after"], seen["head_input"])
+
+
+def test_positions_are_what_tells_the_cells_apart():
+    torch.manual_seed(0)
+    model = build_classifier(classifier_config(), LatentShape((4, 4), 8), 10).eval()
+    latents = torch.randn(2, 4, 4, 8)
+    permuted = latents.flatten(1, 2)[:, torch.randperm(16)].unflatten(1, (4, 4))
+    assert (model(latents) - model(permuted)).abs().max() > 1e-4
+    nn.init.zeros_(model.positions)
+    torch.testing.assert_close(model(latents), model(permuted), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("grid", [(5,), (2, 3), (2, 3, 2)])
+def test_transformer_takes_grids_of_any_dimension(grid):
+    model = build_classifier(classifier_config(), LatentShape(grid, 8), 7)
+    assert model.positions.shape[0] == LatentShape(grid, 8).cells
+    assert model(torch.randn(2, *grid, 8)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "shape", "expected"),
+    [
+        ("auto", "1x1x16", ResidualMLPClassifier),
+        ("auto", "2x2x16", LatentTransformer),
+        ("mlp", "2x2x16", ResidualMLPClassifier),
+        ("transformer", "1x1x16", LatentTransformer),
+    ],
+)
+def test_architecture_follows_the_choice_and_the_grid(architecture, shape, expected):
+    latent_shape = LatentShape.parse(shape)
+    model = build_classifier(classifier_config(architecture=architecture), latent_shape, 3)
+    assert type(model) is expected
+    model(torch.randn(2, *latent_shape.shape)).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
