@@ -170,7 +170,7 @@ class AugmentationConfig(Parameters):
     crop_padding: Annotated[int, Field(ge=0)] = Field(4, description="zero padding before a random crop; 0: no crop")
     resized_crop: bool = Field(False, description="random distorted bounding box (Szegedy et al., 2016)")
     randaugment_operations: Annotated[int, Field(ge=0)] = 0
-    randaugment_magnitude: Annotated[int, Field(ge=0, le=30)] = 5
+    randaugment_magnitude: Annotated[int, Field(ge=0, le=10)] = 5
 
 
 class FunctasetConfig(Parameters):
@@ -236,6 +236,37 @@ class UNetConfig(Parameters):
     attention_resolutions: tuple[PositiveInt, ...]
     dropout: Share = 0.0
     head_dim: PositiveInt = 64
+
+    def levels_with_attention(self, latent_shape: LatentShape) -> list[bool]:
+        """For each level, whether its grid side (the longer one) is among the attention resolutions.
+
+        Raises ValueError if the UNet does not fit the grid, never reaches a side that should attend, or attends where
+        `head_dim` does not divide the channels.
+        """
+        grid, levels = latent_shape.grid, len(self.multipliers)
+        if len(grid) != 2:
+            raise ValueError(f"diffusion.architecture unet needs a two-dimensional grid, not {latent_shape}; choose mlp")
+        halvings = 2 ** (levels - 1)
+        if any(side % halvings for side in grid):
+            raise ValueError(
+                f"diffusion.unet.multipliers has {levels} levels, which halve the grid {levels - 1} times: each side of "
+                f"latent_shape {latent_shape} must be a multiple of {halvings}"
+            )
+        sides = [max(grid) // 2**level for level in range(levels)]
+        if missing := sorted(set(self.attention_resolutions) - set(sides)):
+            raise ValueError(
+                f"diffusion.unet.attention_resolutions has {missing}, but on {latent_shape} latents a UNet of "
+                f"{levels} levels has the grid sides {sides}: choose among them, or change multipliers"
+            )
+        attends = [side in self.attention_resolutions for side in sides]
+        attends_or_middle = [*attends[:-1], True]  # the middle block, at the last level's width, always attends
+        for multiplier, attend in zip(self.multipliers, attends_or_middle, strict=True):
+            if attend and self.channels * multiplier % self.head_dim:
+                raise ValueError(
+                    f"diffusion.unet.head_dim ({self.head_dim}) must divide the channels of every level with attention, "
+                    f"the last level included; one has {self.channels} × {multiplier} = {self.channels * multiplier}"
+                )
+        return attends
 
 
 class NormalisationConfig(Parameters):
@@ -332,20 +363,8 @@ class PipelineParameters(Parameters):
 
     @model_validator(mode="after")
     def _denoiser_fits_the_grid(self) -> PipelineParameters:
-        grid, unet = self.latent_shape.grid, self.diffusion.unet
         if not uses_mlp(self.diffusion.architecture, self.latent_shape):
-            if len(grid) != 2:
-                raise ValueError(
-                    f"diffusion.architecture unet needs a two-dimensional grid, but latent_shape is {self.latent_shape}; "
-                    "choose mlp"
-                )
-            halvings = 2 ** (len(unet.multipliers) - 1)
-            if any(side % halvings for side in grid):
-                raise ValueError(
-                    f"diffusion.unet.multipliers has {len(unet.multipliers)} levels, which halve the grid "
-                    f"{len(unet.multipliers) - 1} times: each side of latent_shape {self.latent_shape} must be a "
-                    f"multiple of {halvings}"
-                )
+            self.diffusion.unet.levels_with_attention(self.latent_shape)
         return self
 
     @model_validator(mode="after")

@@ -1,7 +1,6 @@
 """Kedro hooks: parameters checked at the start, fingerprints, MLflow, and the summary at the end."""
 
 import logging
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
+from omegaconf import OmegaConf
 from pydantic import BaseModel, ValidationError
 
 from .config import PipelineParameters
@@ -31,16 +31,18 @@ def flatten(value: Any, name: str) -> dict[str, Any]:
     return {key: leaf for part, sub in value.items() for key, leaf in flatten(sub, f"{name}.{part}").items()}
 
 
-def _part(parameters: Any, key: str) -> Any:
-    return parameters[key] if isinstance(parameters, dict) else getattr(parameters, key)
-
-
 class ParameterHooks:
     """Checks the whole tree of parameters, also across its blocks, before anything else happens."""
 
-    @hook_impl
+    @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
-        """Raises KedroCliError with one line for each wrong parameter."""
+        """Make `${project_path:…}` known to the configuration; check the parameters.
+
+        Raises KedroCliError with one line for each wrong parameter.
+        """
+        OmegaConf.register_new_resolver(
+            "project_path", lambda path: str(Path(context.project_path) / path), replace=True
+        )
         try:
             PipelineParameters.model_validate(context.config_loader["parameters"])
         except ValidationError as error:
@@ -68,8 +70,7 @@ class FreshnessHooks:
             values: dict[str, Any] = {}
             for name in node.inputs:
                 if name.startswith("params:") and name != "params:runtime":
-                    key = name.removeprefix("params:")
-                    values |= flatten(plain(reduce(_part, key.split("."), parameters)), key)
+                    values |= flatten(plain(parameters[name]), name.removeprefix("params:"))
                 elif hasattr(dataset := catalog.get(name), "fingerprint_config"):
                     digests[name] = Fingerprint(name, flatten(dataset.fingerprint_config(), name)).digest
             inputs = {name: digests[name] for name in node.inputs if name in digests}
@@ -157,7 +158,7 @@ def _git_commit(project_path: Path) -> str:
 class SummaryHooks:
     """After a run that ended in metrics: a table of them, where the pictures are, and what to try next."""
 
-    @hook_impl
+    @hook_impl(trylast=True)
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol, run_params: dict[str, Any]) -> None:
         """Print the summary if this run made `metrics`."""
         if "metrics" not in pipeline.outputs():

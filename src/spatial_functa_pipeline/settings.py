@@ -1,17 +1,12 @@
 """Project settings: how Kedro reads the configuration, and which hooks run."""
 
-from pathlib import Path
-
 from kedro.config import OmegaConfigLoader
 
 from spatial_functa_pipeline.hooks import FreshnessHooks, MlflowHooks, ParameterHooks, SummaryHooks
 
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
-
 # kedro-mlflow's own hook is replaced by `MlflowHooks`, which extends it.
-DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow",)
-# Kedro calls hooks in reverse order of registration: parameters are checked first, the summary comes last.
-HOOKS = (SummaryHooks(), FreshnessHooks(), MlflowHooks(), ParameterHooks())
+DISABLE_HOOKS_FOR_PLUGINS = ("kedro_mlflow", "kedro-mlflow")  # the name has been spelled both ways
+HOOKS = (ParameterHooks(), FreshnessHooks(), MlflowHooks(), SummaryHooks())
 
 CONFIG_LOADER_CLASS = OmegaConfigLoader
 CONFIG_LOADER_ARGS = {
@@ -21,5 +16,4 @@ CONFIG_LOADER_ARGS = {
     # Environments refine `base` key by key. Catalog entries are replaced whole: a data set of another type has
     # other arguments.
     "merge_strategy": {"parameters": "soft", "globals": "soft", "mlflow": "soft"},
-    "custom_resolvers": {"project_path": lambda path: str(PROJECT_ROOT / path)},
 }

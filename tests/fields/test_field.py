@@ -32,7 +32,9 @@ CASES = [
     pytest.param(dict(grid=(4,), resolution=(16,)), id="1d"),
     pytest.param(dict(grid=(4,), resolution=(16,), interpolation="linear", kernel_size=3), id="1d-linear-3"),
     pytest.param(dict(grid=(2, 1, 2), resolution=(4, 4, 4)), id="3d"),
-    pytest.param(dict(grid=(2, 2, 2), resolution=(4, 4, 4), interpolation="linear", kernel_size=3), id="3d-linear-3x3x3"),
+    pytest.param(
+        dict(grid=(2, 2, 2), resolution=(4, 4, 4), interpolation="linear", kernel_size=3), id="3d-linear-3x3x3"
+    ),
 ]
 
 

@@ -201,14 +201,13 @@ def test_labels_must_fit_the_configuration():
 # --- sampling ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
 @pytest.mark.parametrize(
     ("sampler", "steps", "tolerance"),
     [("ddpm", 1000, 0.02), ("ddpm", 250, 0.03), ("ddim", 200, 0.03), ("dpm_solver", 30, 0.03)],
 )
-def test_optimal_denoiser_recovers_its_gaussian(sampler, steps, tolerance, schedule, prediction):
-    config = diffusion_config(noise_schedule=schedule, prediction=prediction)
+def test_optimal_denoiser_recovers_its_gaussian(sampler, steps, tolerance, schedule):
+    config = diffusion_config(noise_schedule=schedule)
     samples = draw(GaussianDenoiser(config), config, sampler=sampler, steps=steps).flatten(0, -2)
     standard_error = STD / math.sqrt(len(samples))
     assert samples.dtype == torch.float32
@@ -316,13 +315,14 @@ def test_batch_size_does_not_change_the_samples(sampler):
     torch.testing.assert_close(whole, parts, atol=1e-5, rtol=1e-5)
 
 
-def test_ddpm_repeats_itself_and_differs_between_batches():
+def test_ddpm_repeats_itself_and_draws_new_noise_for_each_batch():
     config = diffusion_config(timesteps=20)
-    denoiser = GaussianDenoiser(config, std=torch.ones(3))
-    first, again = (draw(denoiser, config, sampler="ddpm", steps=20, samples=6, batch_size=3) for _ in range(2))
+    denoiser = GaussianDenoiser(config)
+    first, again = (draw(denoiser, config, sampler="ddpm", steps=20, samples=2000, batch_size=1000) for _ in range(2))
     assert torch.equal(first, again)
-    assert len(first.flatten(1).unique(dim=0)) == 6
-    assert not torch.equal(first, draw(denoiser, config, seed=1, sampler="ddpm", steps=20, samples=6, batch_size=3))
+    batches = ((first - MEAN) / STD).view(2, -1)
+    assert abs(torch.corrcoef(batches)[0, 1]) < 0.1  # with the same step noise in both batches it is near 1
+    assert not torch.equal(first, draw(denoiser, config, seed=1, sampler="ddpm", steps=20, samples=2000))
 
 
 def test_sampling_counts_samples_and_sets_evaluation_mode():

@@ -47,7 +47,7 @@ class UNetDenoiser(Denoiser):
     def __init__(self, config: UNetConfig, latent_shape: LatentShape, num_classes: int | None) -> None:
         super().__init__(num_classes)
         widths = [config.channels * multiplier for multiplier in config.multipliers]
-        attends = _levels_with_attention(config, latent_shape)
+        attends = config.levels_with_attention(latent_shape)
         self.unet = UNet2DModel(
             sample_size=latent_shape.grid,
             in_channels=latent_shape.channels,
@@ -81,25 +81,6 @@ class UNetDenoiser(Denoiser):
     def predict(self, noisy: Tensor, timesteps: Tensor, labels: Tensor | None) -> Tensor:
         """`(B, s, s, c)` -> `(B, s, s, c)`: see `Denoiser.forward`."""
         return self.unet(noisy.movedim(-1, 1), timesteps, labels).sample.movedim(1, -1)
-
-
-def _levels_with_attention(config: UNetConfig, latent_shape: LatentShape) -> list[bool]:
-    """For each level of the UNet, whether its grid side (the longer one) is among the attention resolutions."""
-    sides = [max(latent_shape.grid) // 2**level for level in range(len(config.multipliers))]
-    if missing := sorted(set(config.attention_resolutions) - set(sides)):
-        raise ValueError(
-            f"diffusion.unet.attention_resolutions has {missing}, but on {latent_shape} latents a UNet of "
-            f"{len(sides)} levels has the grid sides {sides}: choose among them, or change multipliers"
-        )
-    attends = [side in config.attention_resolutions for side in sides]
-    attends_or_middle = [*attends[:-1], True]  # the middle block, at the last level's width, always attends
-    for multiplier, attend in zip(config.multipliers, attends_or_middle, strict=True):
-        if attend and config.channels * multiplier % config.head_dim:
-            raise ValueError(
-                f"diffusion.unet.head_dim ({config.head_dim}) must divide the channels of every level with attention, "
-                f"the last level included; one has {config.channels} × {multiplier} = {config.channels * multiplier}"
-            )
-    return attends
 
 
 class ResidualMLPDenoiser(Denoiser):

@@ -146,6 +146,7 @@ def sample(
     denoiser.eval()
     schedule = noise_schedule(config)
     solver = _solver(schedule, sampling)
+    timesteps = _solver_timesteps(config.timesteps, sampling.steps)
     count = sampling.samples if labels is None else len(labels)
     batches = torch.arange(count).split(sampling.batch_size)
     samples = []
@@ -154,9 +155,7 @@ def sample(
             batch_labels = None if labels is None else labels[indices].to(device)
             latents = initial_noise(latent_shape, seed, indices.tolist()).to(device)
             step_noise = _generator(seed, count + int(indices[0]), device)
-            solver.set_timesteps(
-                timesteps=_solver_timesteps(config.timesteps, sampling.steps)
-            )  # forgets the last batch
+            solver.set_timesteps(timesteps=timesteps)  # anew for each batch: the solver remembers its last steps
             for timestep in solver.timesteps:
                 predicted = _guided(denoiser, latents, timestep, batch_labels, sampling.guidance_scale)
                 clean = _predicted_clean(predicted, latents, schedule.alphas_cumprod[timestep], config.prediction)

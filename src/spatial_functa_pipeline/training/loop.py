@@ -129,7 +129,7 @@ class Training:
                 measure = {}
                 if step % config.log_every == 0 or step == config.steps:
                     measure = {"loss": loss_sum.item() / loss_count, "gradient_norm": norm.item()}
-                    self._check_finite(step, measure["loss"])
+                    self._check_finite(step, **measure)
                     measure["learning_rate"] = self.optimizer.param_groups[0]["lr"]
                     loss_sum, loss_count = torch.zeros((), device=self.device), 0
                 if self.validate and (step % config.validate_every == 0 or step == config.steps):
@@ -138,11 +138,11 @@ class Training:
                     self._record(step, measure)
                     bar.set_postfix({key: f"{value:.4g}" for key, value in self._latest().items()})
                 if step % config.checkpoint_every == 0 and step < config.steps:
-                    self._check_finite(step, loss.item())
+                    self._check_finite(step, loss=loss.item(), gradient_norm=norm.item())
                     self._save(step)
                 bar.update()
         except KeyboardInterrupt:
-            self._check_finite(step, loss_sum.item())
+            self._check_finite(step, loss=loss_sum.item())
             self._save(step)
             logger.warning("%s: interrupted at step %d; the same command goes on from there", self.name, step)
             raise
@@ -200,12 +200,13 @@ class Training:
             latest |= row
         return {key: value for key, value in latest.items() if key not in ("step", "seconds", "learning_rate")}
 
-    def _check_finite(self, step: int, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise TrainingDivergedError(
-                f"{self.name}: the loss is {loss} at step {step}. Lower the learning rate or the gradient-norm limit "
-                "and run again"
-            )
+    def _check_finite(self, step: int, **values: float) -> None:
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise TrainingDivergedError(
+                    f"{self.name}: the {name.replace('_', ' ')} is {value} at step {step}. The last checkpoint is from "
+                    "before that. Lower training.learning_rate or training.clip_norm and run again"
+                )
 
     def _identity(self) -> dict[str, Any]:
         return {**self.identity, "training": self.config.model_dump(mode="json"), "seed": self.seed}

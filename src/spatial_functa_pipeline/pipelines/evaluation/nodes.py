@@ -54,6 +54,8 @@ from spatial_functa_pipeline.training.seeding import derive_seed
 Metrics = dict[str, Any]
 _BATCH = 64
 _PCA_IMAGES = 10_000
+_SHARD_SAMPLES = 1000
+"""Samples are stored, and their noise is seeded, in shards of this size, whatever the batch size."""
 
 
 def evaluate_reconstructions(
@@ -140,8 +142,8 @@ def sample_latents(
         latent_shape=like.latent_shape,
         interpolation=like.interpolation,
         rows=sampling.samples,
-        shard_rows=sampling.batch_size,
-        chunk_rows=sampling.batch_size,
+        shard_rows=_SHARD_SAMPLES,
+        chunk_rows=_SHARD_SAMPLES,
     )
     return FunctasetPlan(header, encode, progress=False)
 

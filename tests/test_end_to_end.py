@@ -1,0 +1,247 @@
+"""All six pipelines through the command line, on real images, with `conf/test`."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+from kedro.pipeline import Pipeline
+
+from spatial_functa_pipeline.pipeline_registry import PIPELINES, register_pipelines
+
+VARIANT = "test_run/4x4x8-nearest"
+METRICS = {
+    "psnr",
+    "psnr_of_mean_mse",
+    "psnr_pca",
+    "top1_accuracy",
+    "frechet_distance_convnet",
+    "frechet_distance_convnet_train_images",
+    "frechet_distance_convnet_reconstructions",
+}
+
+
+def metrics(project, variant=VARIANT):
+    return json.loads((project.path / f"data/08_reporting/{variant}/metrics.json").read_text())
+
+
+def newest_run(project):
+    client = mlflow.MlflowClient(f"sqlite:///{project.path / 'mlflow.db'}")
+    (experiment,) = client.search_experiments(filter_string="name = 'spatial_functa'")
+    return client, client.search_runs([experiment.experiment_id], order_by=["start_time DESC"])
+
+
+def changed(before, after):
+    """Names of files that are new or were written again, without their folders and hidden records."""
+    names = {name for name, stat in after.items() if before.get(name) != stat}
+    return {Path(name).name for name in names if not Path(name).name.startswith(".") and ".zarr" not in name}
+
+
+def test_the_flow_is_the_designed_one():
+    pipelines = register_pipelines()
+    assert set(pipelines) == {*PIPELINES, "__default__"}
+    everything: Pipeline = pipelines["__default__"]
+    free = {name for name in everything.inputs() if not name.startswith("params:") and not name.endswith("_checkpoint")}
+    assert free == {"train_images", "validation_images", "test_images"}
+
+    def reads(pipeline):
+        return {name for name in pipelines[pipeline].inputs() if not name.startswith("params:")}
+
+    functasets = {"train_functaset", "validation_functaset", "test_functaset"}
+    assert pipelines["meta_learning"].outputs() == {"field", "field_history"}
+    assert "field" in reads("functaset_build")
+    assert pipelines["functaset_build"].outputs() == functasets
+    assert reads("normalization_stats") == {"train_functaset"}
+    assert reads("classification") >= {"train_functaset", "validation_functaset", "latent_statistics"}
+    assert reads("diffusion") >= {"train_functaset", "latent_statistics"}
+    assert not reads("diffusion") & {"test_functaset", "test_images", "classifier"}
+    assert "test_functaset" not in reads("classification")
+    assert reads("evaluation") >= {"field", "classifier", "denoiser", "test_functaset", "test_images"}
+    order = [node.name for node in everything.nodes]
+    assert order.index("meta_learn_field") < order.index("build_train_functaset") < order.index("train_latent_denoiser")
+
+
+def test_a_run_ends_with_metrics_pictures_and_a_summary(finished):
+    found = metrics(finished)
+    assert set(found) == METRICS | {"details"}
+    assert set(found["details"]) == METRICS
+    assert all(math.isfinite(found[name]) for name in METRICS)
+    assert "100 test images, seed 0" in found["details"]["psnr"]
+    assert "40 samples by ddim in 10 steps" in found["details"]["frechet_distance_convnet"]
+    assert found["psnr"] > 12  # sixty steps of a tiny field on real garments; random weights give about 7 dB
+    assert found["frechet_distance_convnet_train_images"] < found["frechet_distance_convnet"]
+    for figure in ("reconstructions", "samples_by_class", "training_curves", "latent_channels"):
+        content = (finished.path / f"data/08_reporting/{VARIANT}/{figure}.png").read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert len(content) > 5_000
+    for name, value in found.items():
+        if name != "details":
+            assert name in finished.output
+            assert f"{value:.4g}" in finished.output
+    assert f"data/08_reporting/{VARIANT}" in finished.output
+    assert "kedro viz run" in finished.output
+    assert not list((finished.path / "data").rglob("*.pt"))  # checkpoints go once their results are stored
+
+
+def test_one_mlflow_run_holds_parameters_curves_metrics_figures_and_tags(finished):
+    client, runs = newest_run(finished)
+    run = runs[-1]
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["dataset"] == "test_run"
+    assert run.data.tags["latent_shape"] == "4x4x8"
+    assert run.data.tags["interpolation"] == "nearest"
+    assert run.data.tags["environment"] == "test"
+    assert run.data.tags["git_commit"] == "none"  # the test's project is not a checkout
+    assert run.data.params["meta_learning.field.latent_shape"] == "4x4x8"
+    assert run.data.params["meta_learning.training.learning_rate"] == "0.001"
+    assert run.data.params["diffusion.unet.channels"] == "32"
+    found = metrics(finished)
+    for name in METRICS:
+        assert run.data.metrics[name] == pytest.approx(found[name])
+    for curve, steps in {
+        "field.validation_psnr": [30, 60],
+        "field.loss": [10, 20, 30, 40, 50, 60],
+        "classifier.validation_accuracy": [20, 40],
+        "denoiser.loss": [10, 20, 30, 40],
+    }.items():
+        assert [point.step for point in client.get_metric_history(run.info.run_id, curve)] == steps
+    figures = {artifact.path for artifact in client.list_artifacts(run.info.run_id, "figures")}
+    assert figures >= {"figures/reconstructions.png", "figures/samples_by_class.png"}
+
+
+def test_one_seed_gives_the_same_metrics_and_another_seed_others(finished, make_project):
+    again = make_project()
+    again.kedro("run", "--env", "test")
+    assert metrics(again) == metrics(finished)
+    again.kedro("run", "--env", "test", "--params", "seed=1")
+    assert metrics(again)["psnr"] != metrics(finished)["psnr"]
+
+
+@pytest.mark.parametrize(
+    ("params", "variant"),
+    [
+        ("latent_shape=8x8x4,interpolation=linear", "8x8x4-linear"),
+        ("latent_shape=1x1x32", "1x1x32-nearest"),
+    ],
+)
+def test_another_variant_runs_beside_the_default_one(finished, params, variant):
+    before = finished.files(f"data/08_reporting/{VARIANT}"), finished.files(f"data/06_models/{VARIANT}")
+    finished.kedro("run", "--env", "test", "--params", params)
+    assert set(metrics(finished, f"test_run/{variant}")) >= METRICS
+    assert before == (finished.files(f"data/08_reporting/{VARIANT}"), finished.files(f"data/06_models/{VARIANT}"))
+    _, runs = newest_run(finished)
+    assert runs[0].data.tags["latent_shape"] == params.split(",")[0].removeprefix("latent_shape=")
+
+
+@pytest.fixture
+def copy_of(make_project):
+    """A second project with the outputs of a finished one, to be changed at will."""
+
+    def copy(finished):
+        project = make_project()
+        for folder in ("05_model_input", "06_models", "07_model_output", "08_reporting"):
+            subprocess.run(["cp", "-a", finished.path / "data" / folder, project.path / "data"], check=True)
+        return project
+
+    return copy
+
+
+def test_a_pipeline_is_rerun_alone_from_what_is_on_disk(finished, copy_of):
+    project = copy_of(finished)
+    before = project.files()
+    project.kedro("run", "--env", "test", "--pipeline=diffusion")
+    assert changed(before, project.files()) == {"denoiser.safetensors", "denoiser_history.csv"}
+
+
+def test_only_missing_outputs_follows_the_parameters(finished, copy_of):
+    project = copy_of(finished)
+    before = project.files()
+    project.kedro("run", "--env", "test", "--only-missing-outputs")
+    assert changed(before, project.files()) == set()
+
+    options = ("run", "--env", "test", "--params", "diffusion.training.steps=30")
+    output = project.kedro(*options, "--pipeline=evaluation", check=False)
+    assert "denoiser.safetensors is stale" in output.replace("\n", "")
+    assert "diffusion.training.steps was 40, is 30" in output.replace("\n", " ").replace("  ", " ")
+
+    project.kedro(*options, "--only-missing-outputs")
+    assert changed(before, project.files()) == {
+        "denoiser.safetensors",
+        "denoiser_history.csv",
+        "generation_metrics.json",
+        "metrics.json",
+        "samples_by_class.png",
+        "training_curves.png",
+    }
+
+
+def test_wrong_parameters_stop_the_run_before_any_node(make_project):
+    project = make_project()
+    output = project.kedro("run", "--env", "test", "--params", "latent_shape=5x5x8,diffusion.dropuot=1", check=False)
+    assert "5x5x8 does not fit the resolution 32x32" in output
+    assert "unknown key dropuot" in output
+    assert "Traceback" not in output
+    assert "Running node" not in output
+    assert project.files() == {}
+    assert not (project.path / "mlflow.db").exists()
+
+
+def test_a_missing_data_set_says_what_to_do(make_project):
+    project = make_project()
+    (project.path / "data/01_raw/fashion_mnist_sample").unlink()
+    output = project.kedro("run", "--env", "test", check=False)
+    assert "t10k-images-idx3-ubyte" in output
+    assert "download: true" in output.replace("\n", " ")
+
+
+def test_a_killed_run_goes_on_and_ends_the_same(finished, make_project):
+    """`kill -9` in the middle of meta-learning; the same command then ends with the same metrics."""
+    project = make_project()
+    checkpoint = project.path / f"data/06_models/{VARIANT}/checkpoints/field.pt"
+    command = [Path(sys.executable).with_name("kedro"), "run", "--env", "test"]
+    with subprocess.Popen(
+        command, cwd=project.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not checkpoint.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert checkpoint.exists()
+    assert not (project.path / f"data/06_models/{VARIANT}/field.safetensors").exists()
+    output = project.kedro("run", "--env", "test")
+    assert "going on from the checkpoint at step" in output.replace("\n", " ")
+    assert metrics(project) == metrics(finished)
+
+
+def test_kedro_viz_builds_before_and_after_a_run(finished, make_project):
+    for project in (make_project(), finished):
+        project.kedro("viz", "build", "--include-previews")
+        main = json.loads((project.path / "build/api/main").read_text())
+        names = {node["name"] for node in main["nodes"]}
+        assert {"train_images", "train_functaset", "field", "metrics"} <= names
+        assert set(main["layers"]) == {"raw", "model_input", "models", "model_output", "reporting"}
+        tasks = [node for node in main["nodes"] if node["type"] == "task"]
+        assert {"meta_learn_field", "train_latent_denoiser"} <= {node["name"] for node in tasks}
+        unlayered = [node["name"] for node in main["nodes"] if node["type"] == "data" and not node["layer"]]
+        assert unlayered == []
+    previews = {}
+    for node in main["nodes"]:
+        if node["type"] == "data":
+            previews[node["name"]] = json.loads((finished.path / f"build/api/nodes/{node['id']}").read_text()).get(
+                "preview"
+            )
+    for name in (
+        "metrics",
+        "reconstructions",
+        "samples_by_class",
+        "training_curves",
+        "train_functaset",
+        "train_images",
+    ):
+        assert previews[name], name

@@ -1,0 +1,244 @@
+"""The training loop: schedules, accumulation, averaging, checkpoints and exact resume."""
+
+import math
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from spatial_functa_pipeline.config import RuntimeConfig, TrainingConfig
+from spatial_functa_pipeline.functasets.ordering import epoch_batches
+from spatial_functa_pipeline.training.checkpoint import Checkpoint
+from spatial_functa_pipeline.training.loop import (
+    Training,
+    TrainingDivergedError,
+    build_optimizer,
+    learning_rate_factor,
+    resolve_device,
+)
+from spatial_functa_pipeline.training.seeding import derive_seed
+
+RUNTIME = RuntimeConfig(device="cpu", progress=False)
+INPUTS = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
+TARGETS = INPUTS.sum(-1, keepdim=True).sin()
+
+
+def make_training(checkpoint_path, *, die_at=None, identity=None, fail=None, **config):
+    """A small regression with dropout and noise, so that every random stream counts."""
+    settings = {
+        "steps": 40,
+        "batch_size": 8,
+        "learning_rate": 1e-2,
+        "schedule": "cosine",
+        "warmup_steps": 5,
+        "ema_decay": 0.9,
+        "weight_decay": 0.1,
+        "log_every": 4,
+        "validate_every": 10,
+        "checkpoint_every": 7,
+        **config,
+    }
+    config = TrainingConfig(**settings)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 16), nn.SiLU(), nn.Dropout(0.2), nn.Linear(16, 1))
+    calls = iter(range(10**6))
+
+    def loss(batch, generator):
+        inputs, targets = batch
+        noise = 0.1 * torch.randn(inputs.shape, generator=generator)
+        value = (model(inputs + noise) - targets).square().mean()
+        return value * fail if fail is not None and next(calls) > 20 else value
+
+    def batches(start):
+        for step, rows in enumerate(epoch_batches(64, config.batch_size, 0, start, config.steps), start):
+            if step == die_at:
+                raise KeyboardInterrupt if die_at % 2 else ConnectionError
+            yield INPUTS[rows], TARGETS[rows]
+
+    def validate(model):
+        assert not model.training
+        return {"score": -(model(INPUTS) - TARGETS).square().mean().item()}
+
+    return Training(
+        name="test",
+        model=model,
+        loss=loss,
+        batches=batches,
+        config=config,
+        seed=3,
+        runtime=RUNTIME,
+        checkpoint=Checkpoint(checkpoint_path),
+        identity=identity or {"data": "a"},
+        validate=validate,
+    )
+
+
+def weights(training):
+    return torch.cat([parameter.detach().flatten() for parameter in training.model.parameters()])
+
+
+@pytest.mark.parametrize("die_at", [13, 22, 39], ids=["ctrl-c", "crash", "ctrl-c-at-the-last-step"])
+def test_an_interrupted_training_ends_with_the_same_weights_and_history(tmp_path, die_at):
+    whole = make_training(tmp_path / "whole.pt")
+    expected = whole.run()
+    with pytest.raises((KeyboardInterrupt, ConnectionError)):
+        make_training(tmp_path / "cut.pt", die_at=die_at).run()
+    resumed = make_training(tmp_path / "cut.pt")
+    history = resumed.run()
+    assert torch.equal(weights(resumed), weights(whole))
+    logged = ["step", "learning_rate", "gradient_norm", "score"]
+    if die_at == 22:  # a crash goes back to the last checkpoint, whose step lies between two log lines
+        expected, history = expected[expected.step % 4 == 0], history[history.step % 4 == 0]
+        expected, history = expected.reset_index(drop=True), history.reset_index(drop=True)
+    pd.testing.assert_frame_equal(history[logged], expected[logged])
+
+
+def test_a_checkpoint_of_another_training_is_not_continued(tmp_path, caplog):
+    make_training(tmp_path / "c.pt", steps=20).run()
+    fresh = make_training(tmp_path / "c.pt", steps=20, identity={"data": "b"})
+    history = fresh.run()
+    assert history.step.min() < 20
+    assert "another data" in caplog.text
+    again = make_training(tmp_path / "c.pt", steps=20, identity={"data": "b"})
+    assert len(again.run()) == len(history)
+    assert torch.equal(weights(again), weights(fresh))
+
+
+def test_a_half_written_checkpoint_does_not_replace_a_whole_one(tmp_path, monkeypatch):
+    checkpoint = Checkpoint(tmp_path / "c.pt")
+    checkpoint.write({"a": 1}, {"step": 1})
+
+    def disk_full(state, file):
+        file.write(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", disk_full)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.write({"a": 1}, {"step": 2})
+    assert checkpoint.read({"a": 1}) == {"step": 1}
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 8])
+def test_micro_batches_give_the_whole_batchs_gradient(micro_batch):
+    """Without noise and dropout; 3 does not divide 8."""
+    torch.manual_seed(0)
+    model = nn.Linear(5, 1).double()
+    start = weights_of(model)
+    config = TrainingConfig(
+        steps=1, batch_size=8, learning_rate=1.0, micro_batch=micro_batch, clip_norm=None, log_every=1
+    )
+    inputs, targets = INPUTS[:8].double(), TARGETS[:8].double()
+    training = Training(
+        name="test",
+        model=model,
+        loss=lambda batch, generator: (model(batch[0]) - batch[1]).square().mean(),
+        batches=lambda start: [(inputs, targets)],
+        config=config,
+        seed=0,
+        runtime=RUNTIME,
+        checkpoint=_NoCheckpoint(),
+        identity={},
+    )
+    seen = {}
+    optimizer_step = torch.optim.AdamW.step
+
+    def capture(self, *args, **kwargs):
+        seen["gradient"] = torch.cat([p.grad.flatten().clone() for p in model.parameters()])
+        return optimizer_step(self, *args, **kwargs)
+
+    torch.optim.AdamW.step, original = capture, optimizer_step
+    try:
+        training.run()
+    finally:
+        torch.optim.AdamW.step = original
+    reference = nn.Linear(5, 1).double()
+    nn.utils.vector_to_parameters(start, reference.parameters())
+    (reference(inputs) - targets).square().mean().backward()
+    expected = torch.cat([p.grad.flatten() for p in reference.parameters()])
+    torch.testing.assert_close(seen["gradient"], expected)
+
+
+class _NoCheckpoint:
+    def read(self, identity):
+        return None
+
+    def write(self, identity, state):
+        pass
+
+
+def weights_of(model):
+    return nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+
+
+def test_the_average_is_what_is_validated_and_returned(tmp_path):
+    """With decay 0.9 the returned weights are the exponential average of the trajectory."""
+    trajectory = []
+    training = make_training(tmp_path / "c.pt", steps=10, log_every=1)
+    training.report = lambda step, metrics: trajectory.append(weights(training).clone())
+    training.run()
+    average = trajectory[0]
+    for point in trajectory[1:]:
+        average = 0.9 * average + 0.1 * point
+    torch.testing.assert_close(weights(training), average)
+
+
+def test_the_best_validated_weights_are_returned(tmp_path):
+    training = make_training(
+        tmp_path / "c.pt", steps=40, validate_every=1, ema_decay=None, learning_rate=0.3, schedule="constant"
+    )
+    training.best = "score"
+    seen = {}
+    validate = training.validate
+
+    def record(model):
+        metrics = validate(model)
+        seen[metrics["score"]] = weights(training).clone()
+        return metrics
+
+    training.validate = record
+    training.run()
+    assert torch.equal(weights(training), seen[max(seen)])
+    assert list(seen).index(max(seen)) < 39  # the best one is not trivially the last
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_the_training_and_keeps_the_checkpoint(tmp_path, bad):
+    with pytest.raises(TrainingDivergedError, match=r"test: the loss is (nan|inf) at step 2[1-4]"):
+        make_training(tmp_path / "c.pt", fail=bad).run()
+    identity = make_training(tmp_path / "c.pt")._identity()
+    assert Checkpoint(tmp_path / "c.pt").read(identity)["step"] == 21
+
+
+def test_learning_rate_schedules():
+    def factors(schedule, steps=(0, 9, 10, 55, 99)):
+        config = TrainingConfig(steps=100, batch_size=1, learning_rate=1, schedule=schedule, warmup_steps=10)
+        return [learning_rate_factor(config, step) for step in steps]
+
+    assert factors("constant") == pytest.approx([0.1, 1, 1, 1, 1])
+    assert factors("cosine") == pytest.approx([0.1, 1, 1, 0.5, 0.5 * (1 + math.cos(math.pi * 89 / 90))])
+    assert factors("inverse_sqrt") == pytest.approx([0.1, 1, math.sqrt(10 / 11), math.sqrt(10 / 56), math.sqrt(0.1)])
+
+
+def test_only_matrices_are_decayed():
+    config = TrainingConfig(steps=1, batch_size=1, learning_rate=1, weight_decay=0.3)
+    model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+    decay = {
+        parameter: group["weight_decay"]
+        for group in build_optimizer(model, config).param_groups
+        for parameter in group["params"]
+    }
+    assert [decay[parameter] for parameter in model.parameters()] == [0.3, 0, 0, 0]
+
+
+def test_seeds_differ_by_purpose_and_step_and_are_stable():
+    seeds = {derive_seed(seed, name, step) for seed in (0, 1) for name in ("loss", "dropout") for step in range(100)}
+    assert len(seeds) == 400
+    assert derive_seed(0, "loss", 7) == derive_seed(0, "loss", 7) < 2**63
+
+
+def test_a_device_that_is_not_there_is_an_error():
+    assert resolve_device("cpu") == torch.device("cpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match=r"runtime\.device is cuda:1"):
+            resolve_device("cuda:1")
