@@ -245,7 +245,9 @@ class UNetConfig(Parameters):
         """
         grid, levels = latent_shape.grid, len(self.multipliers)
         if len(grid) != 2:
-            raise ValueError(f"diffusion.architecture unet needs a two-dimensional grid, not {latent_shape}; choose mlp")
+            raise ValueError(
+                f"diffusion.architecture unet needs a two-dimensional grid, not {latent_shape}; choose mlp"
+            )
         halvings = 2 ** (levels - 1)
         if any(side % halvings for side in grid):
             raise ValueError(

@@ -11,10 +11,32 @@ from math import prod, sqrt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from .geometry import GEOMETRIES, Interpolation
 
 CONVOLUTIONS = {1: (F.conv1d, F.conv_transpose1d), 2: (F.conv2d, F.conv_transpose2d), 3: (F.conv3d, F.conv_transpose3d)}
+
+
+class SinCos(torch.autograd.Function):
+    """Sine and cosine at once: each is the other's derivative, so neither is computed again in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, argument: Tensor) -> tuple[Tensor, Tensor]:
+        """`(sin, cos)` of the argument."""
+        sine, cosine = argument.sin(), argument.cos()
+        ctx.save_for_backward(sine, cosine)
+        ctx.set_materialize_grads(False)
+        return sine, cosine
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, from_sine: Tensor | None, from_cosine: Tensor | None) -> Tensor | None:
+        """The argument's gradient from those of its sine and cosine; None stands for zero."""
+        sine, cosine = ctx.saved_tensors
+        if from_cosine is None:
+            return None if from_sine is None else from_sine * cosine
+        gradient = -from_cosine * sine
+        return gradient if from_sine is None else torch.addcmul(gradient, from_sine, cosine)
 
 
 @dataclass(frozen=True)
@@ -45,7 +67,8 @@ class SpatialField(nn.Module):
             )
         self.spec = spec
         self.geometry = GEOMETRIES[spec.interpolation](spec.grid, spec.resolution, spec.resolution)
-        self.points_per_cell = prod(spec.resolution) // prod(spec.grid)
+        # ∂ loss / ∂ output = 2 (output − target) / (pixels of a cell · channels); ω0 is ∂ a / ∂ modulation.
+        self._loss_scale = 2 * spec.omega0 * prod(spec.grid) / (prod(spec.resolution) * spec.channels)
         self.sine_layers = spec.depth - 1
         sizes = [self.geometry.coordinates.shape[-1], *[spec.width] * self.sine_layers, spec.channels]
         self.layers = nn.ModuleList(nn.Linear(n, m) for n, m in pairwise(sizes))
@@ -92,29 +115,28 @@ class SpatialField(nn.Module):
     def _scaled_weights(self) -> list[Tensor]:
         return [self.spec.omega0 * layer.weight for layer in self.layers[:-1]]
 
-    def _arguments(self, points_modulations: Tensor, coordinates: Tensor, weights: list[Tensor]) -> list[Tensor]:
-        """Arguments a_1 … a_L of the sines, each `(N, Q, W)`, from modulations `(N, 1|Q, L·W)`."""
-        shifts = points_modulations.unflatten(-1, (self.sine_layers, self.spec.width))
+    def _waves(self, modulations: Tensor, coordinates: Tensor, weights: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """(sin a_l, cos a_l) of each layer, each `(N, Q, W)`, from modulations `(N, 1|Q, L·W)`."""
+        shifts = modulations.unflatten(-1, (self.sine_layers, self.spec.width))
         biases = torch.stack([layer.bias for layer in self.layers[:-1]])
         shifts = (self.spec.omega0 * (shifts + biases)).unbind(-2)
-        arguments = [coordinates @ weights[0].T + shifts[0]]
+        waves = [SinCos.apply(coordinates @ weights[0].T + shifts[0])]
         for weight, shift in zip(weights[1:], shifts[1:], strict=True):
-            arguments.append(arguments[-1].sin() @ weight.T + shift)
-        return arguments
+            waves.append(SinCos.apply(waves[-1][0] @ weight.T + shift))
+        return waves
 
-    def _output(self, arguments: list[Tensor]) -> Tensor:
+    def _output(self, waves: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Pixel values `(N, Q, h)`: linear in the last sine layer, + ½, not clamped."""
-        return F.linear(arguments[-1].sin(), self.layers[-1].weight, self.layers[-1].bias + 0.5)
+        return F.linear(waves[-1][0], self.layers[-1].weight, self.layers[-1].bias + 0.5)
 
-    def _backward(self, gradient: Tensor, arguments: list[Tensor], weights: list[Tensor]) -> Tensor:
-        """Gradient with respect to the shifts `(…, Q, L·W)`, from the gradient with respect to h_L `(…, Q, W)`."""
-        shift_gradients = []
-        for index in reversed(range(self.sine_layers)):
-            gradient = gradient * arguments[index].cos()
-            shift_gradients.append(gradient)
-            if index:
-                gradient = gradient @ weights[index]
-        return self.spec.omega0 * torch.cat(shift_gradients[::-1], dim=-1)
+    def _backward(self, gradient: Tensor, waves: list[tuple[Tensor, Tensor]], weights: list[Tensor]) -> list[Tensor]:
+        """Gradients with respect to a_1 … a_L, each `(…, Q, W)`, from the one with respect to h_L `(…, Q, W)`."""
+        gradients = []
+        for (_, cosine), weight in zip(reversed(waves), reversed(weights), strict=True):
+            gradients.insert(0, gradient * cosine)
+            if len(gradients) < self.sine_layers:
+                gradient = gradients[0] @ weight
+        return gradients
 
     # The inner loop. The loss is the mean over a cell's pixels and channels, summed over the cells of an image.
 
@@ -124,24 +146,22 @@ class SpatialField(nn.Module):
         There the activations depend on the point alone, not on the image: one basis ∂output/∂modulation serves all
         rows. Exact, and far cheaper than a general step.
         """
-        arguments = self._arguments(self.modulation_bias.expand(1, 1, -1), self.geometry.coordinates, weights)
-        arguments = [argument.squeeze(0) for argument in arguments]
-        residual = self._output(arguments) - targets
-        # d output[q, h] / d shift, for each output channel: (h, Q, L·W)
-        start = self.layers[-1].weight[:, None, :].expand(-1, len(arguments[-1]), -1)
-        basis = self._backward(start, arguments, weights).movedim(0, 1)
-        scale = 2 / (self.points_per_cell * self.spec.channels)
+        waves = self._waves(self.modulation_bias.expand(1, 1, -1), self.geometry.coordinates, weights)
+        residual = self._output(waves) - targets
+        # ∂ output[q, h] / ∂ modulation, for each output channel: (Q, h, L·W)
+        start = self.layers[-1].weight[:, None, :].expand(-1, waves[0][0].shape[1], -1)
+        basis = torch.cat(self._backward(start, waves, weights), dim=-1).movedim(0, 1)
         if self.spec.kernel_size == 1:
-            return scale * self.geometry.project(residual, basis @ self.modulation_weight.flatten(1))
-        return scale * self.modulate_adjoint(self.geometry.project(residual, basis))
+            return self._loss_scale * self.geometry.project(residual, basis @ self.modulation_weight.flatten(1))
+        return self._loss_scale * self.modulate_adjoint(self.geometry.project(residual, basis))
 
     def _gradient(self, latents: Tensor, targets: Tensor, weights: list[Tensor]) -> Tensor:
         """∇_z L at any z, written out, `(B, *grid, c)`."""
         modulations = self.geometry.spread(self.modulate(latents))
-        arguments = self._arguments(modulations, self.geometry.coordinates, weights)
-        scale = 2 / (self.points_per_cell * self.spec.channels)
-        gradient = scale * (self._output(arguments) - targets) @ self.layers[-1].weight
-        return self.modulate_adjoint(self.geometry.gather(self._backward(gradient, arguments, weights)))
+        waves = self._waves(modulations, self.geometry.coordinates, weights)
+        gradient = self._loss_scale * (self._output(waves) - targets) @ self.layers[-1].weight
+        gathered = [self.geometry.gather(gradient) for gradient in self._backward(gradient, waves, weights)]
+        return self.modulate_adjoint(torch.cat(gathered, dim=-1))
 
     def _fit(self, targets: Tensor, steps: int, weights: list[Tensor]) -> Tensor:
         rates = self.inner_rates.clamp(0, 1)
@@ -171,7 +191,7 @@ class SpatialField(nn.Module):
         if resolution is not None and tuple(resolution) != self.spec.resolution:
             geometry = GEOMETRIES[self.spec.interpolation](self.spec.grid, resolution, self.spec.resolution).to(latents)
         modulations = geometry.spread(self.modulate(latents))
-        points = self._output(self._arguments(modulations, geometry.coordinates, self._scaled_weights()))
+        points = self._output(self._waves(modulations, geometry.coordinates, self._scaled_weights()))
         return geometry.to_images(points.reshape(len(modulations), -1, self.spec.channels))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,7 +200,7 @@ class SpatialField(nn.Module):
         targets, weights = self.geometry.to_points(images), self._scaled_weights()
         latents = self._fit(targets, self.spec.inner_steps, weights)
         modulations = self.geometry.spread(self.modulate(latents))
-        points = self._output(self._arguments(modulations, self.geometry.coordinates, weights))
+        points = self._output(self._waves(modulations, self.geometry.coordinates, weights))
         return self.geometry.to_images(points), latents
 
     def _check_images(self, images: Tensor) -> None:

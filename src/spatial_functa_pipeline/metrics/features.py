@@ -8,7 +8,6 @@ training data by its missing quantisation alone.
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
@@ -102,7 +101,7 @@ class ConvNetFeatures:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        """Features `(B, 128)` in float32 of images `(B, H, W, channels)`."""
+        """Features `(B, F)` in float32 of images `(B, H, W, channels)`."""
         return self.network.features(images.to(self.network.head.weight.device)).float()
 
 
@@ -171,7 +170,7 @@ def _inception(weights: Path) -> inception.InceptionV3:
         # pytorch-fid knows its own download only; the name it calls for that reads the given file instead.
         with patch.object(inception, "load_state_dict_from_url", lambda url, progress: state):
             return inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[InceptionFeatures.width]])
-    except (pickle.UnpicklingError, EOFError, RuntimeError, TypeError) as error:
+    except Exception as error:  # unpickling what is not a pickle may raise anything
         raise ValueError(
             f"{weights} does not hold the weights of pytorch-fid's Inception network: "
             f"replace it by {inception.FID_WEIGHTS_URL}"

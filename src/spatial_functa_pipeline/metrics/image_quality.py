@@ -74,7 +74,7 @@ def pca_psnr(train_images: Tensor, test_images: Tensor, patch: tuple[int, ...], 
     """Test PSNR in dB of the best linear code with as many numbers as the latent: PCA on patches.
 
     A latent of s×s×c describes each patch of P pixels by c numbers; so does this code, with one mean and one basis of
-    c principal components for all patches of the training images. A field that stays below it has learned nothing.
+    c principal components for all patches of the training images. A field must beat it to be worth its cost.
 
     Args:
         train_images: `(N, *resolution, channels)`, from which mean and basis are computed.

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
@@ -54,6 +55,7 @@ from spatial_functa_pipeline.training.seeding import derive_seed
 Metrics = dict[str, Any]
 _BATCH = 64
 _PCA_IMAGES = 10_000
+_NO_CLASS = -1
 _SHARD_SAMPLES = 1000
 """Samples are stored, and their noise is seeded, in shards of this size, whatever the batch size."""
 
@@ -115,18 +117,21 @@ def sample_latents(
     seed: int,
     runtime: RuntimeConfig,
 ) -> FunctasetPlan:
-    """Sample latents, all classes in turn, and map them back from normalised to raw (the inverse of Eq. 1)."""
+    """Sample latents and map them back from normalised to raw (the inverse of Eq. 1).
+
+    Classes take turns; the label of an unconditional sample is −1.
+    """
     device = resolve_device(runtime.device)
     model, normaliser, process = unpack_denoiser(denoiser, device)
     like = train_functaset.header
 
     def encode(start: int, stop: int) -> Rows:
-        labels = torch.arange(start, stop) % data.num_classes
+        labels = torch.arange(start, stop) % data.num_classes if process.conditional else None
         latents = sample(
             model,
             process,
             sampling.model_copy(update={"samples": stop - start}),
-            labels if process.conditional else None,
+            labels,
             like.latent_shape,
             normaliser.clip_range.item(),
             derive_seed(seed, "samples", start),
@@ -134,7 +139,7 @@ def sample_latents(
             runtime.progress,
         )
         latents = normaliser.inverse(latents.to(device)).cpu().numpy()
-        return Rows.of_samples(latents, labels.numpy())
+        return Rows.of_samples(latents, np.full(stop - start, _NO_CLASS) if labels is None else labels.numpy())
 
     header = FunctasetHeader(
         dataset=dataset,
@@ -208,12 +213,13 @@ def evaluate_samples(
     }
     if isinstance(extractor, InceptionFeatures):
         metrics["inception_weights_sha256"] = extractor.weights_sha256
-    return metrics, sample_figure(decoded, torch.from_numpy(samples.labels), test_images.classes)
+    return metrics, sample_figure(decoded, labels, test_images.classes)
 
 
 def draw_training_curves(field: pd.DataFrame, classifier: pd.DataFrame, denoiser: pd.DataFrame) -> Figure:
     """All metrics of the three trainings over their steps."""
-    return training_curves({"field": field, "classifier": classifier, "denoiser": denoiser})
+    histories = {"field": field, "classifier": classifier, "denoiser": denoiser}
+    return training_curves({name: history.drop(columns="seconds") for name, history in histories.items()})
 
 
 def draw_latent_channels(statistics: Weights) -> Figure:

@@ -1,0 +1,187 @@
+"""Feature extractors: shapes, rounding, and Inception weights from a path against pytorch-fid's own loading."""
+
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+from pytorch_fid import inception
+from torch import nn
+
+from spatial_functa_pipeline.metrics.features import (
+    ConvNetFeatures,
+    FeatureNetwork,
+    InceptionFeatures,
+    feature_moments,
+    metric_name,
+)
+
+WEIGHTS_NAME = Path(inception.FID_WEIGHTS_URL).name
+
+
+def random_bytes(*shape):
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return FeatureNetwork(channels=3, num_classes=5)
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """A torch hub directory whose cached "download" is a random network of pytorch-fid's structure."""
+    directory = tmp_path_factory.mktemp("hub")
+    torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(inception, "load_state_dict_from_url", lambda url, progress: {})
+        patches.setattr(nn.Module, "load_state_dict", lambda self, state: None)
+        random_network = inception.fid_inception_v3()
+    for module in random_network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.constant_(module.weight, 2.0)  # as it is, the signal fades away over the layers
+    path = directory / "checkpoints" / WEIGHTS_NAME
+    path.parent.mkdir()
+    torch.save(random_network.state_dict(), path)
+    yield directory
+    path.unlink()  # 96 MB
+
+
+@pytest.fixture
+def use_hub(hub, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(hub))
+    return hub / "checkpoints" / WEIGHTS_NAME
+
+
+@pytest.fixture
+def empty_hub(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    return tmp_path
+
+
+def test_only_inception_features_are_called_fid():
+    assert metric_name("inception") == "fid"
+    assert metric_name("convnet") == "frechet_distance_convnet"
+
+
+@pytest.mark.parametrize("side", [(32, 32), (28, 45), (256, 256)])
+def test_network_takes_images_of_any_size(network, side):
+    images = random_bytes(2, *side, 3)
+    assert network(images).shape == (2, 5)
+    assert network.features(images).shape == (2, network.width)
+
+
+def test_logits_are_a_linear_map_of_the_features(network):
+    images = random_bytes(4, 16, 16, 3)
+    torch.testing.assert_close(network(images), network.head(network.features(images)))
+
+
+def test_every_parameter_of_the_network_is_trained(network):
+    nn.functional.cross_entropy(network(random_bytes(8, 16, 16, 3)), torch.arange(8) % 5).backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in network.parameters())
+
+
+def test_floats_are_rounded_and_clamped_as_in_an_image_file(network):
+    extractor = ConvNetFeatures(network)
+    images = random_bytes(4, 16, 16, 3)
+    images[0] = 255
+    noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(1)) * 0.9 - 0.45
+    noise[0] = 0.3
+    assert torch.equal(extractor((images + noise) / 255), extractor(images))
+    assert torch.equal(extractor(torch.full((1, 16, 16, 3), 1.7)), extractor(images[:1]))
+
+
+def test_convnet_features_of_an_image_do_not_depend_on_its_batch(network):
+    extractor = ConvNetFeatures(network)
+    images = random_bytes(6, 16, 16, 3)
+    features = extractor(images)
+    assert features.shape == (6, extractor.width)
+    assert features.dtype == torch.float32
+    assert not features.requires_grad
+    torch.testing.assert_close(extractor(images[2:3]), features[2:3])
+
+
+def test_moments_are_those_of_all_batches(network):
+    extractor = ConvNetFeatures(network)
+    images = random_bytes(10, 16, 16, 3)
+    moments = feature_moments(extractor, images.split(4))
+    assert moments.count == 10
+    torch.testing.assert_close(moments.mean().float(), extractor(images).mean(dim=0))
+
+
+def test_network_refuses_images_with_other_channels(network):
+    with pytest.raises(ValueError, match="takes images with 3 channels, got 1"):
+        network(random_bytes(2, 16, 16, 1))
+
+
+def test_network_refuses_data_that_are_no_images(network):
+    with pytest.raises(ValueError, match=r"two-dimensional images.*\(2, 16, 3\)"):
+        network(random_bytes(2, 16, 3))
+
+
+def test_inception_from_a_path_equals_the_network_that_pytorch_fid_loads_itself(use_hub):
+    extractor = InceptionFeatures(str(use_hub))
+    images = random_bytes(1, 32, 32, 3)
+    gray = images[..., :1]
+    features = torch.cat([extractor(images), extractor(gray)])
+    assert features.shape == (2, extractor.width)
+    assert features.std(dim=1).min() > 1e-3
+
+    reference = inception.InceptionV3([3]).eval()
+    both = torch.cat([images, gray.repeat(1, 1, 1, 3)])
+    with torch.inference_mode():
+        expected = reference(both.permute(0, 3, 1, 2) / 255)[0][:, :, 0, 0]
+    torch.testing.assert_close(features, expected)
+    assert (features[0] - features[1]).abs().max() > 1e-3
+    with pytest.raises(ValueError, match="1 or 3 channels, got 2"):
+        extractor(images[..., :2])
+
+
+def test_a_distance_with_other_weights_is_not_called_fid(use_hub, monkeypatch):
+    extractor = InceptionFeatures()  # finds the cached file
+    assert len(extractor.weights_sha256) == 64
+    assert metric_name(extractor.name) == f"frechet_distance_inception_{extractor.weights_sha256[:8]}"
+
+    prefix = "spatial_functa_pipeline.metrics.features._INCEPTION_SHA256_PREFIX"
+    monkeypatch.setattr(prefix, extractor.weights_sha256[:8])
+    assert metric_name(InceptionFeatures().name) == "fid"
+
+
+def test_missing_inception_weights(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pth: download https"):
+        InceptionFeatures(str(tmp_path / "nowhere.pth"))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a torch file", {"weight": torch.zeros(3)}, [1, 2]])
+def test_wrong_inception_weights(tmp_path, content):
+    path = tmp_path / "wrong.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(ValueError, match=r"wrong\.pth does not hold the weights"):
+        InceptionFeatures(str(path))
+
+
+def test_weights_are_downloaded_to_where_pytorch_fid_keeps_them(empty_hub, monkeypatch):
+    requests = []
+
+    def download(url, destination, hash_prefix):
+        requests.append((url, destination, hash_prefix))
+        Path(destination).write_bytes(b"broken")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    with pytest.raises(ValueError, match="does not hold the weights"):
+        InceptionFeatures()
+    prefix = WEIGHTS_NAME.removesuffix(".pth").rsplit("-", 1)[1]
+    assert requests == [(inception.FID_WEIGHTS_URL, str(empty_hub / "checkpoints" / WEIGHTS_NAME), prefix)]
+
+
+def test_a_failed_download_says_what_to_do(empty_hub, monkeypatch):
+    def download(url, destination, hash_prefix):
+        raise URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    with pytest.raises(RuntimeError, match=r"evaluation\.frechet\.inception_weights"):
+        InceptionFeatures()
