@@ -202,9 +202,9 @@ def evaluate_samples(
         "_reconstructions": feature_moments(extractor, (images for _, images in _decoded(test_functaset, decoder))),
     }
     name = metric_name(extractor.name)
-    how = (
-        f"samples by {sampling.sampler} in {sampling.steps} steps, guidance {sampling.guidance_scale}, classes in turn"
-    )
+    labels = None if (samples.labels == _NO_CLASS).all() else torch.from_numpy(samples.labels)
+    classes = "unconditional" if labels is None else f"guidance {sampling.guidance_scale}, classes in turn"
+    how = f"samples by {sampling.sampler} in {sampling.steps} steps, {classes}"
     subject = {"": how, "_train_images": "real training images", "_reconstructions": "reconstructed test images"}
     metrics: Metrics = {f"{name}{suffix}": frechet_distance(moments, test) for suffix, moments in sets.items()}
     metrics["details"] = {
