@@ -89,6 +89,7 @@ class RuntimeConfig(Parameters):
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
     num_workers: Annotated[int, Field(ge=0)] = Field(0, description="processes that decode images")
     progress: bool = True
+    compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile; auto: where it repays its time")
 
 
 class TrainingConfig(Parameters):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from spatial_functa_pipeline.compute import resolve_device
 from spatial_functa_pipeline.config import RuntimeConfig, TrainingConfig
 from spatial_functa_pipeline.functasets.ordering import epoch_batches
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
@@ -15,7 +16,6 @@ from spatial_functa_pipeline.training.loop import (
     TrainingDivergedError,
     build_optimizer,
     learning_rate_factor,
-    resolve_device,
 )
 from spatial_functa_pipeline.training.seeding import derive_seed
 

@@ -1,11 +1,10 @@
 """From images to a functaset: each image is fitted by the inner loop of the meta-learned field (Sec. 4)."""
 
-from functools import partial
-
 import numpy as np
 import torch
 
-from ..config import FunctasetConfig, LatentShape
+from ..compute import compiled
+from ..config import FunctasetConfig, LatentShape, RuntimeConfig
 from ..datasets.images import Images
 from ..fields.field import SpatialField
 from ..metrics.image_quality import per_image_mse, psnr, unit_images
@@ -22,12 +21,12 @@ def plan_functaset(
     split: str,
     copies: int,
     seed: int,
-    device: torch.device,
-    progress: bool,
+    runtime: RuntimeConfig,
 ) -> FunctasetPlan:
     """The functaset of all images, followed by `copies` augmented copies of all of them.
 
-    Row r is copy r // N of image r mod N, for N images; copy 0 is the image itself.
+    Row r is copy r // N of image r mod N, for N images; copy 0 is the image itself. The PSNR of a row is that of its
+    reconstruction, unclamped.
     """
     header = FunctasetHeader(
         dataset=dataset,
@@ -39,34 +38,27 @@ def plan_functaset(
         chunk_rows=config.chunk_rows,
         storage_dtype=config.storage_dtype,
     )
-    encode = partial(encode_rows, images=images, field=field.to(device).eval(), config=config, seed=seed, device=device)
-    return FunctasetPlan(header, encode, progress)
+    size, device = config.encode_batch, next(field.parameters()).device
+    fit = compiled(field, runtime, calls=header.rows // size, device=device, name=f"{split} functaset")
 
+    @torch.no_grad()
+    def encode(start: int, stop: int) -> Rows:
+        copy, source = np.divmod(np.arange(start, stop), len(images))
+        latents, quality = [], []
+        for first in range(0, stop - start, size):
+            part = slice(first, first + size)
+            pixels = augment(images.batch(source[part]), source[part], copy[part], config.augmentation, seed)
+            targets = unit_images(pixels.to(device))
+            # A batch of another size would be compiled for itself.
+            reconstructions, encoded = (fit if len(targets) == size else field)(targets)
+            latents.append(encoded.cpu())
+            quality.append(psnr(per_image_mse(reconstructions, targets)).cpu())
+        return Rows(
+            latents=torch.cat(latents).numpy(),
+            labels=images.labels[source],
+            source_index=source,
+            augmentation=copy.astype(np.int32),
+            psnr=torch.cat(quality).numpy(),
+        )
 
-@torch.inference_mode()
-def encode_rows(
-    start: int,
-    stop: int,
-    *,
-    images: Images,
-    field: SpatialField,
-    config: FunctasetConfig,
-    seed: int,
-    device: torch.device,
-) -> Rows:
-    """Latents of the rows start … stop − 1, with the PSNR of their reconstructions (unclamped)."""
-    copy, source = np.divmod(np.arange(start, stop), len(images))
-    latents, quality = [], []
-    for part in np.array_split(np.arange(stop - start), -(-(stop - start) // config.encode_batch)):
-        pixels = augment(images.batch(source[part]), source[part], copy[part], config.augmentation, seed)
-        targets = unit_images(pixels.to(device))
-        encoded = field.encode(targets)
-        latents.append(encoded.cpu())
-        quality.append(psnr(per_image_mse(field.decode(encoded), targets)).cpu())
-    return Rows(
-        latents=torch.cat(latents).numpy(),
-        labels=images.labels[source],
-        source_index=source,
-        augmentation=copy.astype(np.int32),
-        psnr=torch.cat(quality).numpy(),
-    )
+    return FunctasetPlan(header, encode, runtime.progress)

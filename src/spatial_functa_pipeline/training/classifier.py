@@ -5,13 +5,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..compute import resolve_device
 from ..config import ClassificationConfig, RuntimeConfig
 from ..functasets.batches import FunctasetBatches, consecutive_batches
 from ..functasets.normalisation import Normaliser
 from ..functasets.store import Functaset
 from ..models.classifiers import build_classifier
 from .checkpoint import Checkpoint
-from .loop import Batch, Report, Training, resolve_device
+from .loop import Batch, Report, Training
 from .seeding import derive_seed
 
 _EVALUATION_BATCH = 256

@@ -4,6 +4,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from ..compute import resolve_device
 from ..config import DiffusionConfig, RuntimeConfig
 from ..functasets.batches import FunctasetBatches, consecutive_batches
 from ..functasets.normalisation import Normaliser
@@ -11,7 +12,7 @@ from ..functasets.store import Functaset
 from ..models.denoisers import Denoiser, build_denoiser
 from ..models.diffusion import diffusion_loss, noise_schedule
 from .checkpoint import Checkpoint
-from .loop import Batch, Report, Training, resolve_device
+from .loop import Batch, Report, Training
 from .seeding import derive_seed, step_generator
 
 _VALIDATION_ROWS = 1024

@@ -4,6 +4,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from ..compute import compiled, resolve_device
 from ..config import FieldConfig, MetaLearningConfig, RuntimeConfig
 from ..datasets.images import ImageBatches, Images
 from ..fields.field import FieldSpec, SpatialField
@@ -46,14 +47,15 @@ def train_field(
     torch.manual_seed(derive_seed(seed, "field", "initialisation"))
     field = SpatialField(field_spec(config.field))
     training = config.training
+    device = resolve_device(runtime.device)
+    fit = compiled(field, runtime, calls=training.steps, device=device, name="field")
 
     def loss(batch: Batch, generator: torch.Generator) -> Tensor:
         images = unit_images(batch[0])
-        reconstructions, _ = field(images)
+        reconstructions, _ = fit(images)
         return (reconstructions - images).square().mean()
 
     def validate(model: nn.Module) -> dict[str, float]:
-        device = next(model.parameters()).device
         errors = []
         for start in range(0, min(config.validation_images, len(validation_images)), _VALIDATION_BATCH):
             stop = min(start + _VALIDATION_BATCH, config.validation_images, len(validation_images))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
+from ..compute import resolve_device
 from ..config import RuntimeConfig, TrainingConfig
 from .checkpoint import Checkpoint
 from .seeding import derive_seed, step_generator
@@ -25,16 +26,6 @@ Report = Callable[[int, dict[str, float]], None]
 
 class TrainingDivergedError(RuntimeError):
     """The loss became NaN or infinite."""
-
-
-def resolve_device(name: str) -> torch.device:
-    """`auto`: CUDA, then Apple's MPS, then the CPU. A device asked for by name but absent is an error."""
-    if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    device = torch.device(name)
-    if device.type != "cpu" and not getattr(torch, device.type).is_available():
-        raise RuntimeError(f"runtime.device is {name}, but this PyTorch sees no such device: use cpu or auto")
-    return device
 
 
 def learning_rate_factor(config: TrainingConfig, step: int) -> float:

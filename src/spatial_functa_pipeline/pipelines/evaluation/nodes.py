@@ -9,6 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from spatial_functa_pipeline.compute import resolve_device
 from spatial_functa_pipeline.config import DataConfig, FrechetConfig, RuntimeConfig, SamplingConfig, TrainingConfig
 from spatial_functa_pipeline.datasets.images import Images
 from spatial_functa_pipeline.datasets.weights import Weights
@@ -48,7 +49,6 @@ from spatial_functa_pipeline.pipelines.weights import (
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.classifier import accuracy
 from spatial_functa_pipeline.training.feature_network import train_feature_network
-from spatial_functa_pipeline.training.loop import resolve_device
 from spatial_functa_pipeline.training.reporting import mlflow_report
 from spatial_functa_pipeline.training.seeding import derive_seed
 

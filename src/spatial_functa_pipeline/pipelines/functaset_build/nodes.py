@@ -1,12 +1,12 @@
 """Nodes of `functaset_build`: each returns a plan, which the functaset's dataset carries out shard by shard."""
 
+from spatial_functa_pipeline.compute import resolve_device
 from spatial_functa_pipeline.config import FunctasetConfig, RuntimeConfig
 from spatial_functa_pipeline.datasets.images import Images
 from spatial_functa_pipeline.datasets.weights import Weights
 from spatial_functa_pipeline.functasets.build import plan_functaset
 from spatial_functa_pipeline.functasets.store import FunctasetPlan
 from spatial_functa_pipeline.pipelines.weights import unpack_field
-from spatial_functa_pipeline.training.loop import resolve_device
 
 
 def build_train_functaset(
@@ -40,15 +40,13 @@ def _plan(
     seed: int,
     runtime: RuntimeConfig,
 ) -> FunctasetPlan:
-    device = resolve_device(runtime.device)
     return plan_functaset(
         images,
-        unpack_field(field, device),
+        unpack_field(field, resolve_device(runtime.device)),
         config,
         dataset=dataset,
         split=split,
         copies=copies,
         seed=seed,
-        device=device,
-        progress=runtime.progress,
+        runtime=runtime,
     )
