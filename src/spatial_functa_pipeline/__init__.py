@@ -5,5 +5,5 @@ import os
 __version__ = "0.1.0"
 
 # Threads that wait for each other by spinning make a training several times slower as soon as another process wants a
-# core; sleeping costs next to nothing on an idle machine. OpenMP reads this when torch is first imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# core. Spinning briefly, then sleeping, costs nothing on an idle machine. OpenMP reads this when torch is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")

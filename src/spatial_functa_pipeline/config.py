@@ -12,6 +12,7 @@ from math import prod
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -39,9 +40,7 @@ class LatentShape:
         if isinstance(value, cls):
             return value
         if not isinstance(value, str) or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)+", value):
-            raise ValueError(
-                f"a latent shape is written as its grid sides and its channels joined by 'x', as in 8x8x16; got {value!r}"
-            )
+            raise ValueError("a latent shape is written as its grid sides and its channels joined by 'x', as in 8x8x16")
         *grid, channels = (int(side) for side in value.split("x"))
         return cls(tuple(grid), channels)
 
@@ -83,10 +82,16 @@ class DataConfig(Parameters):
     num_classes: PositiveInt
 
 
+def _known_device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise ValueError("a device is auto, cpu, mps, cuda, or cuda:1 and the like")
+    return name
+
+
 class RuntimeConfig(Parameters):
     """Where and how to run. Nothing here changes a result beyond rounding, so nothing here enters a fingerprint."""
 
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
+    device: Annotated[str, AfterValidator(_known_device)] = "auto"
     num_workers: Annotated[int, Field(ge=0)] = Field(0, description="processes that decode images")
     progress: bool = True
     compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile; auto: where it repays its time")
@@ -288,6 +293,7 @@ class DiffusionConfig(Parameters):
     unet: UNetConfig
     mlp: MLPConfig
     normalisation: NormalisationConfig = NormalisationConfig()
+    augmented_copies: bool = Field(False, description="train on augmented copies too: samples will look like them")
     timesteps: PositiveInt = 1000
     noise_schedule: Literal["linear", "cosine"] = "cosine"
     prediction: Literal["epsilon", "v_prediction"] = "epsilon"

@@ -12,6 +12,7 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 from pydantic import BaseModel, ValidationError
 
 from .config import PipelineParameters
@@ -45,6 +46,8 @@ class ParameterHooks:
         )
         try:
             PipelineParameters.model_validate(context.config_loader["parameters"])
+        except InterpolationResolutionError as error:
+            raise KedroCliError(f"Nothing was run, since a parameter refers to nothing: {error}") from error
         except ValidationError as error:
             lines = []
             for problem in error.errors():

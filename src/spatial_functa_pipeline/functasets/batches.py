@@ -12,17 +12,22 @@ from .store import Functaset
 
 @dataclass(frozen=True)
 class FunctasetBatches:
-    """Shuffled batches of steps `start_step` … `steps` − 1: raw latents `(B, *grid, c)` and int64 labels `(B,)`."""
+    """Shuffled batches of steps `start_step` … `steps` − 1: raw latents `(B, *grid, c)` and int64 labels `(B,)`.
+
+    `rows` restricts them to the first rows of the functaset.
+    """
 
     functaset: Functaset
     batch_size: int
     seed: int
     steps: int
     start_step: int = 0
+    rows: int | None = None
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         labels = torch.from_numpy(self.functaset.labels)
-        for rows in epoch_batches(len(self.functaset), self.batch_size, self.seed, self.start_step, self.steps):
+        count = len(self.functaset) if self.rows is None else self.rows
+        for rows in epoch_batches(count, self.batch_size, self.seed, self.start_step, self.steps):
             yield self.functaset.batch(rows), labels[rows]
 
 

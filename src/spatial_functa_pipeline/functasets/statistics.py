@@ -59,7 +59,7 @@ class LatentStatistics:
 
 
 def compute_statistics(functaset: Functaset) -> LatentStatistics:
-    """Statistics of all latents of `functaset` in float64; each latent is read once.
+    """Statistics of all latents of `functaset` but augmented copies', in float64; each latent is read once.
 
     Raises DamagedShardError.
     """
@@ -77,7 +77,7 @@ def compute_statistics(functaset: Functaset) -> LatentStatistics:
     moments = {
         kind: _pool(mean, variance, low, high, axes) for kind, axes in zip(KINDS, (None, cells, ()), strict=True)
     }
-    return LatentStatistics(len(functaset), moments)
+    return LatentStatistics(functaset.originals, moments)
 
 
 def _as_dask(functaset: Functaset) -> da.Array:
@@ -91,7 +91,7 @@ def _as_dask(functaset: Functaset) -> da.Array:
         (start, stop), *_ = block_info[None]["array-location"]
         return functaset.rows(start, stop)
 
-    chunks = da.core.normalize_chunks((block_rows, *shape), shape=(header.rows, *shape))
+    chunks = da.core.normalize_chunks((block_rows, *shape), shape=(functaset.originals, *shape))
     return da.map_blocks(read, chunks=chunks, dtype=np.float32, meta=np.empty((0,) * len(chunks), np.float32))
 
 

@@ -239,6 +239,11 @@ class Functaset:
         """PSNR of each row's reconstruction in dB, float32 `(N,)`; NaN where unknown."""
         return self._read("psnr", 0, len(self))
 
+    @cached_property
+    def originals(self) -> int:
+        """Number of rows that are images themselves; augmented copies come after all of them."""
+        return int((self.augmentation == 0).sum())
+
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Latents `(stop − start, *grid, c)` of consecutive rows as float32. Raises DamagedShardError, IndexError."""
         if not 0 <= start <= stop <= len(self):

@@ -41,6 +41,7 @@ def train_denoiser(
     normaliser = normaliser.to(resolve_device(runtime.device))
     schedule = noise_schedule(config)
     training = config.training
+    rows = len(train_functaset) if config.augmented_copies else train_functaset.originals
 
     def loss_of(model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         latents, labels = batch
@@ -62,7 +63,7 @@ def train_denoiser(
         name="denoiser",
         model=denoiser,
         loss=lambda batch, generator: loss_of(denoiser, batch, generator),
-        batches=lambda start: FunctasetBatches(train_functaset, training.batch_size, seed, training.steps, start),
+        batches=lambda start: FunctasetBatches(train_functaset, training.batch_size, seed, training.steps, start, rows),
         config=training,
         seed=seed,
         runtime=runtime,

@@ -23,6 +23,9 @@ ERROR_GAIN = 10
 MAX_ROWS = 20
 """A sample figure shows at most so many classes, spread evenly over those there are."""
 
+PER_CLASS = 8
+"""Samples of each class in a sample figure."""
+
 _PANELS_PER_ROW = 4
 _INK = "#3b6ea5"
 _MUTED = "#666666"
@@ -59,7 +62,7 @@ def reconstruction_figure(originals: Tensor, reconstructions: Tensor, psnr: Tens
     return figure
 
 
-def sample_figure(images: Tensor, labels: Tensor | None, classes: Sequence[str], per_class: int = 8) -> Figure:
+def sample_figure(images: Tensor, labels: Tensor | None, classes: Sequence[str], per_class: int = PER_CLASS) -> Figure:
     """Samples, a row for each class with its name; the first `per_class` of each, uncurated.
 
     Args:

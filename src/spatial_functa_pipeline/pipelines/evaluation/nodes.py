@@ -34,6 +34,8 @@ from spatial_functa_pipeline.metrics.image_quality import (
 )
 from spatial_functa_pipeline.models.diffusion import sample
 from spatial_functa_pipeline.pipelines.evaluation.figures import (
+    MAX_ROWS,
+    PER_CLASS,
     latent_statistics_figure,
     reconstruction_figure,
     sample_figure,
@@ -81,7 +83,7 @@ def evaluate_reconstructions(
     components = min(channels, torch.Size(patch).numel() * decoder.spec.channels)
     linear = pca_psnr(
         train_images.batch(range(min(_PCA_IMAGES, len(train_images)))),
-        test_images.batch(range(len(test_images))),
+        test_images.batch(range(min(_PCA_IMAGES, len(test_images)))),
         patch,
         components,
     )
@@ -194,10 +196,9 @@ def evaluate_samples(
     device = resolve_device(runtime.device)
     decoder = unpack_field(field, device)
     extractor = _extractor(config, feature_network, device)
-    decoded = torch.cat([images for _, images in _decoded(samples, decoder)])
     test = feature_moments(extractor, _batches(test_images, len(test_images)))
     sets = {
-        "": feature_moments(extractor, decoded.split(_BATCH)),
+        "": feature_moments(extractor, (images for _, images in _decoded(samples, decoder))),
         "_train_images": feature_moments(extractor, _batches(train_images, min(len(samples), len(train_images)))),
         "_reconstructions": feature_moments(extractor, (images for _, images in _decoded(test_functaset, decoder))),
     }
@@ -213,7 +214,11 @@ def evaluate_samples(
     }
     if isinstance(extractor, InceptionFeatures):
         metrics["inception_weights_sha256"] = extractor.weights_sha256
-    return metrics, sample_figure(decoded, labels, test_images.classes)
+    # Classes take turns, so these are as many samples of each class as the figure has columns.
+    shown = np.flatnonzero(samples.labels < MAX_ROWS)[: MAX_ROWS * PER_CLASS]
+    with torch.no_grad():
+        images = decoder.decode(samples.batch(shown).to(device)).cpu()
+    return metrics, sample_figure(images, None if labels is None else labels[shown], test_images.classes)
 
 
 def draw_training_curves(field: pd.DataFrame, classifier: pd.DataFrame, denoiser: pd.DataFrame) -> Figure:
