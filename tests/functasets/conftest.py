@@ -10,13 +10,13 @@ from spatial_functa_pipeline.functasets.store import Functaset, FunctasetHeader,
 class RecordingEncoder:
     """Rows of known latents; remembers what it was asked for, and can fail when asked for one row."""
 
-    def __init__(self, latents: np.ndarray) -> None:
+    def __init__(self, latents: np.ndarray, originals: int) -> None:
         n = len(latents)
         self.all = Rows(
             latents=latents,
             labels=np.arange(n) % 10,
             source_index=np.arange(n) // 2,
-            augmentation=np.arange(n) % 2,
+            augmentation=np.arange(n) // originals,
             psnr=20 + np.arange(n, dtype=np.float32),
         )
         self.calls: list[tuple[int, int]] = []
@@ -29,8 +29,8 @@ class RecordingEncoder:
         return Rows(**{name: column[start:stop] for name, column in vars(self.all).items()})
 
 
-def plan_of(latents: np.ndarray, **changes) -> FunctasetPlan:
-    """A plan for `latents (N, *grid, c)` in shards of 4 rows and chunks of 2."""
+def plan_of(latents: np.ndarray, originals: int = 3, **changes) -> FunctasetPlan:
+    """A plan for `latents (N, *grid, c)` in shards of 4 rows and chunks of 2; copies follow `originals` images."""
     _, *grid, channels = latents.shape
     values = {
         "dataset": "toy",
@@ -42,7 +42,7 @@ def plan_of(latents: np.ndarray, **changes) -> FunctasetPlan:
         "shard_rows": 4,
         "chunk_rows": 2,
     }
-    return FunctasetPlan(FunctasetHeader(**values | changes), RecordingEncoder(latents), progress=False)
+    return FunctasetPlan(FunctasetHeader(**values | changes), RecordingEncoder(latents, originals), progress=False)
 
 
 @pytest.fixture
@@ -52,10 +52,10 @@ def make_plan():
 
 @pytest.fixture
 def make_functaset(tmp_path: Path):
-    """Write latents and open the result."""
+    """Write latents, by default all of images themselves, and open the result."""
 
-    def make(latents: np.ndarray, **changes) -> Functaset:
-        write(tmp_path / "made.zarr", plan_of(latents, **changes))
+    def make(latents: np.ndarray, originals: int | None = None, **changes) -> Functaset:
+        write(tmp_path / "made.zarr", plan_of(latents, originals or len(latents), **changes))
         return Functaset.open(tmp_path / "made.zarr")
 
     return make

@@ -33,6 +33,17 @@ def test_statistics_are_those_of_the_stored_latents(make_functaset, monkeypatch,
     assert result.count == 29
 
 
+def test_augmented_copies_do_not_count(make_functaset, uneven_latents):
+    """They have black borders and worse, and would spread what Eq. 1 is to normalise."""
+    uneven_latents[20:] *= 100
+    result = compute_statistics(make_functaset(uneven_latents, originals=20))
+    assert result.count == 20
+    np.testing.assert_allclose(
+        result.moments["array"].std, uneven_latents[:20].astype(np.float64).std(axis=0), rtol=1e-9
+    )
+    assert result.moments["array"].largest < 20
+
+
 def test_a_large_mean_does_not_swallow_a_small_deviation(make_functaset, monkeypatch):
     """The textbook E[z²] − E[z]² loses this deviation, even in float64."""
     monkeypatch.setattr(statistics, "_BLOCK_BYTES", 1)
