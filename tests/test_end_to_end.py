@@ -73,7 +73,7 @@ def test_a_run_ends_with_metrics_pictures_and_a_summary(finished):
     assert set(found["details"]) == METRICS
     assert all(math.isfinite(found[name]) for name in METRICS)
     assert "100 test images, seed 0" in found["details"]["psnr"]
-    assert "40 samples by ddim in 10 steps" in found["details"]["frechet_distance_convnet"]
+    assert "40 samples by dpm_solver in 10 steps" in found["details"]["frechet_distance_convnet"]
     assert found["psnr"] > 12  # sixty steps of a tiny field on real garments; random weights give about 7 dB
     assert found["frechet_distance_convnet_train_images"] < found["frechet_distance_convnet"]
     for figure in ("reconstructions", "samples_by_class", "training_curves", "latent_channels"):

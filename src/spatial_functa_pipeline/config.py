@@ -23,6 +23,9 @@ from pydantic import (
     model_validator,
 )
 
+RESULT_NEUTRAL = frozenset({"micro_batch", "log_every", "checkpoint_every", "encode_batch"})
+"""Keys that change no result beyond rounding: they enter no fingerprint and no checkpoint's identity."""
+
 Share = Annotated[float, Field(ge=0, lt=1)]
 Interpolation = Literal["nearest", "linear"]
 
@@ -239,7 +242,9 @@ class UNetConfig(Parameters):
     channels: Annotated[int, Field(gt=0, multiple_of=32)]
     multipliers: tuple[PositiveInt, ...] = Field(min_length=1)
     residual_blocks: PositiveInt
-    attention_resolutions: tuple[PositiveInt, ...]
+    attention_resolutions: tuple[PositiveInt, ...] | None = Field(
+        None, description="grid sides of the levels with attention; null: the coarsest level"
+    )
     dropout: Share = 0.0
     head_dim: PositiveInt = 64
 
@@ -261,12 +266,13 @@ class UNetConfig(Parameters):
                 f"latent_shape {latent_shape} must be a multiple of {halvings}"
             )
         sides = [max(grid) // 2**level for level in range(levels)]
-        if missing := sorted(set(self.attention_resolutions) - set(sides)):
+        wanted = sides[-1:] if self.attention_resolutions is None else self.attention_resolutions
+        if missing := sorted(set(wanted) - set(sides)):
             raise ValueError(
                 f"diffusion.unet.attention_resolutions has {missing}, but on {latent_shape} latents a UNet of "
                 f"{levels} levels has the grid sides {sides}: choose among them, or change multipliers"
             )
-        attends = [side in self.attention_resolutions for side in sides]
+        attends = [side in wanted for side in sides]
         attends_or_middle = [*attends[:-1], True]  # the middle block, at the last level's width, always attends
         for multiplier, attend in zip(self.multipliers, attends_or_middle, strict=True):
             if attend and self.channels * multiplier % self.head_dim:
@@ -293,7 +299,6 @@ class DiffusionConfig(Parameters):
     unet: UNetConfig
     mlp: MLPConfig
     normalisation: NormalisationConfig = NormalisationConfig()
-    augmented_copies: bool = Field(False, description="train on augmented copies too: samples will look like them")
     timesteps: PositiveInt = 1000
     noise_schedule: Literal["linear", "cosine"] = "cosine"
     prediction: Literal["epsilon", "v_prediction"] = "epsilon"
@@ -302,6 +307,14 @@ class DiffusionConfig(Parameters):
         False, description="divide the loss by p(t)·T, so that its expectation is uniform"
     )
     training: TrainingConfig
+
+    @model_validator(mode="after")
+    def _linear_schedule_has_enough_timesteps(self) -> DiffusionConfig:
+        if self.noise_schedule == "linear" and self.timesteps <= 20:
+            raise ValueError(
+                f"noise_schedule linear needs more than 20 timesteps, for its β to stay below 1; got {self.timesteps}"
+            )
+        return self
 
 
 class SamplingConfig(Parameters):
@@ -313,7 +326,7 @@ class SamplingConfig(Parameters):
     guidance_scale: Annotated[float, Field(ge=0)] | None = Field(
         None, description="0: unconditional, 1: conditional, null: no guidance (one network evaluation a step)"
     )
-    batch_size: PositiveInt = 250
+    batch_size: Annotated[int, Field(ge=1, le=1000)] = 250
 
 
 class FrechetConfig(Parameters):
@@ -347,6 +360,20 @@ class PipelineParameters(Parameters):
     classification: ClassificationConfig
     diffusion: DiffusionConfig
     evaluation: EvaluationConfig
+
+    @model_validator(mode="after")
+    def _field_is_the_variant(self) -> PipelineParameters:
+        field, data = self.meta_learning.field, self.data
+        for name, here, there in (
+            ("latent_shape", field.latent_shape, self.latent_shape),
+            ("interpolation", field.interpolation, self.interpolation),
+            ("resolution", field.resolution, data.resolution),
+            ("channels", field.channels, data.channels),
+        ):
+            if here != there:
+                where = name if name in type(self).model_fields else f"data.{name}"
+                raise ValueError(f"meta_learning.field.{name} is {here}, but {where} is {there}: set {where} instead")
+        return self
 
     @model_validator(mode="after")
     def _guidance_needs_a_conditional_model(self) -> PipelineParameters:

@@ -1,5 +1,6 @@
 """Kedro hooks: parameters checked at the start, fingerprints, MLflow, and the summary at the end."""
 
+import atexit
 import logging
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 from pydantic import BaseModel, ValidationError
 
-from .config import PipelineParameters
+from .config import RESULT_NEUTRAL, PipelineParameters
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,8 @@ class FreshnessHooks:
             values: dict[str, Any] = {}
             for name in node.inputs:
                 if name.startswith("params:") and name != "params:runtime":
-                    values |= flatten(plain(parameters[name]), name.removeprefix("params:"))
+                    flat = flatten(plain(parameters[name]), name.removeprefix("params:"))
+                    values |= {key: value for key, value in flat.items() if key.split(".")[-1] not in RESULT_NEUTRAL}
                 elif hasattr(dataset := catalog.get(name), "fingerprint_config"):
                     digests[name] = Fingerprint(name, flatten(dataset.fingerprint_config(), name)).digest
             inputs = {name: digests[name] for name in node.inputs if name in digests}
@@ -112,6 +114,8 @@ class MlflowHooks(MlflowHook):
 
         if mlflow.active_run() is None:
             return
+        # Kedro calls no hook on Ctrl-C; without this MLflow would end the run as finished.
+        atexit.register(lambda: mlflow.active_run() and mlflow.end_run("KILLED"))
         tags = {name: catalog.load(f"params:{name}") for name in ("dataset", "latent_shape", "interpolation")}
         what = "+".join(run_params.get("pipeline_names") or ["all"])
         mlflow.set_tags(
@@ -149,13 +153,17 @@ class MlflowHooks(MlflowHook):
 
 def _git_commit(project_path: Path) -> str:
     """The commit that is checked out, `+` appended if files differ from it, or `none` outside a git checkout."""
-    import git
-
+    try:
+        import git
+    except ImportError:  # GitPython raises it where there is no git
+        return "unknown"
     try:
         repository = git.Repo(project_path, search_parent_directories=True)
         return repository.head.commit.hexsha + ("+" if repository.is_dirty() else "")
     except (git.InvalidGitRepositoryError, ValueError):  # ValueError: a repository without a commit
         return "none"
+    except git.GitError:  # a checkout that git refuses to read, as another user's
+        return "unknown"
 
 
 class SummaryHooks:

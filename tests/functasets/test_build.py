@@ -27,7 +27,9 @@ def field():
 
 def plan(images, field, copies=0, **settings):
     config = FunctasetConfig(**{"encode_batch": 4, "shard_rows": 64, "chunk_rows": 8, **settings})
-    return plan_functaset(images, field, config, dataset="d", split="train", copies=copies, seed=3, runtime=RUNTIME)
+    return plan_functaset(
+        images, field, config, dataset="d", split="train", copies=copies, fingerprint="f", seed=3, runtime=RUNTIME
+    )
 
 
 def test_rows_are_the_fields_latents_with_the_psnr_of_their_reconstruction(images, field):

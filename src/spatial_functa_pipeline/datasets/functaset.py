@@ -59,7 +59,8 @@ class _FunctasetDataset(AbstractDataset[FunctasetPlan, Functaset]):
 class FunctasetDataset(FingerprintMixin, _FunctasetDataset):
     """Writes a functaset shard by shard, continuing an interrupted build, and opens it lazily.
 
-    Its fingerprint is also the store's own, so that only a build of the same field and parameters is continued.
+    Its fingerprint, and that of the weights that the plan names, are also the store's own: only a build by the same
+    weights and parameters is continued.
 
     ```yaml
     train_functaset:
@@ -71,5 +72,6 @@ class FunctasetDataset(FingerprintMixin, _FunctasetDataset):
     def save(self, data: FunctasetPlan) -> None:
         """Write all rows that are not there yet."""
         if self.expected:
-            data = replace(data, header=replace(data.header, fingerprint=self.expected.digest))
+            fingerprint = f"{self.expected.digest}-{data.header.fingerprint}"
+            data = replace(data, header=replace(data.header, fingerprint=fingerprint))
         super().save(data)

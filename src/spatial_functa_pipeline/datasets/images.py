@@ -28,6 +28,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from spatial_functa_pipeline.config import DataConfig
 from spatial_functa_pipeline.functasets.ordering import epoch_batches
 
 Rows = Sequence[int | None] | None
@@ -74,6 +75,17 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def require(self, data: DataConfig) -> None:
+        """Raises DatasetError if these are not the images that the parameters `data` describe."""
+        found = {"resolution": self.resolution, "channels": self.channels, "num_classes": len(self.classes)}
+        wrong = [
+            f"data.{name} is {getattr(data, name)}, but the images have {value}"
+            for name, value in found.items()
+            if getattr(data, name) != value
+        ]
+        if wrong:
+            raise DatasetError(f"{'; '.join(wrong)}. Correct the parameters, or the images' entry in the catalog")
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> Tensor:
         """Pixels of the rows `indices` (B,) in the order asked for: uint8 (B, *resolution, channels).
@@ -157,6 +169,8 @@ class ImagesDataset(AbstractDataset[None, Images]):
         return ImagePreview(base64.b64encode(png.getvalue()).decode())
 
     def _first_images(self, count: int) -> np.ndarray:
+        if not self._exists():
+            raise DatasetError(f"there are no images in {self._filepath} yet")
         images = self.load()
         return images.batch(range(min(count, len(images)))).numpy()
 
@@ -323,10 +337,10 @@ class ImageFolderDataset(ImagesDataset):
         )
 
     def fingerprint_config(self) -> dict[str, Any]:
-        """What identifies the images, without the path: the folder's own name only, to tell `train` from `val`."""
+        """What identifies the images. The path is part of it: another folder holds other images."""
         return {
             "type": type(self).__name__,
-            "folder": self._filepath.name,
+            "folder": str(self._filepath),
             "resolution": list(self._resolution),
             "rows": self._rows,
             "shuffle_seed": self._shuffle_seed,

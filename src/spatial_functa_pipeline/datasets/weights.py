@@ -1,5 +1,6 @@
 """Tensors and their configuration in one safetensors file."""
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,15 @@ class Weights:
 
     tensors: dict[str, torch.Tensor]
     config: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of names, values and configuration, shortened to 16 hexadecimal digits."""
+        content = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
+        for name, tensor in sorted(self.tensors.items()):
+            content.update(name.encode())
+            content.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return content.hexdigest()[:16]
 
 
 class _SafetensorsDataset(AbstractDataset[Weights, Weights]):

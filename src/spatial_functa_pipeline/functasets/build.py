@@ -20,13 +20,14 @@ def plan_functaset(
     dataset: str,
     split: str,
     copies: int,
+    fingerprint: str,
     seed: int,
     runtime: RuntimeConfig,
 ) -> FunctasetPlan:
     """The functaset of all images, followed by `copies` augmented copies of all of them.
 
     Row r is copy r // N of image r mod N, for N images; copy 0 is the image itself. The PSNR of a row is that of its
-    reconstruction, unclamped.
+    reconstruction, unclamped. `fingerprint` stands for the field's weights.
     """
     header = FunctasetHeader(
         dataset=dataset,
@@ -37,6 +38,7 @@ def plan_functaset(
         shard_rows=config.shard_rows,
         chunk_rows=config.chunk_rows,
         storage_dtype=config.storage_dtype,
+        fingerprint=fingerprint,
     )
     size, device = config.encode_batch, next(field.parameters()).device
     fit = compiled(field, runtime, calls=header.rows // size, device=device, name=f"{split} functaset")

@@ -26,8 +26,12 @@ class Checkpoint:
             key for key in {*saved["identity"], *identity} if saved["identity"].get(key) != identity.get(key)
         )
         if different:
+            kept = self.path.replace(self.path.with_suffix(".old"))
             logger.warning(
-                "Checkpoint %s was made with another %s: starting anew", self.path.name, ", ".join(different)
+                "Checkpoint %s was made with another %s: starting anew; it is kept as %s",
+                self.path.name,
+                ", ".join(different),
+                kept.name,
             )
             return None
         return saved["state"]

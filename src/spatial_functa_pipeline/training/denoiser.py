@@ -41,7 +41,7 @@ def train_denoiser(
     normaliser = normaliser.to(resolve_device(runtime.device))
     schedule = noise_schedule(config)
     training = config.training
-    rows = len(train_functaset) if config.augmented_copies else train_functaset.originals
+    rows = train_functaset.originals  # samples should look like images, not like crops with a black border
 
     def loss_of(model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         latents, labels = batch

@@ -43,7 +43,7 @@ def train_field(
     checkpoint: Checkpoint,
     report: Report,
 ) -> tuple[SpatialField, pd.DataFrame]:
-    """Meta-learn a field; returns it with its history (`validation_psnr` in dB, among others)."""
+    """Meta-learn a field; returns the weights with the best `validation_psnr` (dB), and the history."""
     torch.manual_seed(derive_seed(seed, "field", "initialisation"))
     field = SpatialField(field_spec(config.field))
     training = config.training
@@ -80,6 +80,7 @@ def train_field(
         checkpoint=checkpoint,
         identity={"field": config.field.model_dump(mode="json"), "images": len(train_images)},
         validate=validate,
+        best="validation_psnr",
         report=report,
     ).run()
     return field, history

@@ -2,9 +2,12 @@
 
 import logging
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import pandas as pd
@@ -14,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from ..compute import resolve_device
-from ..config import RuntimeConfig, TrainingConfig
+from ..config import RESULT_NEUTRAL, RuntimeConfig, TrainingConfig
 from .checkpoint import Checkpoint
 from .seeding import derive_seed, step_generator
 
@@ -41,7 +44,7 @@ def learning_rate_factor(config: TrainingConfig, step: int) -> float:
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Adam; with `weight_decay`, AdamW on matrices and kernels (biases, norms and rates are not decayed)."""
+    """Adam; with `weight_decay`, AdamW on all that has two or more axes (not biases, norms and inner rates)."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
@@ -49,6 +52,33 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opt
     ]
     groups = [group for group in groups if group["params"]]
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+
+
+def interruptible(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """`batches`, with Ctrl-C held back until the next one is asked for, when the last step is done and recorded.
+
+    Interrupted in the middle of a step, weights, optimiser and average would no longer belong together. A second
+    Ctrl-C is not held back. Outside the main thread, where signals never arrive, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield from batches
+        return
+    asked = False
+
+    def ask(signal_number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    previous = signal.signal(signal.SIGINT, ask)
+    try:
+        for batch in batches:
+            yield batch
+            if asked:
+                raise KeyboardInterrupt
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 @dataclass
@@ -113,7 +143,7 @@ class Training:
         bar = tqdm(total=config.steps, initial=start, desc=self.name, unit="step", disable=not self.runtime.progress)
         loss_sum, loss_count = torch.zeros((), device=self.device), 0
         try:
-            for batch in self.batches(start):
+            for batch in interruptible(self.batches(start)):
                 loss, norm = self._step(step, batch)
                 loss_sum, loss_count = loss_sum + loss, loss_count + 1
                 step += 1
@@ -200,7 +230,11 @@ class Training:
                 )
 
     def _identity(self) -> dict[str, Any]:
-        return {**self.identity, "training": self.config.model_dump(mode="json"), "seed": self.seed}
+        return {
+            **self.identity,
+            "training": self.config.model_dump(mode="json", exclude=RESULT_NEUTRAL),
+            "seed": self.seed,
+        }
 
     def _save(self, step: int) -> None:
         self.checkpoint.write(

@@ -62,6 +62,15 @@ def reconstruction_figure(originals: Tensor, reconstructions: Tensor, psnr: Tens
     return figure
 
 
+def samples_to_draw(labels: np.ndarray) -> np.ndarray:
+    """Rows `(≤ MAX_ROWS · PER_CLASS,)` for `sample_figure`: the first of each class, of classes spread over all."""
+    classes = np.unique(labels)
+    if len(classes) == 1:
+        return np.arange(min(len(labels), MAX_ROWS * PER_CLASS))
+    spread = np.linspace(0, len(classes) - 1, min(len(classes), MAX_ROWS)).round().astype(int)
+    return np.concatenate([np.flatnonzero(labels == label)[:PER_CLASS] for label in classes[spread]])
+
+
 def sample_figure(images: Tensor, labels: Tensor | None, classes: Sequence[str], per_class: int = PER_CLASS) -> Figure:
     """Samples, a row for each class with its name; the first `per_class` of each, uncurated.
 

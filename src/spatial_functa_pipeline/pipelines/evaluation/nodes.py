@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from spatial_functa_pipeline.compute import resolve_device
-from spatial_functa_pipeline.config import DataConfig, FrechetConfig, RuntimeConfig, SamplingConfig, TrainingConfig
+from spatial_functa_pipeline.config import DataConfig, FrechetConfig, RuntimeConfig, SamplingConfig
 from spatial_functa_pipeline.datasets.images import Images
 from spatial_functa_pipeline.datasets.weights import Weights
 from spatial_functa_pipeline.fields.field import SpatialField
@@ -34,11 +34,10 @@ from spatial_functa_pipeline.metrics.image_quality import (
 )
 from spatial_functa_pipeline.models.diffusion import sample
 from spatial_functa_pipeline.pipelines.evaluation.figures import (
-    MAX_ROWS,
-    PER_CLASS,
     latent_statistics_figure,
     reconstruction_figure,
     sample_figure,
+    samples_to_draw,
     training_curves,
 )
 from spatial_functa_pipeline.pipelines.weights import (
@@ -57,6 +56,8 @@ from spatial_functa_pipeline.training.seeding import derive_seed
 Metrics = dict[str, Any]
 _BATCH = 64
 _PCA_IMAGES = 10_000
+_PCA_NUMBERS = 4096
+"""Patches of more numbers have a covariance that takes longer to decompose than this reference point is worth."""
 _NO_CLASS = -1
 _SHARD_SAMPLES = 1000
 """Samples are stored, and their noise is seeded, in shards of this size, whatever the batch size."""
@@ -78,26 +79,21 @@ def evaluate_reconstructions(
         mse.append(per_image_mse(reconstructions, test_images.batch(range(start, start + len(reconstructions)))))
         shown.append(reconstructions[: max(0, figure_images - start)])
     mse, shown = torch.cat(mse), torch.cat(shown)
-    grid, channels = decoder.spec.grid, decoder.spec.latent_channels
-    patch = tuple(n // s for n, s in zip(decoder.spec.resolution, grid, strict=True))
-    components = min(channels, torch.Size(patch).numel() * decoder.spec.channels)
-    linear = pca_psnr(
-        train_images.batch(range(min(_PCA_IMAGES, len(train_images)))),
-        test_images.batch(range(min(_PCA_IMAGES, len(test_images)))),
-        patch,
-        components,
-    )
-    where = f"{len(mse)} test images, seed {seed}"
-    metrics = {
-        "psnr": mean_psnr(mse).item(),
-        "psnr_of_mean_mse": psnr_of_mean_mse(mse).item(),
-        "psnr_pca": linear,
-        "details": {
-            "psnr": f"{where}, dB",
-            "psnr_of_mean_mse": f"{where}, dB",
-            "psnr_pca": f"{where}, dB: PCA of {'×'.join(map(str, patch))} patches, {components} components",
-        },
-    }
+    where = f"test images, seed {seed}, dB"
+    metrics = {"psnr": mean_psnr(mse).item(), "psnr_of_mean_mse": psnr_of_mean_mse(mse).item()}
+    details = dict.fromkeys(metrics, f"{len(mse)} {where}")
+    spec = decoder.spec
+    patch = tuple(n // s for n, s in zip(spec.resolution, spec.grid, strict=True))
+    numbers = torch.Size(patch).numel() * spec.channels
+    if numbers <= _PCA_NUMBERS:
+        train, test = (range(min(_PCA_IMAGES, len(images))) for images in (train_images, test_images))
+        components = min(spec.latent_channels, numbers)
+        metrics["psnr_pca"] = pca_psnr(train_images.batch(train), test_images.batch(test), patch, components)
+        details["psnr_pca"] = (
+            f"{len(test)} {where}: PCA of {'×'.join(map(str, patch))} patches of {len(train)} training images, "
+            f"{components} components"
+        )
+    metrics["details"] = details
     return metrics, reconstruction_figure(test_images.batch(range(len(shown))), shown, psnr(mse[: len(shown)]))
 
 
@@ -151,6 +147,7 @@ def sample_latents(
         rows=sampling.samples,
         shard_rows=_SHARD_SAMPLES,
         chunk_rows=_SHARD_SAMPLES,
+        fingerprint=denoiser.digest,
     )
     return FunctasetPlan(header, encode, progress=False)
 
@@ -159,15 +156,17 @@ def train_features(
     train_images: Images,
     validation_images: Images,
     checkpoint: Checkpoint,
-    config: TrainingConfig,
+    config: FrechetConfig,
     seed: int,
     runtime: RuntimeConfig,
 ) -> tuple[Weights, pd.DataFrame]:
-    """Train the network behind `frechet_distance_convnet` on the real training images."""
+    """Train the network behind `frechet_distance_convnet` on the real training images; nothing to do for Inception."""
+    if config.features == "inception":
+        return Weights({}), pd.DataFrame({"step": []})
     network, history = train_feature_network(
         train_images,
         validation_images,
-        config,
+        config.feature_network,
         seed=seed,
         runtime=runtime,
         checkpoint=checkpoint,
@@ -191,7 +190,7 @@ def evaluate_samples(
     """Fréchet distance of the decoded samples to the real test images, beside its two reference points; a figure.
 
     The reference points are real training images (the floor: what samples as good as real images would score) and
-    reconstructions of the test images (what the field alone costs). All three sets have the same size where they can.
+    reconstructions of the test images (what the field alone costs). N of each set stands beside its number.
     """
     device = resolve_device(runtime.device)
     decoder = unpack_field(field, device)
@@ -206,16 +205,14 @@ def evaluate_samples(
     labels = None if (samples.labels == _NO_CLASS).all() else torch.from_numpy(samples.labels)
     classes = "unconditional" if labels is None else f"guidance {sampling.guidance_scale}, classes in turn"
     how = f"samples by {sampling.sampler} in {sampling.steps} steps, {classes}"
+    weights = f", weights {extractor.weights_sha256}" if isinstance(extractor, InceptionFeatures) else ""
     subject = {"": how, "_train_images": "real training images", "_reconstructions": "reconstructed test images"}
     metrics: Metrics = {f"{name}{suffix}": frechet_distance(moments, test) for suffix, moments in sets.items()}
     metrics["details"] = {
-        f"{name}{suffix}": f"{moments.count} {subject[suffix]}, against {test.count} test images, seed {seed}"
+        f"{name}{suffix}": f"{moments.count} {subject[suffix]}, against {test.count} test images, seed {seed}{weights}"
         for suffix, moments in sets.items()
     }
-    if isinstance(extractor, InceptionFeatures):
-        metrics["inception_weights_sha256"] = extractor.weights_sha256
-    # Classes take turns, so these are as many samples of each class as the figure has columns.
-    shown = np.flatnonzero(samples.labels < MAX_ROWS)[: MAX_ROWS * PER_CLASS]
+    shown = samples_to_draw(samples.labels)
     with torch.no_grad():
         images = decoder.decode(samples.batch(shown).to(device)).cpu()
     return metrics, sample_figure(images, None if labels is None else labels[shown], test_images.classes)

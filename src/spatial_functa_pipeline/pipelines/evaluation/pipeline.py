@@ -57,7 +57,7 @@ def create_pipeline() -> Pipeline:
                     "train_images",
                     "validation_images",
                     "feature_network_checkpoint",
-                    "params:evaluation.frechet.feature_network",
+                    "params:evaluation.frechet",
                     *common,
                 ],
                 outputs=["feature_network", "feature_network_history"],

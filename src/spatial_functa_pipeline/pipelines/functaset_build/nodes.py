@@ -47,6 +47,7 @@ def _plan(
         dataset=dataset,
         split=split,
         copies=copies,
+        fingerprint=field.digest,
         seed=seed,
         runtime=runtime,
     )

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from spatial_functa_pipeline.config import MetaLearningConfig, RuntimeConfig
+from spatial_functa_pipeline.config import DataConfig, MetaLearningConfig, RuntimeConfig
 from spatial_functa_pipeline.datasets.images import Images
 from spatial_functa_pipeline.datasets.weights import Weights
 from spatial_functa_pipeline.pipelines.weights import pack_field
@@ -16,10 +16,13 @@ def meta_learn_field(
     validation_images: Images,
     checkpoint: Checkpoint,
     config: MetaLearningConfig,
+    data: DataConfig,
     seed: int,
     runtime: RuntimeConfig,
 ) -> tuple[Weights, pd.DataFrame]:
     """Meta-learn the SIREN, λ and the inner rates on all training images."""
+    for images in (train_images, validation_images):
+        images.require(data)
     field, history = train_field(
         train_images,
         validation_images,

@@ -16,6 +16,7 @@ def create_pipeline() -> Pipeline:
                     "validation_images",
                     "field_checkpoint",
                     "params:meta_learning",
+                    "params:data",
                     "params:seed",
                     "params:runtime",
                 ],
