@@ -26,12 +26,12 @@ class Project:
         sample.parent.mkdir(parents=True)
         sample.symlink_to(ROOT / "data/01_raw/fashion_mnist_sample")
 
-    def kedro(self, *arguments: str, check: bool = True) -> str:
+    def kedro(self, *arguments: str, check: bool = True, **environment: str) -> str:
         """Run `kedro …` as a user does; returns what it printed."""
         done = subprocess.run(
             [Path(sys.executable).with_name("kedro"), *arguments],
             cwd=self.path,
-            env={**os.environ, "COLUMNS": "200", "HF_HUB_OFFLINE": "1"},
+            env={**os.environ, "COLUMNS": "200", "HF_HUB_OFFLINE": "1", **environment},
             capture_output=True,
             text=True,
             check=False,

@@ -7,8 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from click import ClickException
 from kedro.config import OmegaConfigLoader
-from kedro.framework.cli.utils import KedroCliError
 from pydantic import ValidationError
 
 from spatial_functa_pipeline.config import FieldConfig, LatentShape, PipelineParameters, uses_mlp
@@ -43,7 +43,7 @@ def message(changed):
 
     def check(changes):
         context = SimpleNamespace(config_loader={"parameters": changed(changes)})
-        with pytest.raises(KedroCliError) as error:
+        with pytest.raises(ClickException) as error:
             ParameterHooks().after_context_created(context)
         headline, *lines = str(error.value).splitlines()
         assert headline == "Nothing was run, since parameters are wrong:"
@@ -85,7 +85,6 @@ def test_unknown_key_is_named_beside_the_known_ones(message, place, block, known
         ("functaset.storage_dtype", "int8", ("'float32' or 'float16'", "'int8'")),
         ("interpolation", "cubic", ("'nearest' or 'linear'", "'cubic'")),
         ("seed", -1, ("greater than or equal to 0", "(got -1)")),
-        ("runtime.device", "gpu", ("auto|cpu|cuda", "'gpu'")),
     ],
 )
 def test_value_out_of_bounds_is_shown_with_what_is_allowed(message, place, value, expected):
@@ -97,7 +96,7 @@ def test_value_out_of_bounds_is_shown_with_what_is_allowed(message, place, value
 def test_missing_key_is_named(base):
     parameters = copy.deepcopy(base)
     del parameters["diffusion"]["training"]["steps"]
-    with pytest.raises(KedroCliError, match=r"diffusion\.training\.steps: Field required"):
+    with pytest.raises(ClickException, match=r"diffusion\.training\.steps: Field required"):
         ParameterHooks().after_context_created(SimpleNamespace(config_loader={"parameters": parameters}))
 
 
@@ -219,7 +218,7 @@ def test_models_that_cannot_be_guided_may_be_sampled_without(changed, changes):
 
 
 def test_sampler_cannot_have_more_steps_than_the_diffusion(message):
-    (line,) = message({"diffusion.timesteps": 20})
+    (line,) = message({"diffusion.timesteps": 20, "evaluation.sampling.steps": 50})
     assert "evaluation.sampling.steps (50) must not exceed diffusion.timesteps (20)" in line
 
 
@@ -260,15 +259,39 @@ def test_warm_up_cannot_be_longer_than_the_training(message):
 
 
 def test_micro_batch_cannot_be_larger_than_the_batch(message):
-    (line,) = message({"diffusion.training.micro_batch": 256})
+    (line,) = message({"diffusion.training.micro_batch": 256, "diffusion.training.batch_size": 128})
     assert line.startswith("  diffusion.training: micro_batch (256) must not exceed batch_size (128)")
 
 
 def test_heads_must_divide_the_width_unless_their_size_is_given(message, changed):
-    (line,) = message({"classification.transformer.heads": 5})
+    (line,) = message({"classification.transformer.heads": 5, "classification.transformer.width": 96})
     assert line.startswith("  classification.transformer: heads (5) must divide width (96) unless head_dim is given")
     changes = {"classification.transformer.heads": 5, "classification.transformer.head_dim": 20}
     PipelineParameters.model_validate(changed(changes))
+
+
+def test_the_field_cannot_differ_from_the_variant_its_files_are_named_after(message):
+    (line,) = message({"meta_learning.field.latent_shape": "4x4x8"})
+    assert "meta_learning.field.latent_shape is 4x4x8, but latent_shape is 8x8x8: set latent_shape instead" in line
+    (line,) = message({"meta_learning.field.channels": 3})
+    assert "meta_learning.field.channels is 3, but data.channels is 1: set data.channels instead" in line
+
+
+def test_a_linear_schedule_needs_enough_timesteps(message):
+    changes = {"diffusion.timesteps": 20, "diffusion.noise_schedule": "linear", "evaluation.sampling.steps": 20}
+    (line,) = message(changes)
+    assert "noise_schedule linear needs more than 20 timesteps" in line
+
+
+def test_a_device_is_one_that_torch_knows(message):
+    (line,) = message({"runtime.device": "gpu"})
+    assert "runtime.device: a device is auto, cpu, mps, cuda, or cuda:1 and the like (got 'gpu')" in line
+
+
+@pytest.mark.parametrize("shape", ["2x2x128", "4x4x32", "16x16x2", "32x32x1", "1x1x512"])
+def test_the_default_takes_every_grid(changed, shape):
+    """The denoiser's attention is on the coarsest level, whatever that is."""
+    PipelineParameters.model_validate(changed(set_latent_shape(shape)))
 
 
 def test_blocks_cannot_be_changed_after_the_check(base):

@@ -2,10 +2,11 @@
 
 import atexit
 import logging
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from kedro.framework.cli.utils import KedroCliError
+import click
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
@@ -40,7 +41,7 @@ class ParameterHooks:
     def after_context_created(self, context: KedroContext) -> None:
         """Make `${project_path:…}` known to the configuration; check the parameters.
 
-        Raises KedroCliError with one line for each wrong parameter.
+        Raises click.ClickException, which the command line shows without a traceback, with one line for each wrong parameter.
         """
         OmegaConf.register_new_resolver(
             "project_path", lambda path: str(Path(context.project_path) / path), replace=True
@@ -48,14 +49,14 @@ class ParameterHooks:
         try:
             PipelineParameters.model_validate(context.config_loader["parameters"])
         except InterpolationResolutionError as error:
-            raise KedroCliError(f"Nothing was run, since a parameter refers to nothing: {error}") from error
+            raise click.ClickException(f"Nothing was run, since a parameter refers to nothing: {error}") from error
         except ValidationError as error:
             lines = []
             for problem in error.errors():
                 place = ".".join(map(str, problem["loc"])) or "parameters"
                 value = f" (got {problem['input']!r})" if not isinstance(problem["input"], dict) else ""
                 lines.append(f"  {place}: {problem['msg'].removeprefix('Value error, ')}{value}")
-            raise KedroCliError("Nothing was run, since parameters are wrong:\n" + "\n".join(lines)) from error
+            raise click.ClickException("Nothing was run, since parameters are wrong:\n" + "\n".join(lines)) from error
 
 
 class FreshnessHooks:
@@ -69,12 +70,15 @@ class FreshnessHooks:
 
         self.catalog = catalog
         self.unsaved: dict[str, set[str]] = {}
+        # Kedro validates, and fills with defaults, only the parameters of the pipelines that were asked for.
+        tree = PipelineParameters.model_validate(parameters["parameters"])
         digests: dict[str, str] = {}
         for node in register_pipelines()["__default__"].nodes:
             values: dict[str, Any] = {}
             for name in node.inputs:
                 if name.startswith("params:") and name != "params:runtime":
-                    flat = flatten(plain(parameters[name]), name.removeprefix("params:"))
+                    key = name.removeprefix("params:")
+                    flat = flatten(plain(attrgetter(key)(tree)), key)
                     values |= {key: value for key, value in flat.items() if key.split(".")[-1] not in RESULT_NEUTRAL}
                 elif hasattr(dataset := catalog.get(name), "fingerprint_config"):
                     digests[name] = Fingerprint(name, flatten(dataset.fingerprint_config(), name)).digest

@@ -1,5 +1,7 @@
 """Project settings: how Kedro reads the configuration, and which hooks run."""
 
+import warnings
+
 from kedro.config import OmegaConfigLoader
 
 from spatial_functa_pipeline.hooks import FreshnessHooks, MlflowHooks, ParameterHooks, SummaryHooks
@@ -17,3 +19,6 @@ CONFIG_LOADER_ARGS = {
     # other arguments.
     "merge_strategy": {"parameters": "soft", "globals": "soft", "mlflow": "soft"},
 }
+
+# OmegaConf's new name for it is younger than the oldest release that Kedro allows; Kedro itself calls the old one.
+warnings.filterwarnings("ignore", message="register_new_resolver", category=UserWarning)
