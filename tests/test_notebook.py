@@ -2,17 +2,16 @@
 
 import os
 import sys
+from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-
-from conftest import ROOT
 
 
 def test_the_notebook_runs_on_a_finished_run(finished, monkeypatch):
     monkeypatch.setenv("KEDRO_ENV", "test")
     monkeypatch.setenv("PATH", f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}")
-    notebook = nbformat.read(ROOT / "notebooks/explore_functaset.ipynb", as_version=4)
+    notebook = nbformat.read(Path(__file__).parents[1] / "notebooks/explore_functaset.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells), "outputs do not belong in git"
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(finished.path)}}).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
