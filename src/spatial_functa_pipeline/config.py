@@ -326,7 +326,9 @@ class SamplingConfig(Parameters):
     guidance_scale: Annotated[float, Field(ge=0)] | None = Field(
         None, description="0: unconditional, 1: conditional, null: no guidance (one network evaluation a step)"
     )
-    batch_size: Annotated[int, Field(ge=1, le=1000)] = 250
+    batch_size: PositiveInt = Field(
+        250, description="denoised at once; samples are stored by the 1,000, which is the most"
+    )
 
 
 class FrechetConfig(Parameters):
