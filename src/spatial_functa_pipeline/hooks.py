@@ -179,12 +179,12 @@ class SummaryHooks:
         if "metrics" not in pipeline.outputs():
             return
         from rich.console import Console
-        from rich.table import Table
+        from rich.table import Column, Table
 
         metrics = catalog.load("metrics")
         details = metrics.pop("details")
         title = " ".join(str(catalog.load(f"params:{name}")) for name in ("dataset", "latent_shape", "interpolation"))
-        table = Table("metric", "value", "measured on", title=title, title_justify="left")
+        table = Table(Column("metric", no_wrap=True), "value", "measured on", title=title, title_justify="left")
         for name, value in metrics.items():
             table.add_row(name, f"{value:.4g}", details.get(name, ""))
         folder = Path(str(catalog.get("metrics")._filepath)).parent
