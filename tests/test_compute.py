@@ -1,40 +1,123 @@
-"""Compilation: when, and that it changes nothing but the time."""
+"""What a field is accelerated with, and that it changes nothing but the time."""
+
+import shutil
 
 import pytest
 import torch
 
-from spatial_functa_pipeline import compute
-from spatial_functa_pipeline.compute import compiled
+from spatial_functa_pipeline.compute import accelerated, products
 from spatial_functa_pipeline.config import RuntimeConfig
+from spatial_functa_pipeline.fields import native
 from spatial_functa_pipeline.fields.field import FieldSpec, SpatialField
+from spatial_functa_pipeline.fields.native import NativeKernel
+from spatial_functa_pipeline.fields.siren import TorchKernel
 
 CPU = torch.device("cpu")
+COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
 
-def choose(mode, calls):
-    return compiled(torch.sin, RuntimeConfig(compile=mode), calls=calls, device=CPU, name="test")
-
-
-def test_auto_compiles_only_what_is_called_often(monkeypatch):
-    assert choose("off", 10**9) is torch.sin
-    assert choose("auto", 10) is torch.sin
-    assert choose("on", 1) is not torch.sin
-    monkeypatch.setattr(compute.shutil, "which", lambda name: "/usr/bin/" + name)
-    assert choose("auto", 10**9) is not torch.sin
-    monkeypatch.setattr(compute.shutil, "which", lambda name: None)
-    assert choose("auto", 10**9) is torch.sin
-
-
-@pytest.mark.parametrize("interpolation", ["nearest", "linear"])
-def test_the_field_traces_as_one_graph_with_the_same_gradients(interpolation):
-    """`fullgraph` fails where anything in the inner loop would fall back to Python; no C++ compiler is needed here."""
+def make(width=32, interpolation="nearest"):
     torch.manual_seed(0)
-    field = SpatialField(FieldSpec((2, 2), 3, (8, 8), 1, interpolation, 8, 3, 10.0)).double()
-    images = torch.rand(2, 8, 8, 1, dtype=torch.float64)
+    return SpatialField(FieldSpec((2, 2), 3, (8, 8), 1, interpolation, width, 3, 10.0))
+
+
+def choose(mode, calls, width=32):
+    field = make(width)
+    return field, accelerated(field, RuntimeConfig(compile=mode), calls=calls, device=CPU, name="test")
+
+
+@COMPILER
+def test_a_cpu_uses_its_kernel_unless_told_not_to():
+    for calls in (1, 10**9):
+        field, function = choose("auto", calls)
+        assert isinstance(field.kernel, NativeKernel)
+        assert function is field
+    field, function = choose("on", 1)
+    assert isinstance(field.kernel, NativeKernel)
+    assert function is not field
+    field, function = choose("off", 10**9)
+    assert isinstance(field.kernel, TorchKernel)
+    assert function is field
+
+
+@COMPILER
+def test_without_the_kernel_auto_compiles_only_what_is_called_often():
+    field, function = choose("auto", 10, width=24)
+    assert isinstance(field.kernel, TorchKernel)
+    assert function is field
+    assert choose("auto", 10**9, width=24)[1] is not field
+
+
+def test_no_compiler_is_said_and_costs_only_time(monkeypatch, caplog):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    native.load.cache_clear()
+    try:
+        field, function = choose("auto", 10**9)
+        assert isinstance(field.kernel, TorchKernel)
+        assert function is field
+        assert "several times slower" in caplog.text
+        assert "install g++" in caplog.text
+    finally:
+        native.load.cache_clear()
+
+
+@COMPILER
+def test_a_kernel_that_cannot_be_compiled_names_the_compilers_error(monkeypatch, tmp_path):
+    broken = tmp_path / "kernel.cpp"
+    broken.write_text("this is no C++")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(native, "_SOURCE", broken)
+    native.load.cache_clear()
+    try:
+        with pytest.raises(native.NativeKernelError, match=r"g\+\+ failed: .*error"):
+            native.load()
+        assert list((tmp_path / "cache" / "spatial_functa_pipeline").iterdir()) == []
+    finally:
+        native.load.cache_clear()
+
+
+@COMPILER
+def test_the_kernel_is_compiled_once_and_a_damaged_file_says_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    native.load.cache_clear()
+    try:
+        native.load()
+        (library,) = (tmp_path / "spatial_functa_pipeline").iterdir()
+        written = library.stat().st_mtime_ns
+        native.load.cache_clear()
+        native.load()
+        assert library.stat().st_mtime_ns == written
+        damaged = tmp_path / "other" / "spatial_functa_pipeline" / library.name
+        damaged.parent.mkdir(parents=True)
+        damaged.write_bytes(b"damaged")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+        native.load.cache_clear()
+        with pytest.raises(native.NativeKernelError, match="delete it"):
+            native.load()
+    finally:
+        native.load.cache_clear()
+
+
+@pytest.mark.parametrize("kernel", [TorchKernel(), pytest.param(NativeKernel(), marks=COMPILER)])
+@pytest.mark.parametrize("interpolation", ["nearest", "linear"])
+def test_the_field_traces_as_one_graph_with_the_same_gradients(interpolation, kernel):
+    """`fullgraph` fails where anything in the inner loop would fall back to Python."""
+    field = make(interpolation=interpolation)
+    field.kernel = kernel
+    images = torch.rand(2, 8, 8, 1)
     graph = torch.compile(field, fullgraph=True, dynamic=False, backend="aot_eager")
 
     def gradients(function):
         return torch.autograd.grad((function(images)[0] - images).square().mean(), list(field.parameters()))
 
     for traced, eager in zip(gradients(graph), gradients(field), strict=True):
-        torch.testing.assert_close(traced, eager, rtol=1e-8, atol=1e-12)
+        torch.testing.assert_close(traced, eager, rtol=1e-4, atol=1e-6)
+
+
+def test_tf32_is_on_only_while_it_is_asked_for():
+    before = torch.backends.cuda.matmul.fp32_precision
+    with products("tf32"):
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+    with products("float32"):
+        assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+    assert torch.backends.cuda.matmul.fp32_precision == before

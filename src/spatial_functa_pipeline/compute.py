@@ -1,19 +1,25 @@
-"""Where and how to compute: the device, and `torch.compile` where it repays its half a minute."""
+"""Where and how to compute: the device, the field's CPU kernel, and `torch.compile` where it repays its half a minute."""
 
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from .config import RuntimeConfig
+from .fields.field import SpatialField
+from .fields.native import WIDTH_MULTIPLE, NativeKernel, NativeKernelError, load
+from .fields.siren import Precision, TorchKernel
 
 logger = logging.getLogger(__name__)
 
 _CALLS_THAT_REPAY = 3000
-"""On two CPU cores a compiled step of the default field saves 20 to 40 ms, and compiling costs about 40 s once."""
+"""A compiled graph saves tens of milliseconds a call, and compiling costs about 40 s once."""
+_BYTES_PER_ACTIVATION = 4 * 12
+"""Of one kind in the outer step: sine, cosine and their gradients, in the inner step and in its derivative."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -26,21 +32,54 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def compiled(
-    function: Callable[..., Any], runtime: RuntimeConfig, *, calls: int, device: torch.device, name: str
+def accelerated(
+    field: SpatialField, runtime: RuntimeConfig, *, calls: int, device: torch.device, name: str
 ) -> Callable[..., Any]:
-    """`function` as one compiled graph for fixed shapes, or as it is.
+    """The field's `forward`, as fast as `device` allows; `field` itself keeps the faster kernel.
 
-    `runtime.compile` decides: `on`, `off`, or `auto`: only if it will be called often enough, and if there is a C++
-    compiler (on a CPU) to do it. What is compiled is cached on disk by PyTorch: the next run starts in seconds.
+    `runtime.compile` decides. `off`: plain torch operations. `auto`: on a CPU the kernel in `fields/kernel.cpp`, compiled in
+    seconds; elsewhere, or where that kernel cannot be had, `torch.compile` if there will be enough `calls` to repay it.
+    `on`: both, whatever the number of calls. What was compiled is kept on disk for the next run.
     """
+    field.kernel = _kernel(field, runtime, device, name)
+    if runtime.compile == "auto" and (isinstance(field.kernel, NativeKernel) or calls < _CALLS_THAT_REPAY):
+        return field
     if runtime.compile == "off":
-        return function
-    if runtime.compile == "auto":
-        if calls < _CALLS_THAT_REPAY:
-            return function
-        if device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
-            logger.info("%s: not compiled, as there is no C++ compiler (g++); it would be about twice as fast", name)
-            return function
+        return field
+    if runtime.compile == "auto" and device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
+        return field
     logger.info("%s: compiling, which takes about half a minute the first time (runtime.compile=off avoids it)", name)
-    return torch.compile(function, fullgraph=True, dynamic=False)
+    return torch.compile(field, fullgraph=True, dynamic=False)
+
+
+def _kernel(field: SpatialField, runtime: RuntimeConfig, device: torch.device, name: str) -> TorchKernel | NativeKernel:
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return TorchKernel(floats_at_once=max(2**24, free // 2 // _BYTES_PER_ACTIVATION))
+    if device.type != "cpu" or runtime.compile == "off":
+        return TorchKernel()
+    if field.spec.width % WIDTH_MULTIPLE or next(field.parameters()).dtype != torch.float32:
+        logger.info(
+            "%s: plain torch operations; a float32 field of a width that is a multiple of %d has a kernel several times "
+            "faster",
+            name,
+            WIDTH_MULTIPLE,
+        )
+        return TorchKernel()
+    try:
+        load()
+    except NativeKernelError as error:
+        logger.warning("%s: plain torch operations, several times slower than the CPU kernel: %s", name, error)
+        return TorchKernel()
+    return NativeKernel()
+
+
+@contextmanager
+def products(precision: Precision) -> Iterator[None]:
+    """TensorFloat-32 for CUDA's float32 matrix products while it lasts, if `precision` asks for it."""
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before

@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-RESULT_NEUTRAL = frozenset({"micro_batch", "log_every", "checkpoint_every", "encode_batch"})
+RESULT_NEUTRAL = frozenset({"micro_batch", "log_every", "checkpoint_every", "encode_batch", "retries"})
 """Keys that change no result beyond rounding: they enter no fingerprint and no checkpoint's identity."""
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -91,13 +91,56 @@ def _known_device(name: str) -> str:
     return name
 
 
+def _as_written(value: Any) -> Any:
+    """YAML reads `on` and `off` as booleans."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
 class RuntimeConfig(Parameters):
     """Where and how to run. Nothing here changes a result beyond rounding, so nothing here enters a fingerprint."""
 
     device: Annotated[str, AfterValidator(_known_device)] = "auto"
     num_workers: Annotated[int, Field(ge=0)] = Field(0, description="processes that decode images")
     progress: bool = True
-    compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile; auto: where it repays its time")
+    compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_as_written)] = Field(
+        "auto", description="CPU kernel and torch.compile; auto: where they repay their time"
+    )
+    processes: PositiveInt = Field(1, description="that train together on this machine, each with a part of the batch")
+    machines: PositiveInt = Field(1, description="that train together; each runs the same command")
+    rendezvous: Annotated[str, Field(pattern=r"^[^\s:]+:\d+$")] | None = Field(
+        None, description="host:port of one of the machines, which all of them reach"
+    )
+
+    @property
+    def ranks(self) -> int:
+        """Processes on all machines together."""
+        return self.processes * self.machines
+
+    @model_validator(mode="after")
+    def _machines_can_meet(self) -> RuntimeConfig:
+        if self.machines > 1 and self.rendezvous is None:
+            raise ValueError(f"machines is {self.machines}: set rendezvous to host:port of one of them")
+        if self.machines == 1 and self.rendezvous is not None:
+            raise ValueError(f"rendezvous is {self.rendezvous}, but machines is 1: set machines, or rendezvous to null")
+        if self.ranks > 1 and self.device.startswith(("mps", "cuda:")):
+            raise ValueError(
+                f"device {self.device} is one device, but there are {self.ranks} processes: set device to cuda or cpu"
+            )
+        return self
+
+
+class GuardConfig(Parameters):
+    """What a training does when its loss is not finite, or its validation metric collapses: it rolls back.
+
+    It goes back to the best validated state (the last one where there is no metric to be best in), and on with a lower
+    learning rate.
+    """
+
+    margin: PositiveFloat | None = Field(
+        None, description="how far the validation metric may fall below its best (field: dB); null: any fall will do"
+    )
+    learning_rate_factor: Annotated[float, Field(gt=0, lt=1)] = Field(0.5, description="per roll-back, from then on")
+    retries: Annotated[int, Field(ge=0)] = Field(5, description="roll-backs until the training gives up")
 
 
 class TrainingConfig(Parameters):
@@ -105,8 +148,9 @@ class TrainingConfig(Parameters):
 
     steps: PositiveInt
     batch_size: PositiveInt
-    micro_batch: Annotated[int, Field(ge=0)] = Field(
-        0, description="gradient is accumulated over parts; 0: whole batch"
+    micro_batch: PositiveInt | Literal["auto"] = Field(
+        "auto",
+        description="rows at once; the gradient is the batch's. auto: all, of which a field keeps as much as fits the memory",
     )
     learning_rate: PositiveFloat
     schedule: Literal["constant", "cosine", "inverse_sqrt"] = "constant"
@@ -118,12 +162,13 @@ class TrainingConfig(Parameters):
     log_every: PositiveInt = 50
     validate_every: PositiveInt = 500
     checkpoint_every: PositiveInt = 500
+    guard: GuardConfig | None = Field(GuardConfig(), description="null: a loss that is not finite is an error at once")
 
     @model_validator(mode="after")
     def _warmup_is_shorter(self) -> TrainingConfig:
         if self.warmup_steps > self.steps:
             raise ValueError(f"warmup_steps ({self.warmup_steps}) must not exceed steps ({self.steps})")
-        if self.micro_batch > self.batch_size:
+        if self.micro_batch != "auto" and self.micro_batch > self.batch_size:
             raise ValueError(f"micro_batch ({self.micro_batch}) must not exceed batch_size ({self.batch_size})")
         return self
 
@@ -142,6 +187,9 @@ class FieldConfig(Parameters):
     inner_steps: PositiveInt = 3
     inner_rate_init: tuple[PositiveFloat, PositiveFloat] = Field(
         (0.005, 0.1), description="meta-SGD rates ~ U(low, high)"
+    )
+    precision: Literal["float32", "tf32", "bf16"] = Field(
+        "float32", description="of the inner steps' matrix products; bf16 sums in float32. tf32: all products on CUDA"
     )
 
     @model_validator(mode="after")
@@ -164,12 +212,26 @@ class FieldConfig(Parameters):
         return self
 
 
+class SpectralPenaltyConfig(Parameters):
+    """Added to the loss: weight · max(0, λ_max − threshold)², λ_max of the inner loop's step matrix at z = 0.
+
+    Gradient descent on the latent diverges where λ_max exceeds 2; the penalty keeps meta-learning away from there.
+    """
+
+    weight: Annotated[float, Field(ge=0)] = Field(1e-3, description="0: λ_max is only measured")
+    threshold: Annotated[float, Field(gt=0, lt=2)] = 1.0
+
+
 class MetaLearningConfig(Parameters):
     """Meta-learning of θ, λ and the inner rates (App. A, C.1, C.3)."""
 
     field: FieldConfig
     training: TrainingConfig
+    spectral_penalty: SpectralPenaltyConfig = SpectralPenaltyConfig()
     validation_images: PositiveInt = Field(256, description="images of the validation split used during training")
+    inner_rate_learning_rate_factor: PositiveFloat = Field(
+        1.0, description="the meta-SGD rates' own learning rate, as a multiple of training.learning_rate"
+    )
 
 
 class AugmentationConfig(Parameters):
@@ -403,6 +465,31 @@ class PipelineParameters(Parameters):
     def _denoiser_fits_the_grid(self) -> PipelineParameters:
         if not uses_mlp(self.diffusion.architecture, self.latent_shape):
             self.diffusion.unet.levels_with_attention(self.latent_shape)
+        return self
+
+    @model_validator(mode="after")
+    def _batches_divide_among_the_processes(self) -> PipelineParameters:
+        ranks = self.runtime.ranks
+        for name in ("meta_learning", "classification", "diffusion"):
+            size = getattr(self, name).training.batch_size
+            if size % ranks:
+                raise ValueError(
+                    f"{name}.training.batch_size ({size}) must be divisible by the number of processes, "
+                    f"runtime.processes × runtime.machines = {ranks}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _guard_has_a_metric(self) -> PipelineParameters:
+        for name, training in (
+            ("diffusion.training", self.diffusion.training),
+            ("evaluation.frechet.feature_network", self.evaluation.frechet.feature_network),
+        ):
+            if training.guard and training.guard.margin is not None:
+                raise ValueError(
+                    f"{name}.guard.margin is {training.guard.margin}, but this training has no validation metric that "
+                    "it keeps the best of: set it to null"
+                )
         return self
 
     @model_validator(mode="after")

@@ -4,6 +4,7 @@ import hashlib
 import io
 import pickle
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from spatial_functa_pipeline.datasets.images import (
     Images,
     read_idx,
 )
+from spatial_functa_pipeline.functasets.ordering import Part
 
 SAMPLE = Path(__file__).parents[2] / "data" / "01_raw" / "fashion_mnist_sample"
 
@@ -92,6 +94,17 @@ def test_a_worker_yields_the_same_batches(numbered):
     here = list(ImageBatches(numbered, batch_size=3, seed=2, steps=5))
     there = list(ImageBatches(numbered, batch_size=3, seed=2, steps=5, num_workers=1))
     assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in zip(here, there, strict=True))
+
+
+def test_a_process_decodes_its_part_of_each_batch_only(numbered):
+    read = []
+    counting = replace(numbered, read=lambda rows: read.append(len(rows)) or numbered.read(rows))
+    whole = list(ImageBatches(numbered, batch_size=6, seed=1, steps=3))
+    parts = [list(ImageBatches(counting, batch_size=6, seed=1, steps=3, part=Part(index, 2))) for index in range(2)]
+    assert read == [3] * 6
+    for (pixels, labels), *own in zip(whole, *parts, strict=True):
+        assert torch.equal(torch.cat([part for part, _ in own]), pixels)
+        assert torch.equal(torch.cat([part for _, part in own]), labels)
 
 
 def test_iterating_leaves_the_global_random_state_alone(numbered):

@@ -56,18 +56,16 @@ def test_linear_spread_is_torchs_bilinear_interpolation(grid, resolution):
 @pytest.mark.parametrize("make", [NearestGeometry, LinearGeometry])
 @pytest.mark.parametrize(("grid", "resolution"), [((4,), (12,)), ((2, 3), (4, 12)), ((2, 1, 2), (4, 2, 6))])
 def test_gather_is_the_adjoint_of_spread(make, grid, resolution):
-    """⟨spread m, g⟩ = ⟨m, gather g⟩ for all m and g; `project` is `gather` of a product."""
+    """⟨spread m, g⟩ = ⟨m, gather g⟩ for all m and g, and so for `differentiate` after it and `project`."""
     geometry = make(grid, resolution, resolution).double()
     modulations = torch.randn(2, *grid, 5, dtype=torch.float64)
     points = geometry.to_points(torch.randn(2, *resolution, 3, dtype=torch.float64))
-    gradients = torch.randn(*points.shape[:2], 5, dtype=torch.float64)
-    left = (geometry.spread(modulations) * gradients).sum()
-    right = (modulations * geometry.gather(gradients)).sum()
-    torch.testing.assert_close(left, right)
+    spread = geometry.spread(modulations)
+    gradients = torch.randn_like(spread)
+    torch.testing.assert_close((spread * gradients).sum(), (modulations * geometry.gather(gradients)).sum())
     basis = torch.randn(points.shape[1], 3, 5, dtype=torch.float64)
-    torch.testing.assert_close(
-        geometry.project(points, basis), geometry.gather(torch.einsum("nqh,qhm->nqm", points, basis))
-    )
+    left = (geometry.differentiate(spread, basis) * points).sum()
+    torch.testing.assert_close(left, (modulations * geometry.project(points, basis)).sum())
 
 
 @pytest.mark.parametrize("make", [NearestGeometry, LinearGeometry])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from spatial_functa_pipeline.functasets.ordering import epoch_batches
+from spatial_functa_pipeline.functasets.ordering import Part, epoch_batches
 
 
 def test_every_row_comes_once_per_epoch():
@@ -38,3 +38,16 @@ def test_the_order_is_that_of_the_seed():
 def test_impossible_orders_fail_at_once(num_rows, batch_size, start):
     with pytest.raises(ValueError, match="at least one row"):
         epoch_batches(num_rows, batch_size, 0, start, 1)
+
+
+@pytest.mark.parametrize("start", [0, 5])
+def test_the_parts_of_several_processes_are_the_batch(start):
+    whole = list(epoch_batches(10, 6, 3, start, 9))
+    parts = [list(epoch_batches(10, 6, 3, start, 9, Part(index, 3))) for index in range(3)]
+    assert {batch.shape for part in parts for batch in part} == {(2,)}
+    np.testing.assert_array_equal([np.concatenate(batch) for batch in zip(*parts, strict=True)], whole)
+
+
+def test_a_batch_that_cannot_be_divided_is_an_error_at_once():
+    with pytest.raises(ValueError, match=r"batch_size \(7\) must be divisible by the number of processes \(2\)"):
+        epoch_batches(10, 7, 3, 0, 9, Part(0, 2))

@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from spatial_functa_pipeline.config import DataConfig
-from spatial_functa_pipeline.functasets.ordering import epoch_batches
+from spatial_functa_pipeline.functasets.ordering import WHOLE, Part, epoch_batches
 
 Rows = Sequence[int | None] | None
 
@@ -102,7 +102,7 @@ class ImageBatches:
     """Shuffled batches of steps `start_step` … `steps` − 1: uint8 (B, *resolution, channels) and int64 labels (B,).
 
     Which images make up a step is a pure function of `(seed, step)`, see `epoch_batches`. With `num_workers` > 0 that
-    many processes decode ahead; the batches are the same.
+    many processes decode ahead; the batches are the same. Of each batch only `part` is decoded.
     """
 
     images: Images
@@ -111,12 +111,13 @@ class ImageBatches:
     steps: int
     start_step: int = 0
     num_workers: int = 0
+    part: Part = WHOLE
 
     def __len__(self) -> int:
         return max(self.steps - self.start_step, 0)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = epoch_batches(len(self.images), self.batch_size, self.seed, self.start_step, self.steps)
+        order = epoch_batches(len(self.images), self.batch_size, self.seed, self.start_step, self.steps, self.part)
         # The loader draws a seed for its workers, which need none: its own generator keeps the global one untouched.
         yield from DataLoader(
             _LabelledBatches(self.images),

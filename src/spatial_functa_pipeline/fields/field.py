@@ -11,32 +11,12 @@ from math import prod, sqrt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 
-from .geometry import GEOMETRIES, Interpolation
+from .geometry import GEOMETRIES, Geometry, Interpolation
+from .native import NativeKernel
+from .siren import Precision, Siren, TorchKernel, backward, output, waves
 
 CONVOLUTIONS = {1: (F.conv1d, F.conv_transpose1d), 2: (F.conv2d, F.conv_transpose2d), 3: (F.conv3d, F.conv_transpose3d)}
-
-
-class SinCos(torch.autograd.Function):
-    """Sine and cosine at once: each is the other's derivative, so neither is computed again in the backward pass."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, argument: Tensor) -> tuple[Tensor, Tensor]:
-        """`(sin, cos)` of the argument."""
-        sine, cosine = argument.sin(), argument.cos()
-        ctx.save_for_backward(sine, cosine)
-        ctx.set_materialize_grads(False)
-        return sine, cosine
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, from_sine: Tensor | None, from_cosine: Tensor | None) -> Tensor | None:
-        """The argument's gradient from those of its sine and cosine; None stands for zero."""
-        sine, cosine = ctx.saved_tensors
-        if from_cosine is None:
-            return None if from_sine is None else from_sine * cosine
-        gradient = -from_cosine * sine
-        return gradient if from_sine is None else torch.addcmul(gradient, from_sine, cosine)
 
 
 @dataclass(frozen=True)
@@ -54,6 +34,7 @@ class FieldSpec:
     kernel_size: int = 1
     inner_steps: int = 3
     inner_rate_init: tuple[float, float] = (0.005, 0.1)
+    precision: Precision = "float32"
 
 
 class SpatialField(nn.Module):
@@ -77,6 +58,9 @@ class SpatialField(nn.Module):
         self.modulation_weight = nn.Parameter(torch.empty(self.sine_layers * spec.width, spec.latent_channels, *kernel))
         self.modulation_bias = nn.Parameter(torch.empty(self.sine_layers * spec.width))
         self.inner_rates = nn.Parameter(torch.empty(spec.latent_channels))
+        # Largest eigenvector of the inner loop's step matrix, as far as `spectral_radius` has found it.
+        self.register_buffer("spectral_vector", torch.empty(1, *spec.grid, spec.latent_channels))
+        self.kernel: TorchKernel | NativeKernel = TorchKernel()
         self.reset_parameters()
 
     @torch.no_grad()
@@ -91,6 +75,8 @@ class SpatialField(nn.Module):
         nn.init.trunc_normal_(self.modulation_weight, std=std, a=-2 * std, b=2 * std)
         self.modulation_bias.zero_()
         self.inner_rates.uniform_(*self.spec.inner_rate_init)
+        self.spectral_vector.normal_()
+        self.spectral_vector /= self.spectral_vector.norm()
 
     # Latent → shifts, and its adjoint
 
@@ -110,65 +96,79 @@ class SpatialField(nn.Module):
         padding = self.spec.kernel_size // 2
         return convolve_transposed(gradients.movedim(-1, 1), self.modulation_weight, padding=padding).movedim(1, -1)
 
-    # The SIREN. ω0 is folded into weights and shifts: a_l = ω0 (W_l h_{l−1} + b_l + m_l), h_l = sin a_l.
+    def _siren(self, coordinates: Tensor) -> Siren:
+        """What all images share, with ω0 folded in: a_l = ω0 (W_l h_{l−1} + b_l + m_l), h_l = sin a_l."""
+        first, *hidden = (layer.weight for layer in self.layers[:-1])
+        square = torch.stack(hidden) if hidden else first.new_empty(0, self.spec.width, self.spec.width)
+        # Pixel values are + ½, not clamped.
+        last = self.layers[-1]
+        return Siren(
+            self.spec.omega0 * (coordinates @ first.T), self.spec.omega0 * square, last.weight, last.bias + 0.5
+        )
 
-    def _scaled_weights(self) -> list[Tensor]:
-        return [self.spec.omega0 * layer.weight for layer in self.layers[:-1]]
-
-    def _waves(self, modulations: Tensor, coordinates: Tensor, weights: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """(sin a_l, cos a_l) of each layer, each `(N, Q, W)`, from modulations `(N, 1|Q, L·W)`."""
-        shifts = modulations.unflatten(-1, (self.sine_layers, self.spec.width))
+    def _shifts(self, modulations: Tensor) -> Tensor:
+        """Modulations `(…, L·W)` → shifts `(…, L, W)`, each layer's bias included: interpolation weights sum to 1."""
         biases = torch.stack([layer.bias for layer in self.layers[:-1]])
-        shifts = (self.spec.omega0 * (shifts + biases)).unbind(-2)
-        waves = [SinCos.apply(coordinates @ weights[0].T + shifts[0])]
-        for weight, shift in zip(weights[1:], shifts[1:], strict=True):
-            waves.append(SinCos.apply(waves[-1][0] @ weight.T + shift))
-        return waves
-
-    def _output(self, waves: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Pixel values `(N, Q, h)`: linear in the last sine layer, + ½, not clamped."""
-        return F.linear(waves[-1][0], self.layers[-1].weight, self.layers[-1].bias + 0.5)
-
-    def _backward(self, gradient: Tensor, waves: list[tuple[Tensor, Tensor]], weights: list[Tensor]) -> list[Tensor]:
-        """Gradients with respect to a_1 … a_L, each `(…, Q, W)`, from the one with respect to h_L `(…, Q, W)`."""
-        gradients = []
-        for (_, cosine), weight in zip(reversed(waves), reversed(weights), strict=True):
-            gradients.insert(0, gradient * cosine)
-            if len(gradients) < self.sine_layers:
-                gradient = gradients[0] @ weight
-        return gradients
+        return self.spec.omega0 * (modulations.unflatten(-1, (self.sine_layers, self.spec.width)) + biases)
 
     # The inner loop. The loss is the mean over a cell's pixels and channels, summed over the cells of an image.
 
-    def _first_gradient(self, targets: Tensor, weights: list[Tensor]) -> Tensor:
+    def _basis(self, siren: Siren) -> tuple[Tensor, Tensor]:
+        """At z = 0, where all images are alike: values `(1, Q, h)`, and their derivatives for the modulations of the
+        point `(Q, h, L·W)`, without ω0."""
+        layers = waves(siren, self._shifts(self.modulation_bias.expand(1, 1, -1)), "float32")
+        start = siren.output_weight[:, None, :].expand(-1, len(siren.first), -1)
+        basis = torch.cat(backward(siren, start, layers, "float32"), dim=-1).movedim(0, 1)
+        return output(siren, layers), basis
+
+    def _first_gradient(self, targets: Tensor, siren: Siren) -> Tensor:
         """∇_z L at z = 0, `(B, *grid, c)`.
 
         There the activations depend on the point alone, not on the image: one basis ∂output/∂modulation serves all
         rows. Exact, and far cheaper than a general step.
         """
-        waves = self._waves(self.modulation_bias.expand(1, 1, -1), self.geometry.coordinates, weights)
-        residual = self._output(waves) - targets
-        # ∂ output[q, h] / ∂ modulation, for each output channel: (Q, h, L·W)
-        start = self.layers[-1].weight[:, None, :].expand(-1, waves[0][0].shape[1], -1)
-        basis = torch.cat(self._backward(start, waves, weights), dim=-1).movedim(0, 1)
+        values, basis = self._basis(siren)
+        residual = values - targets
         if self.spec.kernel_size == 1:
             return self._loss_scale * self.geometry.project(residual, basis @ self.modulation_weight.flatten(1))
         return self._loss_scale * self.modulate_adjoint(self.geometry.project(residual, basis))
 
-    def _gradient(self, latents: Tensor, targets: Tensor, weights: list[Tensor]) -> Tensor:
+    def _gradient(self, latents: Tensor, targets: Tensor, siren: Siren) -> Tensor:
         """∇_z L at any z, written out, `(B, *grid, c)`."""
-        modulations = self.geometry.spread(self.modulate(latents))
-        waves = self._waves(modulations, self.geometry.coordinates, weights)
-        gradient = self._loss_scale * (self._output(waves) - targets) @ self.layers[-1].weight
-        gathered = [self.geometry.gather(gradient) for gradient in self._backward(gradient, waves, weights)]
-        return self.modulate_adjoint(torch.cat(gathered, dim=-1))
+        shifts = self._shifts(self.modulate(latents))
+        gradient = self.kernel.gradient(siren, self.geometry, shifts, targets, self._loss_scale, self.spec.precision)
+        return self.modulate_adjoint(gradient.flatten(-2))
 
-    def _fit(self, targets: Tensor, steps: int, weights: list[Tensor]) -> Tensor:
+    def _fit(self, targets: Tensor, steps: int, siren: Siren) -> Tensor:
         rates = self.inner_rates.clamp(0, 1)
-        latents = -rates * self._first_gradient(targets, weights)
+        latents = -rates * self._first_gradient(targets, siren)
         for _ in range(steps - 1):
-            latents = latents - rates * self._gradient(latents, targets, weights)
+            latents = latents - rates * self._gradient(latents, targets, siren)
         return latents
+
+    def spectral_radius(self, iterations: int = 0) -> Tensor:
+        """λ_max of the inner loop's step matrix at z = 0: above 2 the gradient steps diverge. Differentiable.
+
+        The matrix is √α Jᵀ H J √α for the meta-SGD rates α, the derivative J of all pixels of an image for its latent, and
+        the loss's second derivative H: positive, and without λ's mixing and interpolation the same block for each cell.
+        The value is the Rayleigh quotient of `spectral_vector`, after so many more power iterations of it: from step to
+        step of a training one is enough.
+        """
+        _, basis = self._basis(self._siren(self.geometry.coordinates))
+        scale = self._loss_scale * self.spec.omega0
+        roots = self.inner_rates.clamp(1e-12, 1).sqrt()
+
+        def pixels(vector: Tensor) -> Tensor:
+            modulations = self.modulate(roots * vector) - self.modulation_bias
+            return self.geometry.differentiate(self.geometry.spread(modulations), basis)
+
+        with torch.no_grad():
+            vector = self.spectral_vector
+            for _ in range(iterations):
+                vector = roots * self.modulate_adjoint(self.geometry.project(pixels(vector), basis))
+                vector = vector / vector.norm().clamp(min=1e-30)
+            self.spectral_vector.copy_(vector)
+        return scale * pixels(vector).square().sum()
 
     def encode(self, images: Tensor, steps: int | None = None) -> Tensor:
         """Latents `(B, *grid, c)` of images `(B, *resolution, channels)` in [0, 1]: gradient steps from zero.
@@ -180,7 +180,7 @@ class SpatialField(nn.Module):
         if steps < 1:
             raise ValueError(f"encoding needs at least one inner step, got {steps}")
         self._check_images(images)
-        return self._fit(self.geometry.to_points(images), steps, self._scaled_weights())
+        return self._fit(self.geometry.to_points(images), steps, self._siren(self.geometry.coordinates))
 
     def decode(self, latents: Tensor, resolution: tuple[int, ...] | None = None) -> Tensor:
         """Images `(B, *resolution, channels)` of latents `(B, *grid, c)`, not clamped to [0, 1].
@@ -190,18 +190,17 @@ class SpatialField(nn.Module):
         geometry = self.geometry
         if resolution is not None and tuple(resolution) != self.spec.resolution:
             geometry = GEOMETRIES[self.spec.interpolation](self.spec.grid, resolution, self.spec.resolution).to(latents)
-        modulations = geometry.spread(self.modulate(latents))
-        points = self._output(self._waves(modulations, geometry.coordinates, self._scaled_weights()))
-        return geometry.to_images(points.reshape(len(modulations), -1, self.spec.channels))
+        return self._decode(latents, geometry, self._siren(geometry.coordinates))
+
+    def _decode(self, latents: Tensor, geometry: Geometry, siren: Siren) -> Tensor:
+        return geometry.to_images(self.kernel.values(siren, geometry, self._shifts(self.modulate(latents))))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Encode and decode: reconstructions like `images`, and their latents. What the outer loop differentiates."""
         self._check_images(images)
-        targets, weights = self.geometry.to_points(images), self._scaled_weights()
-        latents = self._fit(targets, self.spec.inner_steps, weights)
-        modulations = self.geometry.spread(self.modulate(latents))
-        points = self._output(self._waves(modulations, self.geometry.coordinates, weights))
-        return self.geometry.to_images(points), latents
+        siren = self._siren(self.geometry.coordinates)
+        latents = self._fit(self.geometry.to_points(images), self.spec.inner_steps, siren)
+        return self._decode(latents, self.geometry, siren), latents
 
     def _check_images(self, images: Tensor) -> None:
         expected = (*self.spec.resolution, self.spec.channels)

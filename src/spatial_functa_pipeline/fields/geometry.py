@@ -49,6 +49,16 @@ def interpolation_matrix(pixels: int, cells: int) -> Tensor:
     return (1 - (position[:, None] - torch.arange(cells)).abs()).clamp(min=0)
 
 
+def interpolation_neighbours(resolution: Sequence[int], grid: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The 2^D cells around each pixel and their weights, `(prod(resolution), 2^D)`: the rows of the interpolation matrix."""
+    cell, weight = torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 1, dtype=torch.float64)
+    for n, s in zip(resolution, grid, strict=True):
+        values, cells = interpolation_matrix(n, s).topk(min(2, s), dim=1)
+        cell = (cell[:, None, :, None] * s + cells[None, :, None, :]).flatten(2).flatten(0, 1)
+        weight = (weight[:, None, :, None] * values[None, :, None, :]).flatten(2).flatten(0, 1)
+    return cell.to(torch.int32), weight
+
+
 class NearestGeometry(nn.Module):
     """1-NN interpolation: each pixel belongs to one cell, and all cells share the coordinates of [0, 1]^D."""
 
@@ -59,6 +69,18 @@ class NearestGeometry(nn.Module):
         self.grid = tuple(grid)
         self.patch = tuple(n // s for n, s in zip(resolution, grid, strict=True))
         self.register_buffer("coordinates", pixel_centres(self.patch).to(torch.get_default_dtype()), persistent=False)
+        self.register_buffer("cell", torch.zeros(prod(self.patch), 1, dtype=torch.int32), persistent=False)
+        self.register_buffer("weight", torch.ones(prod(self.patch), 1), persistent=False)
+
+    @property
+    def cells_per_row(self) -> int:
+        """Cells that the points of a row depend on."""
+        return 1
+
+    @property
+    def neighbours(self) -> tuple[Tensor, Tensor]:
+        """For each point of a row the cells whose modulations it takes, `(Q, k)`, and their weights, `(Q, k)`."""
+        return self.cell, self.weight
 
     def to_points(self, images: Tensor) -> Tensor:
         """`(B, *resolution, channels)` → `(B·S, P, channels)`."""
@@ -84,11 +106,15 @@ class NearestGeometry(nn.Module):
         return modulations.reshape(-1, 1, modulations.shape[-1])
 
     def gather(self, gradients: Tensor) -> Tensor:
-        """Adjoint of `spread`: gradients at the points `(B·S, P, M)` → at the cells `(B, *grid, M)`."""
-        return gradients.sum(dim=1).reshape(-1, *self.grid, gradients.shape[-1])
+        """Adjoint of `spread`: gradients of what it gave `(B·S, 1, M)` → at the cells `(B, *grid, M)`."""
+        return gradients.reshape(-1, *self.grid, gradients.shape[-1])
+
+    def differentiate(self, modulations: Tensor, basis: Tensor) -> Tensor:
+        """Spread modulations `(B·S, 1, M)` through basis `(P, channels, M)`: pixels `(B·S, P, channels)`."""
+        return (modulations.flatten(1) @ basis.flatten(0, 1).T).unflatten(-1, basis.shape[:2])
 
     def project(self, residual: Tensor, basis: Tensor) -> Tensor:
-        """`gather` of residual `(B·S, P, channels)` times basis `(P, channels, M)`, as one matrix product."""
+        """Adjoint of spreading and `differentiate`: residual `(B·S, P, channels)` → cells `(B, *grid, M)`."""
         return (residual.flatten(1) @ basis.flatten(0, 1)).reshape(-1, *self.grid, basis.shape[-1])
 
 
@@ -106,6 +132,19 @@ class LinearGeometry(nn.Module):
         for axis, (n, s) in enumerate(zip(resolution, grid, strict=True)):
             weights = interpolation_matrix(n, s).to(torch.get_default_dtype())
             self.register_buffer(f"weights_{axis}", weights, persistent=False)
+        cell, weight = interpolation_neighbours(resolution, grid)
+        self.register_buffer("cell", cell, persistent=False)
+        self.register_buffer("weight", weight.to(torch.get_default_dtype()), persistent=False)
+
+    @property
+    def cells_per_row(self) -> int:
+        """Cells that the points of a row depend on."""
+        return prod(self.grid)
+
+    @property
+    def neighbours(self) -> tuple[Tensor, Tensor]:
+        """For each point of a row the cells whose modulations it takes, `(Q, k)`, and their weights, `(Q, k)`."""
+        return self.cell, self.weight
 
     def to_points(self, images: Tensor) -> Tensor:
         """`(B, *resolution, channels)` → `(B, X, channels)`."""
@@ -130,9 +169,14 @@ class LinearGeometry(nn.Module):
             gradients = torch.tensordot(weights, gradients, dims=([0], [axis + 1])).movedim(0, axis + 1)
         return gradients
 
+    def differentiate(self, modulations: Tensor, basis: Tensor) -> Tensor:
+        """Spread modulations `(B, X, M)` through basis `(X, channels, M)`: pixels `(B, X, channels)`."""
+        return torch.einsum("bqm,qhm->bqh", modulations, basis)
+
     def project(self, residual: Tensor, basis: Tensor) -> Tensor:
-        """`gather` of residual `(B, X, channels)` times basis `(X, channels, M)`."""
+        """Adjoint of spreading and `differentiate`: residual `(B, X, channels)` → cells `(B, *grid, M)`."""
         return self.gather(torch.einsum("bqh,qhm->bqm", residual, basis))
 
 
+Geometry = NearestGeometry | LinearGeometry
 GEOMETRIES = {"nearest": NearestGeometry, "linear": LinearGeometry}

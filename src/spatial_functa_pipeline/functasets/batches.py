@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .ordering import epoch_batches
+from .ordering import WHOLE, Part, epoch_batches
 from .store import Functaset
 
 
@@ -14,7 +14,7 @@ from .store import Functaset
 class FunctasetBatches:
     """Shuffled batches of steps `start_step` … `steps` − 1: raw latents `(B, *grid, c)` and int64 labels `(B,)`.
 
-    `rows` restricts them to the first rows of the functaset.
+    `rows` restricts them to the first rows of the functaset; of each batch only `part` is read.
     """
 
     functaset: Functaset
@@ -23,11 +23,12 @@ class FunctasetBatches:
     steps: int
     start_step: int = 0
     rows: int | None = None
+    part: Part = WHOLE
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         labels = torch.from_numpy(self.functaset.labels)
         count = len(self.functaset) if self.rows is None else self.rows
-        for rows in epoch_batches(count, self.batch_size, self.seed, self.start_step, self.steps):
+        for rows in epoch_batches(count, self.batch_size, self.seed, self.start_step, self.steps, self.part):
             yield self.functaset.batch(rows), labels[rows]
 
 

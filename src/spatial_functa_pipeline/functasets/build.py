@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from ..compute import compiled
+from ..compute import accelerated, products
 from ..config import FunctasetConfig, LatentShape, RuntimeConfig
 from ..datasets.images import Images
 from ..fields.field import SpatialField
@@ -41,7 +41,7 @@ def plan_functaset(
         fingerprint=fingerprint,
     )
     size, device = config.encode_batch, next(field.parameters()).device
-    fit = compiled(field, runtime, calls=header.rows // size, device=device, name=f"{split} functaset")
+    fit = accelerated(field, runtime, calls=header.rows // size, device=device, name=f"{split} functaset")
 
     @torch.no_grad()
     def encode(start: int, stop: int) -> Rows:
@@ -52,7 +52,8 @@ def plan_functaset(
             pixels = augment(images.batch(source[part]), source[part], copy[part], config.augmentation, seed)
             targets = unit_images(pixels.to(device))
             # A batch of another size would be compiled for itself.
-            reconstructions, encoded = (fit if len(targets) == size else field)(targets)
+            with products(field.spec.precision):
+                reconstructions, encoded = (fit if len(targets) == size else field)(targets)
             latents.append(encoded.cpu())
             quality.append(psnr(per_image_mse(reconstructions, targets)).cpu())
         return Rows(

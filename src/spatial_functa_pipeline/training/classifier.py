@@ -12,7 +12,9 @@ from ..functasets.normalisation import Normaliser
 from ..functasets.store import Functaset
 from ..models.classifiers import build_classifier
 from .checkpoint import Checkpoint
+from .launch import several_processes
 from .loop import Batch, Report, Training
+from .ranks import this_process
 from .seeding import derive_seed
 
 _EVALUATION_BATCH = 256
@@ -33,6 +35,7 @@ def accuracy(classifier: nn.Module, normaliser: Normaliser, functaset: Functaset
     )
 
 
+@several_processes
 def train_classifier(
     train_functaset: Functaset,
     validation_functaset: Functaset,
@@ -59,7 +62,9 @@ def train_classifier(
         name="classifier",
         model=classifier,
         loss=loss,
-        batches=lambda start: FunctasetBatches(train_functaset, training.batch_size, seed, training.steps, start),
+        batches=lambda start: FunctasetBatches(
+            train_functaset, training.batch_size, seed, training.steps, start, part=this_process().part
+        ),
         config=training,
         seed=seed,
         runtime=runtime,

@@ -12,13 +12,16 @@ from ..functasets.store import Functaset
 from ..models.denoisers import Denoiser, build_denoiser
 from ..models.diffusion import diffusion_loss, noise_schedule
 from .checkpoint import Checkpoint
+from .launch import several_processes
 from .loop import Batch, Report, Training
+from .ranks import this_process
 from .seeding import derive_seed, step_generator
 
 _VALIDATION_ROWS = 1024
 _VALIDATION_BATCH = 256
 
 
+@several_processes
 def train_denoiser(
     train_functaset: Functaset,
     validation_functaset: Functaset,
@@ -63,7 +66,9 @@ def train_denoiser(
         name="denoiser",
         model=denoiser,
         loss=lambda batch, generator: loss_of(denoiser, batch, generator),
-        batches=lambda start: FunctasetBatches(train_functaset, training.batch_size, seed, training.steps, start, rows),
+        batches=lambda start: FunctasetBatches(
+            train_functaset, training.batch_size, seed, training.steps, start, rows, this_process().part
+        ),
         config=training,
         seed=seed,
         runtime=runtime,

@@ -9,6 +9,7 @@ from ..config import RuntimeConfig, TrainingConfig
 from ..datasets.images import ImageBatches, Images
 from ..metrics.features import FeatureNetwork
 from .checkpoint import Checkpoint
+from .identity import images_digest
 from .loop import Batch, Report, Training
 from .seeding import derive_seed
 
@@ -25,7 +26,10 @@ def train_feature_network(
     checkpoint: Checkpoint,
     report: Report,
 ) -> tuple[FeatureNetwork, pd.DataFrame]:
-    """Train the network on real images alone; returns it with its history."""
+    """Train the network on real images alone; returns it with its history.
+
+    One process does it, whatever `runtime.processes` says: batch normalisation looks at the whole batch.
+    """
     torch.manual_seed(derive_seed(seed, "feature_network", "initialisation"))
     network = FeatureNetwork(train_images.channels, len(train_images.classes))
 
@@ -53,7 +57,7 @@ def train_feature_network(
         seed=seed,
         runtime=runtime,
         checkpoint=checkpoint,
-        identity={"images": len(train_images), "resolution": list(train_images.resolution)},
+        identity={"images": images_digest(train_images)},
         validate=validate,
         report=report,
     ).run()

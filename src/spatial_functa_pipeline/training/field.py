@@ -4,16 +4,20 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..compute import compiled, resolve_device
+from ..compute import accelerated, products, resolve_device
 from ..config import FieldConfig, MetaLearningConfig, RuntimeConfig
 from ..datasets.images import ImageBatches, Images
 from ..fields.field import FieldSpec, SpatialField
 from ..metrics.image_quality import mean_psnr, per_image_mse, psnr_of_mean_mse, unit_images
 from .checkpoint import Checkpoint
+from .identity import images_digest
+from .launch import several_processes
 from .loop import Batch, Report, Training
+from .ranks import this_process
 from .seeding import derive_seed
 
 _VALIDATION_BATCH = 16
+_POWER_ITERATIONS = 30
 
 
 def field_spec(config: FieldConfig) -> FieldSpec:
@@ -30,9 +34,11 @@ def field_spec(config: FieldConfig) -> FieldSpec:
         kernel_size=config.kernel_size,
         inner_steps=config.inner_steps,
         inner_rate_init=config.inner_rate_init,
+        precision=config.precision,
     )
 
 
+@several_processes
 def train_field(
     train_images: Images,
     validation_images: Images,
@@ -46,14 +52,22 @@ def train_field(
     """Meta-learn a field; returns the weights with the best `validation_psnr` (dB), and the history."""
     torch.manual_seed(derive_seed(seed, "field", "initialisation"))
     field = SpatialField(field_spec(config.field))
-    training = config.training
+    training, penalty = config.training, config.spectral_penalty
     device = resolve_device(runtime.device)
-    fit = compiled(field, runtime, calls=training.steps, device=device, name="field")
+    fit = accelerated(field, runtime, calls=training.steps, device=device, name="field")
 
     def loss(batch: Batch, generator: torch.Generator) -> Tensor:
         images = unit_images(batch[0])
         reconstructions, _ = fit(images)
-        return (reconstructions - images).square().mean()
+        error = (reconstructions - images).square().mean()
+        if not penalty.weight:
+            return error
+        return error + penalty.weight * (field.spectral_radius() - penalty.threshold).relu().square()
+
+    @torch.no_grad()
+    def follow_spectrum() -> None:
+        if penalty.weight:
+            field.spectral_radius(iterations=1)
 
     def validate(model: nn.Module) -> dict[str, float]:
         errors = []
@@ -65,22 +79,31 @@ def train_field(
         return {
             "validation_psnr": mean_psnr(mse).item(),
             "validation_psnr_of_mean_mse": psnr_of_mean_mse(mse).item(),
+            "spectral_radius": model.spectral_radius(_POWER_ITERATIONS).item(),
         }
 
-    history = Training(
+    training_of_field = Training(
         name="field",
         model=field,
         loss=loss,
         batches=lambda start: ImageBatches(
-            train_images, training.batch_size, seed, training.steps, start, runtime.num_workers
+            train_images, training.batch_size, seed, training.steps, start, runtime.num_workers, this_process().part
         ),
         config=training,
         seed=seed,
         runtime=runtime,
         checkpoint=checkpoint,
-        identity={"field": config.field.model_dump(mode="json"), "images": len(train_images)},
+        identity={
+            **config.model_dump(mode="json", exclude={"training"}),
+            "images": images_digest(train_images),
+        },
         validate=validate,
         best="validation_psnr",
         report=report,
-    ).run()
+        rate_factors={"inner_rates": config.inner_rate_learning_rate_factor},
+        before_step=follow_spectrum,
+        random=False,
+    )
+    with products(config.field.precision):
+        history = training_of_field.run()
     return field, history

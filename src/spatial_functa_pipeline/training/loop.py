@@ -2,12 +2,10 @@
 
 import logging
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from types import FrameType
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -19,16 +17,16 @@ from tqdm.auto import tqdm
 from ..compute import resolve_device
 from ..config import RESULT_NEUTRAL, RuntimeConfig, TrainingConfig
 from .checkpoint import Checkpoint
+from .draws import WholeBatchDraws
+from .guard import TrainingDivergedError, TroubleError, copied, require_finite, require_no_collapse
+from .interruption import HeldBackSignals, StopRequestedError, stop_process
+from .ranks import this_process
 from .seeding import derive_seed, step_generator
 
 logger = logging.getLogger(__name__)
 
 Batch = Sequence[Tensor]
 Report = Callable[[int, dict[str, float]], None]
-
-
-class TrainingDivergedError(RuntimeError):
-    """The loss became NaN or infinite."""
 
 
 def learning_rate_factor(config: TrainingConfig, step: int) -> float:
@@ -43,61 +41,59 @@ def learning_rate_factor(config: TrainingConfig, step: int) -> float:
     return 1.0
 
 
-def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Adam; with `weight_decay`, AdamW on all that has two or more axes (not biases, norms and inner rates)."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+def build_optimizer(
+    model: nn.Module, config: TrainingConfig, rate_factors: Mapping[str, float] | None = None
+) -> torch.optim.Optimizer:
+    """Adam; with `weight_decay`, AdamW on all that has two or more axes (not biases, norms and inner rates).
 
-
-def interruptible(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """`batches`, with Ctrl-C held back until the next one is asked for, when the last step is done and recorded.
-
-    Interrupted in the middle of a step, weights, optimiser and average would no longer belong together. A second
-    Ctrl-C is not held back. Outside the main thread, where signals never arrive, nothing changes.
+    `rate_factors` multiply the learning rate of single parameters, given by their names in the model. Raises ValueError
+    if there is no such parameter.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield from batches
-        return
-    asked = False
-
-    def ask(signal_number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-
-    previous = signal.signal(signal.SIGINT, ask)
-    try:
-        for batch in batches:
-            yield batch
-            if asked:
-                raise KeyboardInterrupt
-    finally:
-        signal.signal(signal.SIGINT, previous)
+    factors = dict(rate_factors or {})
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        factor = factors.pop(name, 1.0)
+        if parameter.requires_grad:
+            decay = config.weight_decay if parameter.ndim >= 2 else 0.0
+            groups.setdefault((decay, factor), []).append(parameter)
+    if factors:
+        raise ValueError(f"no parameter is named {', '.join(factors)}")
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "weight_decay": decay, "rate_factor": factor}
+            for (decay, factor), parameters in groups.items()
+        ],
+        lr=config.learning_rate,
+        betas=config.betas,
+        fused=True,
+    )
 
 
 @dataclass
 class Training:
     """One training: call `run`. The model ends with the weights to evaluate (EMA or best ones, where asked for).
 
+    With several processes each of them makes the same `Training` and calls `run`; all end with the same weights and
+    history. See `launch`.
+
     Args:
         name: what is trained, for the progress bar, the log and the random numbers.
         model: trained in place.
         loss: `(batch, generator) -> scalar`, the mean over the batch. Draws random numbers from `generator` only.
-        batches: `start_step -> batches`, tuples of tensors with the same first dimension, one for each step.
+        batches: `start_step -> batches`, tuples of tensors with the same first dimension, one for each step: of several
+            processes each yields its own part.
         config: steps, rates and the like.
-        seed: with `name` and the step, fixes all random numbers.
+        seed: with `name`, the step and the number of roll-backs, fixes all random numbers.
         runtime: device and progress bar.
         checkpoint: where to continue from and save to.
         identity: what a checkpoint must agree on to be continued, beside `config` and `seed`.
-        validate: called in evaluation mode, without gradients, with the weights to evaluate.
+        validate: called in evaluation mode, without gradients, with the weights to evaluate, by the first process only.
         best: name of a validation metric (higher is better): end with the weights that had its highest value.
-        report: called with (step, metrics) whenever something was measured.
+        report: called by the first process with (step, metrics) whenever something was measured.
+        rate_factors: on the learning rate of single parameters, by name.
+        before_step: called before each step, for what is to happen once, however the batch is split.
+        random: whether the loss or the model draw random numbers. If so, they are drawn in a way which does not depend
+            on how the batch is split.
     """
 
     name: str
@@ -112,107 +108,164 @@ class Training:
     validate: Callable[[nn.Module], dict[str, float]] | None = None
     best: str | None = None
     report: Report = lambda step, metrics: None
+    rate_factors: Mapping[str, float] = field(default_factory=dict)
+    before_step: Callable[[], None] = lambda: None
+    random: bool = True
 
     def run(self) -> pd.DataFrame:
         """Train to the end, from the checkpoint if there is one.
 
-        Returns the history: one row per measured step, with its metrics.
-        Raises TrainingDivergedError if the loss is not finite; the last checkpoint is kept, from before that.
+        Returns the history: one row per measured step, with its metrics; the rows of steps that were rolled back are
+        left out, and from the first roll-back on a column `rollbacks` counts them.
+
+        Raises:
+            TrainingDivergedError: rolling back did not help, or is not allowed. The checkpoint is kept.
+            KeyboardInterrupt, SystemExit: on Ctrl-C or SIGTERM, after saving a checkpoint.
         """
         with torch.random.fork_rng():
             return self._run()
 
     def _run(self) -> pd.DataFrame:
         config = self.config
+        if config.guard and config.guard.margin is not None and self.best is None:
+            raise ValueError(f"{self.name}: guard.margin needs a validation metric to be the best in; set it to null")
+        self.ranks = this_process()
         self.device = resolve_device(self.runtime.device)
         self.model.to(self.device)
-        self.optimizer = build_optimizer(self.model, config)
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: learning_rate_factor(config, step)
-        )
+        self.optimizer = build_optimizer(self.model, config, self.rate_factors)
         self.average = (
             AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
             if config.ema_decay is not None
             else None
         )
+        self.objective = self.ranks.objective(self.model, self.loss)
+        self.step, self.rollbacks, self.best_value = 0, 0, -math.inf
         self.history: list[dict[str, float]] = []
-        self.best_value, self.best_state = -math.inf, None
-        start = step = self._restore()
-        elapsed = self.history[-1]["seconds"] if self.history else 0.0
-        self.started = time.monotonic() - elapsed
-        bar = tqdm(total=config.steps, initial=start, desc=self.name, unit="step", disable=not self.runtime.progress)
-        loss_sum, loss_count = torch.zeros((), device=self.device), 0
+        self.loss_sum, self.loss_count = torch.zeros((), device=self.device), 0
+        self.good = copied(self._state())
+        self._restore()
+        self.started = time.monotonic() - (self.history[-1]["seconds"] if self.history else 0.0)
+        show = self.runtime.progress and self.ranks.first
+        bar = tqdm(total=config.steps, initial=self.step, desc=self.name, unit="step", disable=not show)
         try:
-            for batch in interruptible(self.batches(start)):
-                loss, norm = self._step(step, batch)
-                loss_sum, loss_count = loss_sum + loss, loss_count + 1
-                step += 1
-                measure = {}
-                if step % config.log_every == 0 or step == config.steps:
-                    measure = {"loss": loss_sum.item() / loss_count, "gradient_norm": norm.item()}
-                    self._check_finite(step, **measure)
-                    measure["learning_rate"] = self.optimizer.param_groups[0]["lr"]
-                    loss_sum, loss_count = torch.zeros((), device=self.device), 0
-                if self.validate and (step % config.validate_every == 0 or step == config.steps):
-                    measure |= self._validate()
-                if measure:
-                    self._record(step, measure)
-                    bar.set_postfix({key: f"{value:.4g}" for key, value in self._latest().items()})
-                if step % config.checkpoint_every == 0 and step < config.steps:
-                    self._check_finite(step, loss=loss.item(), gradient_norm=norm.item())
-                    self._save(step)
-                bar.update()
-        except KeyboardInterrupt:
-            self._check_finite(step, loss=loss_sum.item())
-            self._save(step)
-            logger.warning("%s: interrupted at step %d; the same command goes on from there", self.name, step)
-            raise
-        finally:
-            bar.close()
+            with bar, HeldBackSignals(self.ranks) as signals:
+                while True:
+                    try:
+                        self._train(signals, bar)
+                        break
+                    except TroubleError as trouble:
+                        self._roll_back(trouble)
+                        bar.n = self.step
+        except StopRequestedError as stop:
+            self._stop(stop)
         # Kept until the node's outputs are stored: then the hook removes it.
-        self._save(step)
+        self._save()
         if self.best:
-            self.model.load_state_dict(self.best_state)
-        elif self.average:
+            self._load(self.good)
+        if self.average:
             self.model.load_state_dict(self.average.module.state_dict())
         self.model.eval()
         return pd.DataFrame(self.history)
 
-    def _step(self, step: int, batch: Batch) -> tuple[Tensor, Tensor]:
-        """One outer step; the gradient is accumulated over micro-batches and equals the whole batch's."""
-        torch.manual_seed(derive_seed(self.seed, self.name, "dropout", step))
-        generator = step_generator(self.seed, self.name, "loss", step)
+    def _train(self, signals: HeldBackSignals, bar: tqdm) -> None:
+        """The steps from here to the end, with what is measured and saved on the way."""
+        config = self.config
+        for batch in self.batches(self.step):
+            self._take_step(batch)
+            self.step += 1
+            last = self.step == config.steps
+            log = last or self.step % config.log_every == 0
+            validate = self.validate and (last or self.step % config.validate_every == 0)
+            save = not last and self.step % config.checkpoint_every == 0
+            measured = {}
+            if log or validate or save:  # only here the host waits for the device
+                loss, norm = self._loss_and_norm()
+                require_finite(self.step, loss=loss, gradient_norm=norm)
+            if log:
+                rate = config.learning_rate * self._rate_factor(self.step)
+                measured = {"loss": loss, "gradient_norm": norm, "learning_rate": rate}
+                self.loss_sum, self.loss_count = torch.zeros((), device=self.device), 0
+            if validate:
+                measured |= self._validate()
+            if measured:
+                self._record(measured)
+                bar.set_postfix({key: f"{value:.4g}" for key, value in self._latest().items()})
+            if save:
+                self._save()
+            bar.update()
+            signals.check()
+        self.ranks.settle()
+
+    def _take_step(self, batch: Batch) -> None:
+        """One outer step, with the whole batch's gradient, however it is split."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * group["rate_factor"] * self._rate_factor(self.step)
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        size = len(batch[0])
-        total = torch.zeros((), device=self.device)
-        parts = zip(*(tensor.split(self.config.micro_batch or size) for tensor in batch), strict=True)
-        for part in parts:
-            part = [tensor.to(self.device, non_blocking=True) for tensor in part]
-            loss = self.loss(part, generator) * (len(part[0]) / size)
-            loss.backward()
-            total += loss.detach()
+        self.before_step()
+        rows = len(batch[0])
+        size = rows if self.config.micro_batch == "auto" else self.config.micro_batch
+        retry = (self.rollbacks,) if self.rollbacks else ()
+        for start in range(0, rows, size):
+            part = [tensor[start : start + size].to(self.device, non_blocking=True) for tensor in batch]
+            torch.manual_seed(derive_seed(self.seed, self.name, "dropout", self.step, *retry))
+            generator = step_generator(self.seed, self.name, "loss", self.step, *retry)
+            with self.ranks.synchronised(self.objective, wanted=start + size >= rows):
+                with self._draws(start, len(part[0]), rows):
+                    loss = self.objective(part, generator) * (len(part[0]) / rows)
+                loss.backward()
+            self.loss_sum += loss.detach()
+        self.loss_count += 1
         limit = self.config.clip_norm if self.config.clip_norm is not None else math.inf
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        self.norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         self.optimizer.step()
-        self.scheduler.step()
         if self.average:
             self.average.update_parameters(self.model)
-        return total, norm
+
+    def _loss_and_norm(self) -> tuple[float, float]:
+        """Mean loss since the last log line, over all processes, and the last step's gradient norm."""
+        total, norm = self.ranks.mean(torch.stack([self.loss_sum, self.norm]))
+        if self.ranks.count > 1:  # so that what is saved is right for any number of processes
+            self.loss_sum.fill_(total)
+        return total / max(1, self.loss_count), norm
+
+    def _draws(self, start: int, count: int, rows: int) -> AbstractContextManager:
+        """Random numbers of `count` rows from `start` on of this process's `rows`, as they are in the whole batch."""
+        total = rows * self.ranks.count
+        if not self.random or count == total:
+            return nullcontext()
+        start += rows * self.ranks.rank
+        return WholeBatchDraws(slice(start, start + count), total)
+
+    def _rate_factor(self, step: int) -> float:
+        lowered = self.config.guard.learning_rate_factor**self.rollbacks if self.rollbacks else 1.0
+        return lowered * learning_rate_factor(self.config, step)
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
         model = self.average.module if self.average else self.model
         model.eval()
-        metrics = self.validate(model)
-        if self.best and metrics[self.best] > self.best_value:
-            self.best_value = metrics[self.best]
-            self.best_state = {key: value.detach().clone() for key, value in model.state_dict().items()}
+        # Only the first process validates: what that does to buffers, as a power iteration's vector, must not stay.
+        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        metrics = self.ranks.from_first(lambda: self.validate(model))
+        for buffer, before in buffers:
+            buffer.copy_(before)
+        guard = self.config.guard
+        for name, value in metrics.items():
+            margin = guard.margin if guard and name == self.best else None
+            require_no_collapse(self.step, name, value, self.best_value, margin)
+        if self.best is None or metrics[self.best] > self.best_value:
+            self.best_value = metrics[self.best] if self.best else -math.inf
+            self.good = copied(self._state())
         return metrics
 
-    def _record(self, step: int, metrics: dict[str, float]) -> None:
-        self.history.append({"step": step, "seconds": time.monotonic() - self.started, **metrics})
-        self.report(step, metrics)
+    def _record(self, metrics: dict[str, float]) -> None:
+        if self.rollbacks:
+            metrics["rollbacks"] = self.rollbacks
+        seconds = self.ranks.from_first(lambda: time.monotonic() - self.started)
+        self.history.append({"step": self.step, "seconds": seconds, **metrics})
+        if self.ranks.first:
+            self.report(self.step, metrics)
 
     def _latest(self) -> dict[str, float]:
         """The newest value of each metric, for the progress bar."""
@@ -221,49 +274,93 @@ class Training:
             latest |= row
         return {key: value for key, value in latest.items() if key not in ("step", "seconds", "learning_rate")}
 
-    def _check_finite(self, step: int, **values: float) -> None:
-        for name, value in values.items():
-            if not math.isfinite(value):
-                raise TrainingDivergedError(
-                    f"{self.name}: the {name.replace('_', ' ')} is {value} at step {step}. The last checkpoint is from "
-                    "before that. Lower training.learning_rate or training.clip_norm and run again"
-                )
+    def _roll_back(self, trouble: TroubleError) -> None:
+        """Back to the last good state, on with a lower learning rate and other random numbers.
+
+        Raises TrainingDivergedError if that has been done often enough.
+        """
+        guard = self.config.guard
+        if guard is None or self.rollbacks >= guard.retries:
+            tried = f", after {self.rollbacks} roll-backs to lower learning rates" if self.rollbacks else ""
+            more = "raise guard.retries to go on from it, or " if guard else "set a guard, or "
+            raise TrainingDivergedError(
+                f"{self.name}: {trouble}{tried}. The last checkpoint, from before that, is kept: {more}"
+                "lower training.learning_rate or training.clip_norm, and run again"
+            ) from None
+        self.rollbacks += 1
+        failed = self.step
+        self._load(self.good)
+        self.history = [row for row in self.history if row["step"] <= self.step]
+        if self.ranks.first:
+            logger.warning(
+                "%s: %s; back to step %d, on with %g times the learning rate (roll-back %d of at most %d)",
+                *(self.name, trouble, self.step, guard.learning_rate_factor, self.rollbacks, guard.retries),
+            )
+            self.report(failed, {"rollbacks": self.rollbacks})
+        self._save()
+
+    def _stop(self, stop: StopRequestedError) -> None:
+        """Save, say how to go on, and leave."""
+        self.ranks.settle()
+        if all(map(math.isfinite, self._loss_and_norm())):
+            self._save()
+        if self.ranks.first:
+            logger.warning("%s: interrupted at step %d; the same command goes on from there", self.name, self.step)
+        stop_process(stop.number)
+
+    # Checkpoints
 
     def _identity(self) -> dict[str, Any]:
+        neutral = dict.fromkeys(RESULT_NEUTRAL, True)
         return {
             **self.identity,
-            "training": self.config.model_dump(mode="json", exclude=RESULT_NEUTRAL),
+            "training": self.config.model_dump(mode="json", exclude={**neutral, "guard": neutral}),
+            "rate_factors": dict(self.rate_factors),
             "seed": self.seed,
         }
 
-    def _save(self, step: int) -> None:
+    def _state(self) -> dict[str, Any]:
+        """What the next step depends on, beside the number of roll-backs."""
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "loss_sum": self.loss_sum,
+            "loss_count": self.loss_count,
+        }
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(copied(state["optimizer"]))  # it would keep, and change, the tensors
+        if self.average:
+            self.average.load_state_dict(state["average"])
+        self.loss_sum, self.loss_count = state["loss_sum"].to(self.device, copy=True), state["loss_count"]
+
+    def _save(self) -> None:
+        if not self.ranks.first:
+            return
         self.checkpoint.write(
             self._identity(),
             {
-                "step": step,
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "scheduler": self.scheduler.state_dict(),
-                "average": self.average.state_dict() if self.average else None,
+                **self._state(),
+                "good": None if self.good["step"] == self.step else self.good,  # None: this state itself
                 "best_value": self.best_value,
-                "best_state": self.best_state,
+                "rollbacks": self.rollbacks,
                 "history": self.history,
             },
         )
 
-    def _restore(self) -> int:
-        """Load the checkpoint, if there is one that fits; returns the step to go on from."""
-        state = self.checkpoint.read(self._identity())
+    def _restore(self) -> None:
+        """Load the checkpoint, if there is one that fits."""
+        state = self.ranks.from_first(lambda: self.checkpoint.read(self._identity()))
         if state is None:
-            return 0
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        if self.average:
-            self.average.load_state_dict(state["average"])
-        self.best_value, self.best_state = state["best_value"], state["best_state"]
-        self.history = state["history"]
-        for row in self.history:
-            self.report(row["step"], {key: value for key, value in row.items() if key not in ("step", "seconds")})
-        logger.info("%s: going on from the checkpoint at step %d of %d", self.name, state["step"], self.config.steps)
-        return state["step"]
+            return
+        self._load(state)
+        self.good = state["good"] or copied(self._state())
+        self.best_value, self.rollbacks, self.history = state["best_value"], state["rollbacks"], state["history"]
+        if self.ranks.first:
+            for row in self.history:
+                self.report(row["step"], {key: value for key, value in row.items() if key not in ("step", "seconds")})
+            logger.info("%s: going on from the checkpoint at step %d of %d", self.name, self.step, self.config.steps)

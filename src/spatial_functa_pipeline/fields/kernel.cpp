@@ -1,0 +1,434 @@
+// The field's heavy part on a CPU: values of the SIREN, gradients for its shifts, and what differentiates both.
+//
+// A point's activations never leave the cache: each thread takes the points in small blocks and runs all layers of a
+// block, forwards and backwards, before it goes on to the next. Nothing is stored for a backward pass; it runs the block
+// forwards again, which costs less than the memory traffic.
+//
+//   a_1 = u + s_1,  a_l = h_{l-1} V_l' + s_l,  h_l = sin a_l,  y = h_L w' + b
+//
+// Points come in rows of `points`, which all have the same coordinates: u (points, W) is the first layer's part of them.
+// A row has `cells` cells with shifts (rows, cells, L, W); s at a point is the sum over its `neighbours` of weight * shift.
+// V (L - 1, W, W); w (channels, W). The loss of the inner loop is scale / 2 * sum (y - x)^2, so its gradient for y is
+// scale * (y - x).
+//
+// `gradient` is the loss's gradient for the shifts. Its own derivative, times a direction of their shape, is the derivative
+// of the directional derivative: the field is run forwards with tangents (dots below) along the direction, and backwards through both.
+// Values and tangents are two streams through the same matrix products.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <type_traits>
+#include <vector>
+
+#include <omp.h>
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+constexpr int ROWS = 8;  // of the register tile
+#elif defined(__AVX__)
+constexpr int LANES = 8;
+constexpr int ROWS = 4;
+#else
+constexpr int LANES = 4;
+constexpr int ROWS = 8;
+#endif
+constexpr int VECTORS = 2;   // of the register tile
+constexpr int TILE = LANES * VECTORS;
+
+typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef float Aligned __attribute__((vector_size(LANES * 4)));
+
+static inline Aligned load(const float* p) { return *(const Vector*)p; }
+static inline void store(float* p, Aligned v) { *(Vector*)p = v; }
+
+// Two bfloat16 values, rows 2k and 2k + 1 or columns 2k and 2k + 1, as the instruction set multiplies them.
+typedef uint32_t Pair;
+
+static inline uint32_t round_bf16(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+}
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+constexpr bool HAS_BF16 = true;
+static inline __m512i rounded(const float* p) {  // sixteen bfloat16 values, each in the lower half of 32 bits
+    return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)load(p)));
+}
+static inline void pair_up(const float* low, const float* high, Pair* to) {
+    _mm512_storeu_si512(to, _mm512_or_si512(rounded(low), _mm512_slli_epi32(rounded(high), 16)));
+}
+static inline void shorten(const float* from, uint16_t* to) {
+    _mm256_storeu_si256((__m256i*)to, (__m256i)_mm512_cvtneps_pbh((__m512)load(from)));
+}
+static inline Aligned multiply_add(Aligned sum, Pair a, const Pair* b) {
+    return (Aligned)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(a), (__m512bh)_mm512_loadu_si512(b));
+}
+#else
+constexpr bool HAS_BF16 = false;
+static inline void pair_up(const float*, const float*, Pair*) { abort(); }
+static inline void shorten(const float*, uint16_t*) { abort(); }
+static inline Aligned multiply_add(Aligned sum, Pair, const Pair*) { abort(); return sum; }
+#endif
+static inline Aligned multiply_add(Aligned sum, float a, const float* b) { return sum + a * load(b); }
+
+// C (ROWS x TILE) = or += A B over `depth`; A's element (i, k) is a[i * row + k * step], B's row k starts at b + k * next.
+template <class Number>
+static inline void tile(int depth, const Number* a, long row, long step, const Number* b, long next, float* c, long ldc,
+                        bool add) {
+    Aligned sum[ROWS][VECTORS];
+    for (int i = 0; i < ROWS; i++)
+        for (int j = 0; j < VECTORS; j++) sum[i][j] = add ? load(c + i * ldc + j * LANES) : Aligned{};
+    for (int k = 0; k < depth; k++) {
+        for (int i = 0; i < ROWS; i++)
+            for (int j = 0; j < VECTORS; j++)
+                sum[i][j] = multiply_add(sum[i][j], a[i * row + k * step], b + k * next + j * LANES);
+    }
+    for (int i = 0; i < ROWS; i++)
+        for (int j = 0; j < VECTORS; j++) store(c + i * ldc + j * LANES, sum[i][j]);
+}
+
+// Sine and cosine in one pass. x / 2pi is reduced to f in [-1/2, 1/2]; with S = sin pi f and C = cos pi f, the results
+// are 2 S C and 1 - 2 S^2, which need no case for the quadrant. Polynomials: least squares on Chebyshev nodes.
+static inline void sine_cosine(Aligned x, Aligned& sine, Aligned& cosine) {
+    const float shift = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer
+    Aligned turns = x * 0.15915494309189535f;
+    Aligned f = turns - ((turns + shift) - shift);
+    Aligned u = f * f;
+    Aligned s = 0.0776576612f * u + -0.5982913f;
+    s = s * u + 2.55007753f;
+    s = s * u + -5.16771008f;
+    s = s * u + 3.14159264f;
+    s = s * f;
+    Aligned c = 0.219689615f * u + -1.33187662f;
+    c = c * u + 4.05841137f;
+    c = c * u + -4.93479283f;
+    c = c * u + 0.999999953f;
+    sine = 2.f * s * c;
+    cosine = 1.f - 2.f * s * s;
+}
+
+struct Problem {
+    int64_t rows, points, cells, neighbours, layers, width, channels;
+    float scale;
+    int32_t threads, half;  // half: the products between hidden layers in bfloat16, summed in float32
+    const int32_t* cell;    // (points, neighbours)
+    const float* weight;    // (points, neighbours)
+    const float *shifts, *first, *hidden, *output_weight, *output_bias, *targets;
+};
+
+struct Gradients {
+    float *shifts, *first, *hidden, *output_weight, *output_bias;
+};
+
+enum Mode { VALUES, VALUES_BACKWARD, GRADIENT, GRADIENT_BACKWARD };
+
+// One thread's blocks. Number: float, or Pair for bfloat16. STREAMS: 2 with tangents. LEARN: gradients of all parameters.
+template <class Number, int STREAMS, bool LEARN>
+class Worker {
+    static constexpr bool HALF = std::is_same<Number, Pair>::value;
+    const Problem& p;
+    const int L, W, R, C;
+    const std::vector<Number>&ahead, &back;  // packed weights of the hidden layers, for either direction
+    std::vector<float> waves, cosines, rates, products, deltas, y, gy, mixed;
+    std::vector<Number> wave_rows, wave_pairs, delta_rows, delta_pairs;
+
+    static int keep(int layers) { return LEARN ? layers : 1; }
+    size_t plane() const { return (size_t)STREAMS * R * W; }
+    float* wave(int l) { return waves.data() + (LEARN ? l : 0) * plane(); }
+
+    // Rows of floats as the products take them; the pairs of rows are for the gradients of the weights.
+    void convert(const float* from, Number* rows, Number* pairs) {
+        if constexpr (HALF) {
+            uint16_t* to = (uint16_t*)rows;
+            for (size_t i = 0; i < plane(); i += LANES) shorten(from + i, to + i);
+            if constexpr (LEARN) {
+                for (int r = 0; r < STREAMS * R; r += 2) {
+                    const float *even = from + (size_t)r * W, *odd = even + W;
+                    Pair* pair = pairs + (size_t)r / 2 * W;
+                    for (int j = 0; j < W; j += LANES) pair_up(even + j, odd + j, pair + j);
+                }
+            }
+        }
+    }
+
+    const Number* wave_operand(int l) {
+        if constexpr (HALF) return wave_rows.data() + (LEARN ? l : 0) * plane() / 2;
+        else return wave(l);
+    }
+
+    void multiply(const Number* rows, const Number* packed) {
+        const int depth = HALF ? W / 2 : W;
+        for (int n = 0; n < W; n += TILE)
+            for (int m = 0; m < STREAMS * R; m += ROWS)
+                tile(depth, rows + (size_t)m * depth, depth, 1, packed + (size_t)n * depth, TILE,
+                     products.data() + (size_t)m * W + n, W, false);
+    }
+
+   public:
+    std::vector<float> learned;  // gradients of hidden, first, output weight, output bias, in this order
+
+    Worker(const Problem& p, int R, const std::vector<Number>& ahead, const std::vector<Number>& back)
+        : p(p), L(p.layers), W(p.width), R(R), C(p.channels), ahead(ahead), back(back) {
+        waves.resize(keep(L) * plane());
+        cosines.resize((size_t)L * R * W);
+        if (STREAMS == 2) rates.resize((size_t)L * R * W);
+        products.resize(plane());
+        deltas.resize(plane());
+        mixed.resize(2 * W);
+        y.resize((size_t)STREAMS * R * C);
+        gy.resize((size_t)STREAMS * R * C);
+        if (HALF) {
+            wave_rows.resize(keep(L) * plane() / 2);
+            delta_rows.resize(plane() / 2);
+            if (LEARN) {
+                wave_pairs.resize(L * plane() / 2);
+                delta_pairs.resize(plane() / 2);
+            }
+        }
+        if (LEARN) learned.resize((size_t)(L - 1) * W * W + p.points * W + (size_t)C * W + C);
+    }
+
+    // Where the shifts (rows, cells, L, W) of layer l are that point t's neighbour k has.
+    size_t place(long t, int l, int k) const {
+        return ((t / p.points * p.cells + p.cell[t % p.points * p.neighbours + k]) * L + l) * W;
+    }
+
+    const float* interpolated(const float* shifts, long t, int l, float* into) const {
+        if (p.neighbours == 1) return shifts + place(t, l, 0);
+        const float* weight = p.weight + t % p.points * p.neighbours;
+        for (int k = 0; k < p.neighbours; k++) {
+            const float* from = shifts + place(t, l, k);
+            for (int j = 0; j < W; j += LANES)
+                store(into + j, k > 0 ? load(into + j) + weight[k] * load(from + j) : weight[k] * load(from + j));
+        }
+        return into;
+    }
+
+    // Values (and tangents) of the points t0 … t0 + n - 1; rows beyond n repeat the last point.
+    void forward(long t0, int n, const float* direction) {
+        for (int l = 0; l < L; l++) {
+            if (l > 0) multiply(wave_operand(l - 1), ahead.data() + (size_t)(l - 1) * W * W / (HALF ? 2 : 1));
+            float* h = wave(l);
+            for (int r = 0; r < R; r++) {
+                const long t = t0 + std::min(r, n - 1);
+                const float* shift = interpolated(p.shifts, t, l, mixed.data());
+                const float* along = STREAMS == 2 ? interpolated(direction, t, l, mixed.data() + W) : nullptr;
+                const float* base = l > 0 ? products.data() + (size_t)r * W : p.first + t % p.points * W;
+                float* c = cosines.data() + ((size_t)l * R + r) * W;
+                for (int j = 0; j < W; j += LANES) {
+                    Aligned sine, cosine;
+                    sine_cosine(load(base + j) + load(shift + j), sine, cosine);
+                    store(h + (size_t)r * W + j, sine);
+                    store(c + j, cosine);
+                    if constexpr (STREAMS == 2) {
+                        Aligned rate = load(along + j);
+                        if (l > 0) rate += load(products.data() + (size_t)(R + r) * W + j);
+                        store(rates.data() + ((size_t)l * R + r) * W + j, rate);
+                        store(h + (size_t)(R + r) * W + j, cosine * rate);
+                    }
+                }
+            }
+            if (HALF && l < L - 1)
+                convert(h, (Number*)wave_operand(l), wave_pairs.data() + (LEARN ? l : 0) * plane() / 2);
+        }
+        const float* h = wave(L - 1);
+        for (int r = 0; r < STREAMS * R; r++)
+            for (int k = 0; k < C; k++) {
+                Aligned sum = {};
+                for (int j = 0; j < W; j += LANES) sum += load(h + (size_t)r * W + j) * load(p.output_weight + k * W + j);
+                float total = r < R ? p.output_bias[k] : 0.f;
+                for (int i = 0; i < LANES; i++) total += sum[i];
+                y[r * C + k] = total;
+            }
+    }
+
+    // Gradients, from those of the outputs in `gy`, for the shifts (added to `shifts`) and, if asked for, all else.
+    void backward(long t0, int n, float* shifts) {
+        for (int r = 0; r < STREAMS * R; r++)
+            for (int j = 0; j < W; j += LANES) {
+                Aligned g = {};
+                for (int k = 0; k < C; k++) g += gy[r * C + k] * load(p.output_weight + k * W + j);
+                store(products.data() + (size_t)r * W + j, g);
+            }
+        float* hidden = learned.data();
+        float* first = hidden + (size_t)(L - 1) * W * W;
+        if constexpr (LEARN) {
+            float* weight = first + p.points * W;
+            const float* h = wave(L - 1);
+            for (int k = 0; k < C; k++) {
+                for (int j = 0; j < W; j += LANES) {
+                    Aligned sum = load(weight + k * W + j);
+                    for (int r = 0; r < STREAMS * R; r++) sum += gy[r * C + k] * load(h + (size_t)r * W + j);
+                    store(weight + k * W + j, sum);
+                }
+                for (int r = 0; r < R; r++) weight[C * W + k] += gy[r * C + k];
+            }
+        }
+        for (int l = L - 1; l >= 0; l--) {
+            const float* h = wave(l);
+            for (int r = 0; r < R; r++) {
+                const size_t row = (size_t)r * W, kept = ((size_t)l * R + r) * W, other = (size_t)(R + r) * W;
+                for (int j = 0; j < W; j += LANES) {
+                    const Aligned cosine = load(cosines.data() + kept + j);
+                    Aligned delta = load(products.data() + row + j) * cosine;
+                    if constexpr (STREAMS == 2) {
+                        const Aligned g = load(products.data() + other + j);
+                        delta -= g * load(rates.data() + kept + j) * load(h + row + j);
+                        store(deltas.data() + other + j, g * cosine);
+                    }
+                    store(deltas.data() + row + j, delta);
+                }
+            }
+            if (p.neighbours == 1) {
+                for (int r = 0; r < n;) {  // points that follow each other mostly share their cell
+                    const size_t at = place(t0 + r, l, 0);
+                    int end = r + 1;
+                    while (end < n && place(t0 + end, l, 0) == at) end++;
+                    for (int j = 0; j < W; j += LANES) {
+                        Aligned sum = load(shifts + at + j);
+                        for (int i = r; i < end; i++) sum += load(deltas.data() + (size_t)i * W + j);
+                        store(shifts + at + j, sum);
+                    }
+                    r = end;
+                }
+            } else {
+                for (int r = 0; r < n; r++)
+                    for (int k = 0; k < p.neighbours; k++) {
+                        float* to = shifts + place(t0 + r, l, k);
+                        const float weight = p.weight[(t0 + r) % p.points * p.neighbours + k];
+                        for (int j = 0; j < W; j += LANES)
+                            store(to + j, load(to + j) + weight * load(deltas.data() + (size_t)r * W + j));
+                    }
+            }
+            if (l == 0) {
+                if (LEARN)
+                    for (int r = 0; r < n; r++) {
+                        float* to = first + (t0 + r) % p.points * W;
+                        for (int j = 0; j < W; j += LANES)
+                            store(to + j, load(to + j) + load(deltas.data() + (size_t)r * W + j));
+                    }
+                continue;
+            }
+            const Number* rows;
+            if constexpr (HALF) {
+                convert(deltas.data(), delta_rows.data(), delta_pairs.data());
+                rows = delta_rows.data();
+            } else {
+                rows = deltas.data();
+            }
+            if constexpr (LEARN) {
+                const Number *a, *b;
+                if constexpr (HALF) {
+                    a = delta_pairs.data();
+                    b = wave_pairs.data() + (l - 1) * plane() / 2;
+                } else {
+                    a = deltas.data();
+                    b = wave(l - 1);
+                }
+                float* to = hidden + (size_t)(l - 1) * W * W;
+                for (int n = 0; n < W; n += TILE)
+                    for (int m = 0; m < W; m += ROWS)
+                        tile(STREAMS * R / (HALF ? 2 : 1), a + m, 1, W, b + n, W, to + (size_t)m * W + n, W, true);
+            }
+            multiply(rows, back.data() + (size_t)(l - 1) * W * W / (HALF ? 2 : 1));
+        }
+    }
+
+    void run(Mode mode, long t0, int n, const float* given, float* out) {
+        forward(t0, n, given);
+        if (mode == VALUES) {
+            std::copy(y.begin(), y.begin() + n * C, out + t0 * C);
+            return;
+        }
+        std::fill(gy.begin(), gy.end(), 0.f);
+        for (int i = 0; i < n * C; i++) {
+            if (mode == VALUES_BACKWARD) {
+                gy[i] = given[t0 * C + i];
+                continue;
+            }
+            const float gradient = p.scale * (y[i] - p.targets[t0 * C + i]);
+            if (STREAMS == 2) {
+                gy[i] = p.scale * y[R * C + i];
+                gy[R * C + i] = gradient;
+            } else {
+                gy[i] = gradient;
+            }
+        }
+        backward(t0, n, out);
+    }
+};
+
+// Panels of TILE columns, each with all rows (or pairs of rows) of the matrix (k, n) -> at(k, n).
+template <class Number, class At>
+static void pack(Number* to, int W, At at) {
+    for (int n0 = 0; n0 < W; n0 += TILE)
+        for (int k = 0; k < W; k += std::is_same<Number, Pair>::value ? 2 : 1)
+            for (int n = n0; n < n0 + TILE; n++) {
+                if constexpr (std::is_same<Number, Pair>::value) *to++ = round_bf16(at(k, n)) | round_bf16(at(k + 1, n)) << 16;
+                else *to++ = at(k, n);
+            }
+}
+
+template <class Number, int STREAMS, bool LEARN>
+static void run(const Problem& p, Mode mode, const float* given, float* out, Gradients* gradients) {
+    const int L = p.layers, W = p.width, C = p.channels;
+    const size_t square = (size_t)W * W / (std::is_same<Number, Pair>::value ? 2 : 1);
+    std::vector<Number> ahead((L - 1) * square), back(mode == VALUES ? 0 : (L - 1) * square);
+    for (int l = 0; l < L - 1; l++) {
+        const float* v = p.hidden + (size_t)l * W * W;
+        pack(ahead.data() + l * square, W, [&](int k, int n) { return v[(size_t)n * W + k]; });
+        if (mode != VALUES) pack(back.data() + l * square, W, [&](int k, int n) { return v[(size_t)k * W + n]; });
+    }
+    if (mode != VALUES) std::fill(out, out + p.rows * p.cells * L * W, 0.f);
+    const int rows = W > 128 ? 32 : 64;
+    const int threads = std::max<int64_t>(1, std::min<int64_t>(p.threads, p.rows));
+    std::vector<std::unique_ptr<Worker<Number, STREAMS, LEARN>>> workers(threads);
+#pragma omp parallel num_threads(threads)
+    {
+        const int id = omp_get_thread_num(), count = omp_get_num_threads();
+        workers[id] = std::make_unique<Worker<Number, STREAMS, LEARN>>(p, rows, ahead, back);
+        const long start = p.rows * id / count * p.points, stop = p.rows * (id + 1) / count * p.points;
+        for (long t = start; t < stop; t += rows) workers[id]->run(mode, t, std::min<long>(rows, stop - t), given, out);
+        if constexpr (LEARN) {
+#pragma omp barrier
+            // Each thread adds up its part of the parameters, always in the same order.
+            const size_t parts[] = {(size_t)(L - 1) * W * W, (size_t)p.points * W, (size_t)C * W, (size_t)C};
+            float* outs[] = {gradients->hidden, gradients->first, gradients->output_weight, gradients->output_bias};
+            size_t offset = 0;
+            for (int part = 0; part < 4; part++) {
+                const size_t from = parts[part] * id / count, to = parts[part] * (id + 1) / count;
+                for (size_t i = from; i < to; i++) {
+                    float sum = 0;
+                    for (int w = 0; w < count; w++) sum += workers[w]->learned[offset + i];
+                    outs[part][i] = sum;
+                }
+                offset += parts[part];
+            }
+        }
+    }
+}
+
+extern "C" {
+int functa_has_bf16() { return HAS_BF16 ? 1 : 0; }
+
+void functa_values(const Problem* p, float* values) { run<float, 1, false>(*p, VALUES, nullptr, values, nullptr); }
+
+void functa_values_backward(const Problem* p, const float* from_values, Gradients* to) {
+    run<float, 1, true>(*p, VALUES_BACKWARD, from_values, to->shifts, to);
+}
+
+void functa_gradient(const Problem* p, float* gradient) {
+    if (p->half) run<Pair, 1, false>(*p, GRADIENT, nullptr, gradient, nullptr);
+    else run<float, 1, false>(*p, GRADIENT, nullptr, gradient, nullptr);
+}
+
+void functa_gradient_backward(const Problem* p, const float* direction, Gradients* to) {
+    if (p->half) run<Pair, 2, true>(*p, GRADIENT_BACKWARD, direction, to->shifts, to);
+    else run<float, 2, true>(*p, GRADIENT_BACKWARD, direction, to->shifts, to);
+}
+}

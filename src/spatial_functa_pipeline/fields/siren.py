@@ -1,0 +1,157 @@
+"""The SIREN's heavy part in plain torch operations: for any device and data type, and what the CPU kernel is tested against.
+
+Shapes: N rows of Q points that share their coordinates, W width, L modulated layers, h output channels. Shifts are
+`(N, 1|Q, L, W)`, for all points of a row or, interpolated, for each. ω0 is folded into `first`, `hidden` and the shifts:
+
+    a_1 = first + s_1,    a_l = h_{l−1} hidden_lᵀ + s_l,    h_l = sin a_l,    y = h_L output_weightᵀ + output_bias
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+from torch.utils.checkpoint import checkpoint
+
+from .geometry import Geometry
+
+Precision = Literal["float32", "tf32", "bf16"]
+
+
+class Siren(NamedTuple):
+    """What all rows share: the first layer at each of the Q points, `(Q, W)`; the hidden layers `(L − 1, W, W)`; the output
+    layer `(h, W)` and `(h,)`."""
+
+    first: Tensor
+    hidden: Tensor
+    output_weight: Tensor
+    output_bias: Tensor
+
+
+class SinCos(torch.autograd.Function):
+    """Sine and cosine at once: each is the other's derivative, so neither is computed again in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, argument: Tensor) -> tuple[Tensor, Tensor]:
+        """`(sin, cos)` of the argument."""
+        sine, cosine = argument.sin(), argument.cos()
+        ctx.save_for_backward(sine, cosine)
+        ctx.set_materialize_grads(False)
+        return sine, cosine
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, from_sine: Tensor | None, from_cosine: Tensor | None) -> Tensor | None:
+        """The argument's gradient from those of its sine and cosine; None stands for zero."""
+        sine, cosine = ctx.saved_tensors
+        if from_cosine is None:
+            return None if from_sine is None else from_sine * cosine
+        gradient = -from_cosine * sine
+        return gradient if from_sine is None else torch.addcmul(gradient, from_sine, cosine)
+
+
+def waves(siren: Siren, shifts: Tensor, precision: Precision) -> list[tuple[Tensor, Tensor]]:
+    """(sin a_l, cos a_l) of each layer, each `(N, Q, W)`."""
+    first, *others = shifts.unbind(-2)
+    result = [SinCos.apply(siren.first + first)]
+    for weight, shift in zip(siren.hidden, others, strict=True):
+        result.append(SinCos.apply(_product(result[-1][0], weight.T, precision) + shift))
+    return result
+
+
+def output(siren: Siren, layers: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """y `(N, Q, h)`."""
+    return torch.nn.functional.linear(layers[-1][0], siren.output_weight, siren.output_bias)
+
+
+def backward(siren: Siren, gradient: Tensor, layers: list[tuple[Tensor, Tensor]], precision: Precision) -> list[Tensor]:
+    """Gradients for a_1 … a_L, each `(…, Q, W)`, from the one for h_L `(…, Q, W)`."""
+    gradients = [gradient * layers[-1][1]]
+    for (_, cosine), weight in zip(reversed(layers[:-1]), reversed(siren.hidden), strict=True):
+        gradients.insert(0, _product(gradients[0], weight, precision) * cosine)
+    return gradients
+
+
+@dataclass(frozen=True)
+class TorchKernel:
+    """Values and shift gradients of the SIREN, differentiable to any order.
+
+    Activations of more than `floats_at_once` numbers a kind are taken in parts of the points, and computed again for the
+    backward pass instead of kept: memory then follows the part, not the batch, and not the image.
+    """
+
+    floats_at_once: int = 2**27
+
+    def values(self, siren: Siren, geometry: Geometry, shifts: Tensor) -> Tensor:
+        """y `(N, Q, h)` from the cells' shifts `(B, *grid, L, W)`, in the tensors' own precision."""
+        return self._in_parts(_values, siren, _spread(geometry, shifts))
+
+    def gradient(
+        self, siren: Siren, geometry: Geometry, shifts: Tensor, targets: Tensor, scale: float, precision: Precision
+    ) -> Tensor:
+        """Gradient of `scale / 2 · Σ (y − targets)²` for the shifts, of their shape; `targets (N, Q, h)`.
+
+        `precision` is that of the products between the hidden layers.
+        """
+
+        def gradient(siren: Siren, shifts: Tensor, targets: Tensor) -> Tensor:
+            return _gradient(siren, shifts, targets, scale, precision)
+
+        spread = _spread(geometry, shifts)
+        # Shifts that the parts of a row share have the sum of the parts' gradients.
+        found = self._in_parts(gradient, siren, spread, targets, join=sum if spread.shape[1] == 1 else None)
+        return geometry.gather(found.flatten(-2)).view(shifts.shape)
+
+    def _in_parts(
+        self,
+        function: Callable[..., Tensor],
+        siren: Siren,
+        shifts: Tensor,
+        *targets: Tensor,
+        join: Callable[[list[Tensor]], Tensor] | None = None,
+    ) -> Tensor:
+        points = len(siren.first)
+        limit = max(1, self.floats_at_once // (shifts.shape[-2] * shifts.shape[-1]))
+        if len(shifts) * points <= limit:
+            return function(siren, shifts, *targets)
+        if points <= limit:
+            rows = (tensor.split(limit // points) for tensor in (shifts, *targets))
+            return torch.cat([_recomputed(function, siren, *part) for part in zip(*rows, strict=True)])
+        results = []
+        for row in range(len(shifts)):
+            firsts = siren.first.split(limit)
+            own = shifts[row : row + 1]
+            of_points = own.split(limit, dim=1) if own.shape[1] > 1 else [own] * len(firsts)
+            wanted = (target[row : row + 1].split(limit, dim=1) for target in targets)
+            parts = [
+                _recomputed(function, siren._replace(first=first), *part)
+                for first, *part in zip(firsts, of_points, *wanted, strict=True)
+            ]
+            results.append(join(parts) if join else torch.cat(parts, dim=1))
+        return torch.cat(results)
+
+
+def _spread(geometry: Geometry, shifts: Tensor) -> Tensor:
+    return geometry.spread(shifts.flatten(-2)).unflatten(-1, shifts.shape[-2:])
+
+
+def _values(siren: Siren, shifts: Tensor) -> Tensor:
+    return output(siren, waves(siren, shifts, "float32"))
+
+
+def _gradient(siren: Siren, shifts: Tensor, targets: Tensor, scale: float, precision: Precision) -> Tensor:
+    layers = waves(siren, shifts, precision)
+    start = scale * (output(siren, layers) - targets) @ siren.output_weight
+    gradients = backward(siren, start, layers, precision)
+    return torch.stack([g.sum_to_size(*shifts.shape[:2], g.shape[-1]) for g in gradients], dim=-2)
+
+
+def _recomputed(function: Callable[..., Tensor], *arguments: Siren | Tensor) -> Tensor:
+    return checkpoint(function, *arguments, use_reentrant=False) if torch.is_grad_enabled() else function(*arguments)
+
+
+def _product(a: Tensor, b: Tensor, precision: Precision) -> Tensor:
+    if precision != "bf16":
+        return a @ b
+    return (a.to(torch.bfloat16) @ b.to(torch.bfloat16)).to(a.dtype)

@@ -1,0 +1,136 @@
+"""Two processes train what one would, and nothing is lost when they are interrupted or one of them dies."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import tiny_trainings as tiny
+import torch
+from together import train_all
+
+from spatial_functa_pipeline.training.checkpoint import Checkpoint
+from spatial_functa_pipeline.training.guard import TrainingDivergedError
+from spatial_functa_pipeline.training.launch import ProcessDiedError
+
+TWO = tiny.RUNTIME.model_copy(update={"processes": 2})
+NAMES = ["field", "shaky", "classifier", "denoiser"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The field, trained by one process without a break, and its history."""
+    return tiny.train(tmp_path_factory.mktemp("whole") / "c.pt")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tiny.write_functasets(tmp_path_factory.mktemp("alone"))
+    return train_all(folder, runtime=tiny.RUNTIME, report=tiny.report_nothing)
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """What two processes made, which went on with a field that one had begun; and the journal of that field."""
+    folder = tiny.write_functasets(tmp_path_factory.mktemp("together"))
+    begin(folder / "field.pt")
+    return train_all(folder, runtime=TWO, report=tiny.Journal(folder / "journal")), (folder / "journal").read_text()
+
+
+def begin(path):
+    """The checkpoint of a field which one process began to train and was stopped by Ctrl-C."""
+    with pytest.raises(KeyboardInterrupt):
+        tiny.train(path, report=tiny.Journal(path.with_name("begun"), os.getpid(), signal.SIGINT, interrupt_at=10))
+
+
+def assert_same(result, expected):
+    (model, history), (other, other_history) = result, expected
+    expected_weights = dict(other.named_parameters())
+    for name, value in model.named_parameters():
+        both = torch.stack([value, expected_weights[name]]).detach()
+        if name.endswith("qkv.bias"):  # that of the keys has no gradient but rounding errors, and Adam scales them up
+            both = both.unflatten(1, (3, -1))[:, [0, 2]]
+        torch.testing.assert_close(*both, rtol=0, atol=1e-5)
+    columns = [name for name in other_history if name != "seconds"]
+    pd.testing.assert_frame_equal(history[columns], other_history[columns], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_processes_end_with_the_weights_and_history_of_one(alone, together, name):
+    """With dropout, noise and dropped labels, in micro-batches that do not divide a process's part."""
+    assert_same(together[0][name], alone[name])
+
+
+def test_the_processes_roll_back_together(together):
+    assert together[0]["shaky"][1].rollbacks.max() >= 1
+
+
+def test_only_one_of_them_reports(together):
+    """The rows of the checkpoint once more, then each of the others once."""
+    steps = [int(line.split()[0]) for line in together[1].splitlines()]
+    assert steps == [5, 10, 15, 20, 25, 30]
+
+
+def test_ctrl_c_stops_both_at_the_same_step_and_one_goes_on(tmp_path, whole):
+    checkpoint = tmp_path / "c.pt"
+    report = tiny.Journal(tmp_path / "journal", os.getpid(), signal.SIGINT, interrupt_at=10)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.train(checkpoint, TWO, report)
+    assert 10 <= torch.load(checkpoint)["state"]["step"] <= 30
+    assert multiprocessing.active_children() == []
+    assert_same(tiny.train(checkpoint), whole)
+
+
+def test_a_killed_process_ends_the_training_with_its_name_and_the_checkpoint_is_kept(tmp_path, whole):
+    checkpoint = tmp_path / "c.pt"
+    with pytest.raises(
+        ProcessDiedError, match=r"process 1 of 2 \(pid \d+\) died: Signal 9 \(SIGKILL\).*checkpoint is kept"
+    ):
+        tiny.train(checkpoint, TWO, spoil=tiny.Spoil(rank=1, at=18, how="die"))
+    assert torch.load(checkpoint)["state"]["step"] == 16
+    assert multiprocessing.active_children() == []
+    assert_same(tiny.train(checkpoint), whole)
+
+
+def test_a_failing_process_ends_the_training_with_its_error(tmp_path):
+    with pytest.raises(ProcessDiedError, match=r"process 1 of 2 .* died: ValueError: cannot decode the image number 7"):
+        tiny.train(tmp_path / "c.pt", TWO, spoil=tiny.Spoil(rank=1, at=6, how="fail"))
+    assert Checkpoint(tmp_path / "c.pt").path.exists()
+
+
+def test_a_training_that_diverges_in_both_raises_the_error_of_one(tmp_path):
+    with pytest.raises(TrainingDivergedError, match=r"^field: the loss is nan at step 4\."):
+        tiny.train(tmp_path / "c.pt", TWO, learning_rate=1e30, guard=None)
+
+
+MACHINE = """
+import sys
+from pathlib import Path
+import torch, tiny_trainings as tiny
+if __name__ == "__main__":
+    folder, port = Path(sys.argv[1]), sys.argv[2]
+    runtime = tiny.RUNTIME.model_copy(update={"machines": 2, "rendezvous": f"127.0.0.1:{port}"})
+    torch.save(tiny.train(folder / "c.pt", runtime), folder / "result.pt")
+"""
+
+
+def test_two_machines_end_with_the_same(tmp_path, whole):
+    """Two launches on this one, each with one process; only one of them has the checkpoint."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    (tmp_path / "machine.py").write_text(MACHINE)
+    folders = [tmp_path / "a", tmp_path / "b"]
+    path = os.pathsep.join([os.path.dirname(tiny.__file__), *sys.path])
+    machines = []
+    for folder in folders:
+        folder.mkdir()
+        command = [sys.executable, str(tmp_path / "machine.py"), str(folder), port]
+        machines.append(subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}))
+    assert [machine.wait() for machine in machines] == [0, 0]
+    for folder in folders:
+        assert_same(torch.load(folder / "result.pt", weights_only=False), whole)
+    assert sum((folder / "c.pt").exists() for folder in folders) == 1

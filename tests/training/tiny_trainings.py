@@ -1,0 +1,173 @@
+"""Trainings of a second each, which other processes can be given; run as a script, it trains the field in its own."""
+
+import os
+import signal
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from spatial_functa_pipeline.config import (
+    ClassificationConfig,
+    DiffusionConfig,
+    FieldConfig,
+    LatentShape,
+    MetaLearningConfig,
+    MLPConfig,
+    RuntimeConfig,
+    TransformerConfig,
+    UNetConfig,
+)
+from spatial_functa_pipeline.datasets.images import Images
+from spatial_functa_pipeline.functasets.normalisation import Normaliser
+from spatial_functa_pipeline.functasets.store import Functaset, FunctasetHeader, FunctasetPlan, Rows, write
+from spatial_functa_pipeline.training.checkpoint import Checkpoint
+from spatial_functa_pipeline.training.classifier import train_classifier
+from spatial_functa_pipeline.training.denoiser import train_denoiser
+from spatial_functa_pipeline.training.field import train_field
+from spatial_functa_pipeline.training.ranks import this_process
+
+RUNTIME = RuntimeConfig(device="cpu", progress=False, compile="off")
+STEPS = {"steps": 30, "batch_size": 4, "learning_rate": 3e-3, "log_every": 5, "validate_every": 10}
+STEPS |= {"checkpoint_every": 4, "ema_decay": 0.9}
+
+
+def images(count, seed):
+    """Smooth grey 8×8 images of two classes."""
+    generator = np.random.default_rng(seed)
+    angle = generator.uniform(0, 2 * np.pi, (count, 1, 1))
+    row, column = np.mgrid[:8, :8] / 8
+    pixels = 127 + 120 * np.sin(5 * (np.cos(angle) * row + np.sin(angle) * column))
+    return Images.from_array(pixels[..., None].astype(np.uint8), np.arange(count) % 2, ("a", "b"))
+
+
+def field_config(**training):
+    field = FieldConfig(latent_shape="2x2x4", interpolation="nearest", resolution=(8, 8), channels=1, width=16, depth=3)
+    settings = {**STEPS, "guard": {"margin": 3.0}, **training}
+    return MetaLearningConfig(field=field, training=settings, validation_images=16, inner_rate_learning_rate_factor=0.1)
+
+
+def report_nothing(step, metrics):
+    """At the top of a module, so that another process can be given it."""
+
+
+def train(checkpoint, runtime=RUNTIME, report=report_nothing, data_seed=0, spoil=None, **training):
+    """The field and its history."""
+    train_images = images(32, data_seed)
+    if spoil:
+        train_images = replace(train_images, read=replace(spoil, read=train_images.read))
+    return train_field(
+        train_images,
+        images(16, data_seed + 1),
+        field_config(**training),
+        seed=0,
+        runtime=runtime,
+        checkpoint=Checkpoint(Path(checkpoint)),
+        report=report,
+    )
+
+
+@dataclass
+class Spoil:
+    """Images of which process `rank` dies, or cannot read one, at the batch number `at`."""
+
+    rank: int
+    at: int
+    how: str
+    read: object = None
+    calls: int = 0
+
+    def __call__(self, rows):
+        if this_process().count > 1 and this_process().rank == self.rank:
+            self.calls += 1
+            if self.calls == self.at:
+                if self.how == "die":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                raise ValueError("cannot decode the image number 7")
+        return self.read(rows)
+
+
+@dataclass(frozen=True)
+class Journal:
+    """A report that writes a line to a file, and at step `interrupt_at` sends `signal` to the process `pid`."""
+
+    path: Path
+    pid: int = 0
+    signal: int = 0
+    interrupt_at: int = -1
+
+    def __call__(self, step, metrics):
+        with open(self.path, "a") as file:
+            print(step, sorted(metrics), file=file)
+        if step == self.interrupt_at:
+            os.kill(self.pid, self.signal)
+
+
+def write_functasets(folder):
+    """Training and validation functasets, 4×4×4, of two classes; returns their folder."""
+    for split, count in (("train", 64), ("validation", 32)):
+        generator = np.random.default_rng(count)
+        labels = np.arange(count) % 2
+        latents = generator.normal(size=(count, 4, 4, 4)).astype(np.float32) + labels[:, None, None, None]
+        header = FunctasetHeader("toy", split, LatentShape((4, 4), 4), "nearest", count)
+        rows = Rows.of_samples(latents, labels)
+
+        def encode(start, stop, rows=rows):
+            return Rows(**{name: column[start:stop] for name, column in vars(rows).items()})
+
+        write(folder / f"{split}.zarr", FunctasetPlan(header, encode, progress=False))
+    return folder
+
+
+def transformer(**training):
+    return ClassificationConfig(
+        transformer=TransformerConfig(width=16, ffw_width=16, blocks=1, heads=2),
+        mlp=MLPConfig(width=16, blocks=1),
+        dropout=0.5,
+        training={**STEPS, "batch_size": 8, **training},
+    )
+
+
+def unet(**training):
+    return diffusion("unet", **training)
+
+
+def diffusion(architecture, **training):
+    return DiffusionConfig(
+        architecture=architecture,
+        unet=UNetConfig(channels=32, multipliers=(1,), residual_blocks=1, dropout=0.3, head_dim=32),
+        mlp=MLPConfig(width=16, blocks=1),
+        timestep_ratio=2.0,
+        training={**STEPS, "batch_size": 8, **training},
+    )
+
+
+def train_downstream(folder, runtime=RUNTIME, report=report_nothing, micro_batch="auto"):
+    """Classifier and denoiser with their histories, by name, from `write_functasets(folder)`."""
+    given = (*(Functaset.open(folder / f"{split}.zarr") for split in ("train", "validation")), Normaliser.by_scale(1.0))
+    common = {"seed": 0, "runtime": runtime, "report": report}
+    return {
+        "classifier": train_classifier(
+            *given,
+            transformer(micro_batch=micro_batch),
+            num_classes=2,
+            checkpoint=Checkpoint(folder / "classifier.pt"),
+            **common,
+        ),
+        "denoiser": train_denoiser(
+            *given,
+            diffusion("mlp", micro_batch=micro_batch),
+            num_classes=2,
+            checkpoint=Checkpoint(folder / "denoiser.pt"),
+            **common,
+        ),
+    }
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    checkpoint, result, steps = sys.argv[1:]
+    field, history = train(checkpoint, steps=int(steps))
+    torch.save({"weights": field.state_dict(), "history": history.to_dict("list")}, result)
