@@ -1,0 +1,398 @@
+"""How steady meta-learning is: does PSNR fall on the way, and what do the spectral penalty and the guard do about it?
+
+    python benchmarks/stability.py [--seeds 0 1 2] [--rates 0.3333 1 3 10] [--interpolations nearest linear] [--steps N]
+                                   [--processes N] [--output FOLDER] [--json PATH]
+
+Trains the field of `conf/base` on the embedded images with `train_field`, once for each seed, each outer learning rate (as
+a multiple of the preset's), each interpolation, and each protection: `plain`, `penalty`, `guard`, `both`. A run is
+one JSON file in the output folder; what is there is not run again, so that the command can be interrupted and repeated.
+Writes `stability.csv` and `stability.png` beside them, and prints a summary.
+"""
+
+import argparse
+import json
+import logging
+import math
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from kedro.config import OmegaConfigLoader
+from kedro.io import AbstractDataset
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from spatial_functa_pipeline.config import MetaLearningConfig, PipelineParameters
+from spatial_functa_pipeline.datasets.images import Images
+from spatial_functa_pipeline.settings import CONFIG_LOADER_ARGS
+from spatial_functa_pipeline.training.checkpoint import Checkpoint
+from spatial_functa_pipeline.training.field import train_field
+from spatial_functa_pipeline.training.guard import TrainingDivergedError
+
+ROOT = Path(__file__).parents[1]
+PROTECTIONS = ("plain", "penalty", "guard", "both")
+ALLOWED_FALL = 0.5
+ALLOWED_SPREAD = 0.5
+
+Protection = Literal["plain", "penalty", "guard", "both"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training. `rate` is a multiple of the preset's learning rate."""
+
+    interpolation: Literal["nearest", "linear"]
+    rate: float
+    protection: Protection
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """As in `nearest-rate3-both-seed0`."""
+        return f"{self.interpolation}-rate{self.rate:.3g}-{self.protection}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all runs share. `steps` None is the preset's number."""
+
+    steps: int | None
+    validate_every: int
+    threads: int
+    output: Path
+
+
+# The preset, as `kedro run` would read it
+
+
+def load_configuration(interpolation: str) -> OmegaConfigLoader:
+    """The configuration of the default environment. To be used before the next one is made: resolvers are global."""
+    return OmegaConfigLoader(
+        str(ROOT / "conf"), env="base", runtime_params={"interpolation": interpolation}, **CONFIG_LOADER_ARGS
+    )
+
+
+def load_images(interpolation: str, name: str) -> Images:
+    """An image data set of the catalog."""
+    entry = load_configuration(interpolation)["catalog"][name]
+    return AbstractDataset.from_config(name, {**entry, "filepath": str(ROOT / entry["filepath"])}).load()
+
+
+def configure(run: Run, settings: Settings) -> tuple[PipelineParameters, MetaLearningConfig]:
+    """The preset's parameters, and its meta-learning block with the changes that make up the run.
+
+    Raises ValueError if the preset has no penalty or no guard that could be switched.
+    """
+    parameters = PipelineParameters.model_validate(load_configuration(run.interpolation)["parameters"])
+    preset = parameters.meta_learning
+    if not preset.spectral_penalty.weight or not preset.training.guard:
+        raise ValueError(
+            "conf/base must set meta_learning.spectral_penalty.weight and meta_learning.training.guard: the benchmark compares "
+            "the preset with and without them"
+        )
+    training = preset.training
+    changes = {
+        "steps": settings.steps or training.steps,
+        "learning_rate": run.rate * training.learning_rate,
+        "validate_every": settings.validate_every,
+        "guard": training.guard.model_dump() if run.protection in ("guard", "both") else None,
+    }
+    # A short trial keeps the preset's share of warm-up steps.
+    changes["warmup_steps"] = round(training.warmup_steps * changes["steps"] / training.steps)
+    block = preset.model_dump()
+    block["training"] |= changes
+    if run.protection in ("plain", "guard"):
+        block["spectral_penalty"]["weight"] = 0.0
+    return parameters, MetaLearningConfig.model_validate(block)
+
+
+# One run
+
+
+def train(run: Run, settings: Settings, images: tuple[Images, Images]) -> dict[str, Any]:
+    """Train; returns what the run's file holds: see `summarise`, and the curve as [step, validation PSNR or None]."""
+    parameters, config = configure(run, settings)
+    points: list[tuple[int, float]] = []
+    radii: list[float] = []
+    rollbacks: list[int] = []
+
+    def report(step: int, metrics: dict[str, float]) -> None:
+        if "validation_psnr" in metrics:
+            points.append((step, metrics["validation_psnr"]))
+            radii.append(metrics["spectral_radius"])
+        elif metrics.keys() == {"rollbacks"}:
+            rollbacks.append(step)
+
+    start, field, outcome = time.monotonic(), None, "finished"
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            field, _ = train_field(
+                *images,
+                config,
+                seed=run.seed,
+                runtime=parameters.runtime.model_copy(update={"progress": False, "device": "cpu"}),
+                checkpoint=Checkpoint(Path(folder) / "field.ckpt"),
+                report=report,
+            )
+        except TrainingDivergedError as error:
+            outcome = str(error)
+    return {
+        **asdict(run),
+        "learning_rate": config.training.learning_rate,
+        **summarise(points, rollbacks, field),
+        "largest_spectral_radius": max(filter(math.isfinite, radii), default=None),
+        "outcome": outcome,
+        "seconds": time.monotonic() - start,
+        "rolled_back_at": rollbacks,
+        "curve": [[step, psnr if math.isfinite(psnr) else None] for step, psnr in points],
+    }
+
+
+def summarise(points: Sequence[tuple[int, float]], rollbacks: Sequence[int], field: nn.Module | None) -> dict[str, Any]:
+    """Final and best validation PSNR, largest fall (dB), number of roll-backs, and whether the run stayed finite.
+
+    The largest fall is the PSNR's largest distance below the highest one before it, over all that was validated and
+    reported, steps later undone included. The validation that made the guard roll back is not among them: it counts
+    as a roll-back. A run that was lost (it gave up, or a weight or PSNR is not a number) is not finite, and has neither
+    final PSNR nor largest fall: what it reached before says nothing.
+    """
+    values = [psnr for _, psnr in points]
+    finite = (
+        field is not None
+        and bool(values)
+        and all(map(math.isfinite, values))
+        and all(bool(parameter.isfinite().all()) for parameter in field.parameters())
+    )
+    best, fall = -math.inf, 0.0
+    for psnr in filter(math.isfinite, values):
+        best = max(best, psnr)
+        fall = max(fall, best - psnr)
+    return {
+        "final_psnr": values[-1] if finite else None,
+        "best_psnr": best if math.isfinite(best) else None,
+        "largest_fall": fall if finite else None,
+        "rollbacks": len(rollbacks),
+        "finite": finite,
+    }
+
+
+def result_path(run: Run, settings: Settings) -> Path:
+    """Where the run's result is kept."""
+    return settings.output / f"{run.name}.json"
+
+
+def identity(run: Run, settings: Settings) -> dict[str, Any]:
+    """What a kept result must agree on to stand for this run."""
+    return configure(run, settings)[1].model_dump(mode="json")
+
+
+def finished(run: Run, settings: Settings) -> dict[str, Any] | None:
+    """The kept result, or None. Raises ValueError if it was made with other parameters."""
+    path = result_path(run, settings)
+    if not path.exists():
+        return None
+    kept = json.loads(path.read_text())
+    if kept["parameters"] != identity(run, settings):
+        raise ValueError(
+            f"{path} was made with other parameters or steps: remove it, or choose another folder with --output"
+        )
+    return kept["result"]
+
+
+def train_all(runs: Sequence[Run], settings: Settings) -> None:
+    """In one process: train the runs one after the other, each kept as soon as it is done."""
+    torch.set_num_threads(settings.threads)
+    logging.getLogger("spatial_functa_pipeline").setLevel(logging.ERROR)
+    images: dict[str, tuple[Images, Images]] = {}
+    for run in runs:
+        if run.interpolation not in images:
+            names = ("train_images", "validation_images")
+            images[run.interpolation] = tuple(load_images(run.interpolation, name) for name in names)
+        result = train(run, settings, images[run.interpolation])
+        path = result_path(run, settings)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps({"parameters": identity(run, settings), "result": result}, indent=1) + "\n")
+        temporary.replace(path)
+        quality = f"{result['final_psnr']:.2f} dB, fell by {result['largest_fall']:.2f}" if result["finite"] else "lost"
+        progress(f"{run.name}: {quality}, {result['rollbacks']} roll-backs, {result['seconds']:.0f} s")
+
+
+def spread_out(runs: Sequence[Run], settings: Settings, processes: int) -> None:
+    """`train_all` in several processes."""
+    if processes == 1:
+        train_all(runs, settings)
+        return
+    shares = [list(runs[rank::processes]) for rank in range(min(processes, len(runs)))]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(len(shares), mp_context=context) as pool:
+        futures = [pool.submit(train_all, share, settings) for share in shares]
+        done, waiting = wait(futures, return_when=FIRST_EXCEPTION)
+        for future in (*done, *waiting):
+            future.result()
+
+
+# What is shown
+
+
+def aggregate(results: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """One row for each interpolation, rate and protection, over its seeds."""
+    frame = pd.DataFrame(results)
+    order = pd.CategoricalDtype(PROTECTIONS, ordered=True)
+    frame["protection"] = frame["protection"].astype(order)
+    frame = frame.astype({"final_psnr": float, "largest_fall": float})
+    groups = frame.groupby(["interpolation", "rate", "protection"], observed=True, sort=True)
+    return groups.agg(
+        seeds=("seed", "count"),
+        final_psnr=("final_psnr", "mean"),
+        spread=("final_psnr", lambda psnr: psnr.max() - psnr.min()),
+        largest_fall=("largest_fall", "max"),
+        rollbacks=("rollbacks", "sum"),
+        not_finite=("finite", lambda finite: int((~finite).sum())),
+    ).reset_index()
+
+
+def verdicts(summary: pd.DataFrame) -> list[str]:
+    """For the protected runs (`both`): is what the project promises kept? One line for each promise that was measured."""
+    both = summary[summary["protection"] == "both"]
+    lines = []
+    if len(both):
+        lost = int(both["not_finite"].sum())
+        lines.append(f"{'kept' if lost == 0 else 'BROKEN'}: no run ends non-finite or gives up ({lost} did)")
+    for row in both[both["rate"] == 1].itertuples():
+        for what, value, limit in (
+            ("no fall", row.largest_fall, ALLOWED_FALL),
+            ("no spread of the seeds' PSNR", row.spread, ALLOWED_SPREAD),
+        ):
+            # A PSNR that is missing makes the spread NaN, which is not within the limit.
+            kept = "kept" if value <= limit and row.not_finite == 0 else "BROKEN"
+            lines.append(f"{kept}: {row.interpolation}, preset's rate: {what} above {limit} dB ({value:.2f} dB)")
+    return lines
+
+
+def table(summary: pd.DataFrame) -> Table:
+    """The summary for the terminal."""
+    out = Table(title="Final validation PSNR (mean of the seeds), its spread, the largest fall: dB")
+    headings = ("interpolation", "rate", "protection", "seeds", "PSNR", "spread", "fall", "roll-backs", "not finite")
+    for heading in headings:
+        out.add_column(heading, justify="left" if heading in ("interpolation", "protection") else "right")
+    for row in summary.itertuples(index=False):
+        numbers = ("–" if math.isnan(x) else f"{x:.2f}" for x in (row.final_psnr, row.spread, row.largest_fall))
+        counts = map(str, (row.rollbacks, row.not_finite))
+        out.add_row(row.interpolation, f"× {row.rate:.3g}", row.protection, str(row.seeds), *numbers, *counts)
+    return out
+
+
+def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
+    """PSNR curves as small multiples: rows are interpolations, columns rates; a cross where a run was rolled back."""
+    from matplotlib.figure import Figure
+
+    kinds = sorted({result["interpolation"] for result in results}, reverse=True)
+    rates = sorted({result["rate"] for result in results})
+    figure = Figure(figsize=(1 + 3 * len(rates), 1 + 2.5 * len(kinds)), layout="constrained")
+    panels = figure.subplots(len(kinds), len(rates), sharex=True, sharey=True, squeeze=False)
+    colours = dict(zip(PROTECTIONS, ("tab:grey", "tab:orange", "tab:blue", "tab:green"), strict=True))
+    for result in sorted(results, key=lambda result: PROTECTIONS.index(result["protection"])):
+        panel = panels[kinds.index(result["interpolation"])][rates.index(result["rate"])]
+        colour = colours[result["protection"]]
+        psnr = [math.nan if value is None else value for _, value in result["curve"]]
+        panel.plot([step for step, _ in result["curve"]], psnr, color=colour, linewidth=1, alpha=0.8)
+        level = next((value for value in reversed(psnr) if math.isfinite(value)), 0.0)
+        panel.plot(result["rolled_back_at"], [level] * len(result["rolled_back_at"]), "x", color=colour, markersize=5)
+    for row, kind in zip(panels, kinds, strict=True):
+        row[0].set_ylabel(f"{kind}\nvalidation PSNR, dB")
+    for column, rate in enumerate(rates):
+        panels[0][column].set_title(f"{rate:.3g} × the preset's rate")
+        panels[-1][column].set_xlabel("step")
+    for panel in panels.flat:
+        panel.grid(alpha=0.3)
+    present = {result["protection"] for result in results}
+    for name in filter(present.__contains__, PROTECTIONS):
+        panels[0][0].plot([], [], color=colours[name], label=name)
+    panels[0][0].legend(loc="lower right", fontsize="small")
+    figure.savefig(path, dpi=130)
+
+
+def progress(message: str) -> None:
+    """A line on stderr, with the time of day."""
+    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    kinds, cores = ("nearest", "linear"), os.cpu_count() or 1
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument(
+        "--rates", nargs="+", type=lambda text: float(Fraction(text)), default=[1 / 3, 1.0, 3.0, 10.0], help="as in 1/3"
+    )
+    parser.add_argument("--interpolations", nargs="+", choices=kinds, default=list(kinds))
+    parser.add_argument("--protections", nargs="+", choices=PROTECTIONS, default=list(PROTECTIONS))
+    parser.add_argument("--steps", type=int, help="outer steps of each run (default: the preset's)")
+    parser.add_argument("--validate-every", type=int, default=50, help="steps between the points of a curve")
+    parser.add_argument("--processes", type=int, default=1, help="runs at a time; they share the cores")
+    parser.add_argument("--output", type=Path, default=ROOT / "data/08_reporting/stability_benchmark", metavar="FOLDER")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write one object for each run there")
+    options = parser.parse_args(arguments)
+    for name in ("steps", "validate_every", "processes"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    if min(options.rates) <= 0:
+        parser.error(f"--rates must be positive, got {min(options.rates)}")
+    if options.json and not options.json.parent.is_dir():
+        parser.error(f"--json: there is no folder {options.json.parent}")
+    options.threads = max(1, cores // options.processes)
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train what is missing, print and write; returns the exit status."""
+    options = parse(arguments)
+    settings = Settings(options.steps, options.validate_every, options.threads, options.output)
+    runs = [
+        Run(interpolation, rate, protection, seed)
+        for interpolation in options.interpolations
+        for protection in options.protections
+        for rate in options.rates
+        for seed in options.seeds
+    ]
+    options.output.mkdir(parents=True, exist_ok=True)
+    try:
+        missing = [run for run in runs if finished(run, settings) is None]
+        progress(f"{len(runs)} runs, {len(runs) - len(missing)} of them finished before")
+        spread_out(missing, settings, options.processes)
+        results = [finished(run, settings) for run in runs]
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on with the runs that are missing", file=sys.stderr)
+        return 130
+    scalars = [
+        {key: value for key, value in result.items() if key not in ("curve", "rolled_back_at")} for result in results
+    ]
+    pd.DataFrame(scalars).to_csv(options.output / "stability.csv", index=False)
+    draw(results, options.output / "stability.png")
+    summary = aggregate(results)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(table(summary))
+    for line in verdicts(summary):
+        console.print(line)
+    console.print(f"Runs, table and figure: {options.output}")
+    if options.json:
+        options.json.write_text(json.dumps(scalars, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
