@@ -16,9 +16,9 @@ CPU = torch.device("cpu")
 COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
 
-def make(width=32, interpolation="nearest"):
+def make(width=32, interpolation="nearest", precision="float32"):
     torch.manual_seed(0)
-    return SpatialField(FieldSpec((2, 2), 3, (8, 8), 1, interpolation, width, 3, 10.0))
+    return SpatialField(FieldSpec((2, 2), 3, (8, 8), 1, interpolation, width, 3, 10.0, precision=precision))
 
 
 def choose(mode, calls, width=32):
@@ -98,11 +98,14 @@ def test_the_kernel_is_compiled_once_and_a_damaged_file_says_so(monkeypatch, tmp
         native.load.cache_clear()
 
 
-@pytest.mark.parametrize("kernel", [TorchKernel(), pytest.param(NativeKernel(), marks=COMPILER)])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("kernel", [TorchKernel(), pytest.param(NativeKernel(bf16=True), marks=COMPILER)])
 @pytest.mark.parametrize("interpolation", ["nearest", "linear"])
-def test_the_field_traces_as_one_graph_with_the_same_gradients(interpolation, kernel):
+def test_the_field_traces_as_one_graph_with_the_same_gradients(interpolation, kernel, precision):
     """`fullgraph` fails where anything in the inner loop would fall back to Python."""
-    field = make(interpolation=interpolation)
+    if precision == "bf16" and isinstance(kernel, NativeKernel) and not native.multiplies_bf16():
+        pytest.skip("this processor has no bfloat16 products")
+    field = make(interpolation=interpolation, precision=precision)
     field.kernel = kernel
     images = torch.rand(2, 8, 8, 1)
     graph = torch.compile(field, fullgraph=True, dynamic=False, backend="aot_eager")
@@ -115,9 +118,19 @@ def test_the_field_traces_as_one_graph_with_the_same_gradients(interpolation, ke
 
 
 def test_tf32_is_on_only_while_it_is_asked_for():
-    before = torch.backends.cuda.matmul.fp32_precision
+    def state():
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+    before = state()
     with products("tf32"):
-        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+        assert state() == ("high", True)
     with products("float32"):
-        assert torch.backends.cuda.matmul.fp32_precision == "ieee"
-    assert torch.backends.cuda.matmul.fp32_precision == before
+        assert state() == ("highest", False)
+    assert state() == before
+
+
+def test_a_precision_that_the_device_has_not_is_said(caplog):
+    caplog.set_level("INFO")
+    field = make(precision="tf32")
+    accelerated(field, RuntimeConfig(compile="off"), calls=1, device=CPU, name="test")
+    assert "tf32 means float32 here" in caplog.text

@@ -11,6 +11,7 @@ from torch import nn
 
 from spatial_functa_pipeline.compute import resolve_device
 from spatial_functa_pipeline.config import RuntimeConfig, TrainingConfig
+from spatial_functa_pipeline.fields.field import FieldSpec, SpatialField
 from spatial_functa_pipeline.functasets.ordering import epoch_batches
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.loop import (
@@ -224,6 +225,22 @@ class _NoCheckpoint:
 
 def weights_of(model):
     return nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "linear"])
+def test_buffers_are_not_averaged(tmp_path, interpolation):
+    """An average of whole numbers is rounded down: a field's points would end up in other cells."""
+    model = SpatialField(FieldSpec((8, 8), 2, (16, 16), 1, interpolation, 8, 2, 10.0))
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    training = make_training(tmp_path / "c.pt", steps=30, ema_decay=0.9, validate_every=30)
+    training.model = model
+    training.loss = lambda batch, generator: sum(p.square().mean() for p in model.parameters())
+    seen = {}
+    training.validate = lambda average: seen.update(average.named_buffers()) or {"score": 0.0}
+    training.run()
+    assert before.keys() == seen.keys()
+    for name, buffer in seen.items():
+        assert torch.equal(buffer, before[name]), name
 
 
 def test_the_average_is_what_is_validated_and_returned(tmp_path):

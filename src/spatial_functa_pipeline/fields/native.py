@@ -8,9 +8,11 @@ import ctypes
 import hashlib
 import logging
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from .geometry import Geometry
-from .siren import Precision, Siren
+from .siren import Precision, Siren, by_row
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +52,14 @@ class _Gradients(ctypes.Structure):
 @cache
 def load() -> ctypes.CDLL:
     """The compiled kernel; compiles it if that was not done before. Raises NativeKernelError."""
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
-    if compiler is None:
-        raise NativeKernelError("there is no C++ compiler; install g++, or name one in the environment variable CXX")
+    named = os.environ.get("CXX", "g++")
+    compiler = shlex.split(named)
+    if not compiler or shutil.which(compiler[0]) is None:
+        raise NativeKernelError(
+            f"there is no C++ compiler {named!r}; install g++, or name one in the environment variable CXX"
+        )
     # The processor's abilities are in the predefined macros: a home folder may be shared by different machines.
-    macros = _run([compiler, "-march=native", "-dM", "-E", "-x", "c++", os.devnull])
+    macros = _run([*compiler, "-march=native", "-dM", "-E", "-x", "c++", os.devnull])
     key = hashlib.sha256(b"\0".join([_SOURCE.read_bytes(), macros, " ".join(_FLAGS).encode()])).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spatial_functa_pipeline"
     library = folder / f"kernel-{key}.so"
@@ -62,9 +67,9 @@ def load() -> ctypes.CDLL:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
-                logger.info("Compiling the field's CPU kernel with %s, once on this machine", Path(compiler).name)
+                logger.info("Compiling the field's CPU kernel with %s, once on this machine", named)
                 built = Path(scratch) / library.name
-                _run([compiler, *_FLAGS, str(_SOURCE), "-o", str(built)])
+                _run([*compiler, *_FLAGS, str(_SOURCE), "-o", str(built)])
                 built.replace(library)
         except OSError as error:
             raise NativeKernelError(f"the compiled kernel cannot be stored: {error}") from error
@@ -210,22 +215,23 @@ _values.register_autograd(_differentiate_values, setup_context=_keep_for_values)
 _gradient.register_autograd(_differentiate_gradient, setup_context=_keep_for_gradient)
 
 
+@dataclass(frozen=True)
 class NativeKernel:
-    """`TorchKernel`'s values and gradients, on the CPU in float32, differentiable once. Targets have no gradient."""
+    """`TorchKernel`'s values and gradients, on the CPU in float32, differentiable once. Targets have no gradient.
+
+    `bf16`: whether this processor has bfloat16 products (`multiplies_bf16`); without them they are float32.
+    """
+
+    bf16: bool = False
 
     def values(self, siren: Siren, geometry: Geometry, shifts: Tensor) -> Tensor:
         """y `(N, Q, h)`."""
-        return _values(_by_row(geometry, shifts), [*siren, *geometry.neighbours])
+        return _values(by_row(geometry, shifts), [*siren, *geometry.neighbours])
 
     def gradient(
         self, siren: Siren, geometry: Geometry, shifts: Tensor, targets: Tensor, scale: float, precision: Precision
     ) -> Tensor:
         """Gradient of `scale / 2 · Σ (y − targets)²` for the shifts, of their shape."""
-        half = precision == "bf16" and multiplies_bf16()
-        gradient = _gradient(_by_row(geometry, shifts), [*siren, *geometry.neighbours], targets, scale, half)
+        half = precision == "bf16" and self.bf16
+        gradient = _gradient(by_row(geometry, shifts), [*siren, *geometry.neighbours], targets, scale, half)
         return gradient.view(shifts.shape)
-
-
-def _by_row(geometry: Geometry, shifts: Tensor) -> Tensor:
-    """Shifts of the cells `(B, *grid, L, W)` → `(N, cells of a row, L, W)`."""
-    return shifts.reshape(-1, geometry.cells_per_row, *shifts.shape[-2:])

@@ -85,7 +85,8 @@ class TorchKernel:
 
     def values(self, siren: Siren, geometry: Geometry, shifts: Tensor) -> Tensor:
         """y `(N, Q, h)` from the cells' shifts `(B, *grid, L, W)`, in the tensors' own precision."""
-        return self._in_parts(_values, siren, _spread(geometry, shifts))
+        rows = by_row(geometry, shifts)
+        return self._in_parts(_values, siren, geometry, rows, (), gather=False)
 
     def gradient(
         self, siren: Siren, geometry: Geometry, shifts: Tensor, targets: Tensor, scale: float, precision: Precision
@@ -95,45 +96,65 @@ class TorchKernel:
         `precision` is that of the products between the hidden layers.
         """
 
-        def gradient(siren: Siren, shifts: Tensor, targets: Tensor) -> Tensor:
-            return _gradient(siren, shifts, targets, scale, precision)
+        def gradient(siren: Siren, spread: Tensor, targets: Tensor) -> Tensor:
+            return _gradient(siren, spread, targets, scale, precision)
 
-        spread = _spread(geometry, shifts)
-        # Shifts that the parts of a row share have the sum of the parts' gradients.
-        found = self._in_parts(gradient, siren, spread, targets, join=sum if spread.shape[1] == 1 else None)
-        return geometry.gather(found.flatten(-2)).view(shifts.shape)
+        rows = by_row(geometry, shifts)
+        return self._in_parts(gradient, siren, geometry, rows, (targets,), gather=True).view(shifts.shape)
 
     def _in_parts(
         self,
         function: Callable[..., Tensor],
         siren: Siren,
-        shifts: Tensor,
-        *targets: Tensor,
-        join: Callable[[list[Tensor]], Tensor] | None = None,
+        geometry: Geometry,
+        rows: Tensor,
+        targets: tuple[Tensor, ...],
+        gather: bool,
     ) -> Tensor:
+        """`function(siren, spread shifts, *targets)` over parts of the rows `(N, cells, L, W)`, or of a long row's points."""
+
+        def of_rows(siren: Siren, rows: Tensor, *targets: Tensor) -> Tensor:
+            found = function(siren, _spread(geometry, rows), *targets)
+            return _gather(geometry, found) if gather else found
+
         points = len(siren.first)
-        limit = max(1, self.floats_at_once // (shifts.shape[-2] * shifts.shape[-1]))
-        if len(shifts) * points <= limit:
-            return function(siren, shifts, *targets)
+        limit = max(1, self.floats_at_once // (rows.shape[-2] * rows.shape[-1]))
+        if len(rows) * points <= limit:
+            return of_rows(siren, rows, *targets)
         if points <= limit:
-            rows = (tensor.split(limit // points) for tensor in (shifts, *targets))
-            return torch.cat([_recomputed(function, siren, *part) for part in zip(*rows, strict=True)])
+            parts = zip(*(tensor.split(limit // points) for tensor in (rows, *targets)), strict=True)
+            return torch.cat([_recomputed(of_rows, siren, *part) for part in parts])
         results = []
-        for row in range(len(shifts)):
-            firsts = siren.first.split(limit)
-            own = shifts[row : row + 1]
-            of_points = own.split(limit, dim=1) if own.shape[1] > 1 else [own] * len(firsts)
-            wanted = (target[row : row + 1].split(limit, dim=1) for target in targets)
-            parts = [
-                _recomputed(function, siren._replace(first=first), *part)
-                for first, *part in zip(firsts, of_points, *wanted, strict=True)
-            ]
-            results.append(join(parts) if join else torch.cat(parts, dim=1))
+        for row, *wanted in zip(*(tensor.split(1) for tensor in (rows, *targets)), strict=True):
+            spread, firsts = _spread(geometry, row), siren.first.split(limit)
+            shared = spread.shape[1] == 1
+            shifts = [spread] * len(firsts) if shared else spread.split(limit, dim=1)
+            parts = zip(firsts, shifts, *(target.split(limit, dim=1) for target in wanted), strict=True)
+            found = [_recomputed(function, siren._replace(first=first), *part) for first, *part in parts]
+            # Shifts that the parts share have the sum of the parts' gradients.
+            whole = sum(found) if gather and shared else torch.cat(found, dim=1)
+            results.append(_gather(geometry, whole) if gather else whole)
         return torch.cat(results)
 
 
-def _spread(geometry: Geometry, shifts: Tensor) -> Tensor:
-    return geometry.spread(shifts.flatten(-2)).unflatten(-1, shifts.shape[-2:])
+def by_row(geometry: Geometry, shifts: Tensor) -> Tensor:
+    """Shifts of the cells `(B, *grid, L, W)` → `(N, cells of a row, L, W)`."""
+    return shifts.reshape(-1, geometry.cells_per_row, *shifts.shape[-2:])
+
+
+def _spread(geometry: Geometry, rows: Tensor) -> Tensor:
+    """Rows' shifts `(N, cells, L, W)` → `(N, 1|Q, L, W)`; one cell's belong to all points."""
+    if geometry.cells_per_row == 1:
+        return rows
+    return geometry.spread(rows.flatten(-2).unflatten(1, geometry.grid)).unflatten(-1, rows.shape[-2:])
+
+
+def _gather(geometry: Geometry, gradients: Tensor) -> Tensor:
+    """Adjoint of `_spread`."""
+    if geometry.cells_per_row == 1:
+        return gradients
+    gathered = geometry.gather(gradients.flatten(-2)).flatten(1, len(geometry.grid))
+    return gathered.unflatten(-1, gradients.shape[-2:])
 
 
 def _values(siren: Siren, shifts: Tensor) -> Tensor:

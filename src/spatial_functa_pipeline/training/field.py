@@ -17,7 +17,8 @@ from .ranks import this_process
 from .seeding import derive_seed
 
 _VALIDATION_BATCH = 16
-_POWER_ITERATIONS = 30
+_POWER_ITERATIONS = 4  # per step; the eigenvector is followed, and changes slowly
+_VALIDATION_POWER_ITERATIONS = 30
 
 
 def field_spec(config: FieldConfig) -> FieldSpec:
@@ -54,7 +55,7 @@ def train_field(
     field = SpatialField(field_spec(config.field))
     training, penalty = config.training, config.spectral_penalty
     device = resolve_device(runtime.device)
-    fit = accelerated(field, runtime, calls=training.steps, device=device, name="field")
+    fit = accelerated(field, runtime, calls=training.steps, device=device, name="field", training=True)
 
     def loss(batch: Batch, generator: torch.Generator) -> Tensor:
         images = unit_images(batch[0])
@@ -67,7 +68,7 @@ def train_field(
     @torch.no_grad()
     def follow_spectrum() -> None:
         if penalty.weight:
-            field.spectral_radius(iterations=1)
+            field.spectral_radius(_POWER_ITERATIONS)
 
     def validate(model: nn.Module) -> dict[str, float]:
         errors = []
@@ -79,7 +80,7 @@ def train_field(
         return {
             "validation_psnr": mean_psnr(mse).item(),
             "validation_psnr_of_mean_mse": psnr_of_mean_mse(mse).item(),
-            "spectral_radius": model.spectral_radius(_POWER_ITERATIONS).item(),
+            "spectral_radius": model.spectral_radius(_VALIDATION_POWER_ITERATIONS).item(),
         }
 
     training_of_field = Training(

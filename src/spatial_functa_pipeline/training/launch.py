@@ -32,6 +32,8 @@ from .guard import TrainingDivergedError
 from .interruption import stop_process
 from .ranks import Ranks, set_this_process, this_process
 
+logger = logging.getLogger(__name__)
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -119,7 +121,8 @@ def _launch(train: Callable[..., R], runtime: RuntimeConfig, args: tuple[Any, ..
         try:
             outcomes = elastic_launch(config, _work)(task, runtime, relayed, settings)
         except ChildFailedError as error:
-            if relayed.value:  # Ctrl-C reached a process that was still starting
+            if relayed.value:  # Ctrl-C reached a process that was still starting, or could not save
+                logger.warning("%s", _obituary(error, runtime))
                 stop_process(relayed.value)
             raise ProcessDiedError(_obituary(error, runtime)) from None
         except RendezvousError as error:

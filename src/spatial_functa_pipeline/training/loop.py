@@ -134,7 +134,7 @@ class Training:
         self.model.to(self.device)
         self.optimizer = build_optimizer(self.model, config, self.rate_factors)
         self.average = (
-            AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
+            AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
             if config.ema_decay is not None
             else None
         )
@@ -282,10 +282,10 @@ class Training:
         guard = self.config.guard
         if guard is None or self.rollbacks >= guard.retries:
             tried = f", after {self.rollbacks} roll-backs to lower learning rates" if self.rollbacks else ""
-            more = "raise guard.retries to go on from it, or " if guard else "set a guard, or "
+            more = "raise guard.retries and run again to go on from it, or " if guard else "set a guard, or "
             raise TrainingDivergedError(
                 f"{self.name}: {trouble}{tried}. The last checkpoint, from before that, is kept: {more}"
-                "lower training.learning_rate or training.clip_norm, and run again"
+                "start anew with a lower training.learning_rate or training.clip_norm"
             ) from None
         self.rollbacks += 1
         failed = self.step
@@ -302,10 +302,12 @@ class Training:
     def _stop(self, stop: StopRequestedError) -> None:
         """Save, say how to go on, and leave."""
         self.ranks.settle()
-        if all(map(math.isfinite, self._loss_and_norm())):
+        sound = all(map(math.isfinite, self._loss_and_norm()))
+        if sound:
             self._save()
         if self.ranks.first:
-            logger.warning("%s: interrupted at step %d; the same command goes on from there", self.name, self.step)
+            place = "there" if sound else "the last checkpoint, as the loss is not finite"
+            logger.warning("%s: interrupted at step %d; the same command goes on from %s", self.name, self.step, place)
         stop_process(stop.number)
 
     # Checkpoints
