@@ -18,8 +18,9 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -210,16 +211,28 @@ def finished(run: Run, settings: Settings) -> dict[str, Any] | None:
     return kept["result"]
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the trainings' own warnings: what they warn of is counted here."""
+    package = logging.getLogger("spatial_functa_pipeline")
+    before = package.level
+    package.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        package.setLevel(before)
+
+
 def train_all(runs: Sequence[Run], settings: Settings) -> None:
     """In one process: train the runs one after the other, each kept as soon as it is done."""
     torch.set_num_threads(settings.threads)
-    logging.getLogger("spatial_functa_pipeline").setLevel(logging.ERROR)
     images: dict[str, tuple[Images, Images]] = {}
     for run in runs:
         if run.interpolation not in images:
             names = ("train_images", "validation_images")
             images[run.interpolation] = tuple(load_images(run.interpolation, name) for name in names)
-        result = train(run, settings, images[run.interpolation])
+        with quiet():
+            result = train(run, settings, images[run.interpolation])
         path = result_path(run, settings)
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps({"parameters": identity(run, settings), "result": result}, indent=1) + "\n")

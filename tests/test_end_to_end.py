@@ -105,7 +105,7 @@ def test_one_mlflow_run_holds_parameters_curves_metrics_figures_and_tags(finishe
     assert run.data.tags["environment"] == "test"
     assert run.data.tags["git_commit"] == "none"  # the test's project is not a checkout
     assert run.data.params["meta_learning.field.latent_shape"] == "4x4x8"
-    assert run.data.params["meta_learning.training.learning_rate"] == "0.001"
+    assert run.data.params["meta_learning.training.learning_rate"] == "0.002"
     assert run.data.params["diffusion.unet.channels"] == "32"
     found = metrics(finished)
     for name in METRICS:
