@@ -196,3 +196,22 @@ def test_a_killed_and_resumed_training_rolls_back_as_the_uninterrupted_one(tmp_p
 def test_a_margin_without_a_metric_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"guard\.margin needs a validation metric"):
         make_training(tmp_path / "c.pt", best=None, guard=GuardConfig(margin=1.0)).run()
+
+
+def test_trouble_again_after_a_roll_back_goes_back_further(tmp_path, caplog):
+    """The state of step 20 is good by its metric alone: every step from there fails, until it is left behind."""
+    training = make_training(tmp_path / "c.pt", ema_decay=None)
+    honest, came_from = training.loss, []
+
+    def fail_after_20(batch, generator):
+        if training.step == 10:
+            came_from.append(training.rollbacks)
+        return honest(batch, generator) * (math.nan if training.step == 21 and training.rollbacks < 2 else 1.0)
+
+    training.loss = fail_after_20
+    history = training.run()
+    assert "back to step 20, on with 0.5 times the learning rate (roll-back 1 of at most 5)" in caplog.text
+    assert "back to step 10, on with 0.5 times the learning rate (roll-back 2 of at most 5)" in caplog.text
+    assert came_from == [0, 2]
+    assert history.rollbacks.max() == 2
+    assert history.step.is_unique

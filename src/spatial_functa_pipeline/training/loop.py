@@ -142,7 +142,7 @@ class Training:
         self.step, self.rollbacks, self.best_value = 0, 0, -math.inf
         self.history: list[dict[str, float]] = []
         self.loss_sum, self.loss_count = torch.zeros((), device=self.device), 0
-        self.good = copied(self._state())
+        self.good, self.retried = [copied(self._state())], False
         self._restore()
         self.started = time.monotonic() - (self.history[-1]["seconds"] if self.history else 0.0)
         show = self.runtime.progress and self.ranks.first
@@ -161,7 +161,7 @@ class Training:
         # Kept until the node's outputs are stored: then the hook removes it.
         self._save()
         if self.best:
-            self._load(self.good)
+            self._load(self.good[-1])
         if self.average:
             self.model.load_state_dict(self.average.module.state_dict())
         self.model.eval()
@@ -256,7 +256,8 @@ class Training:
             require_no_collapse(self.step, name, value, self.best_value, margin)
         if self.best is None or metrics[self.best] > self.best_value:
             self.best_value = metrics[self.best] if self.best else -math.inf
-            self.good = copied(self._state())
+            kept = self.good[-1:] if self.best else []
+            self.good, self.retried = [*kept, copied(self._state())], False
         return metrics
 
     def _record(self, metrics: dict[str, float]) -> None:
@@ -277,6 +278,8 @@ class Training:
     def _roll_back(self, trouble: TroubleError) -> None:
         """Back to the last good state, on with a lower learning rate and other random numbers.
 
+        If that has been tried, and led nowhere, back to the good state before it: the last one was good by its metric alone.
+
         Raises TrainingDivergedError if that has been done often enough.
         """
         guard = self.config.guard
@@ -289,7 +292,10 @@ class Training:
             ) from None
         self.rollbacks += 1
         failed = self.step
-        self._load(self.good)
+        if self.retried and len(self.good) > 1:
+            self.good.pop()
+        self.retried = True
+        self._load(self.good[-1])
         self.history = [row for row in self.history if row["step"] <= self.step]
         if self.ranks.first:
             logger.warning(
@@ -330,10 +336,11 @@ class Training:
             "average": self.average.state_dict() if self.average else None,
             "loss_sum": self.loss_sum,
             "loss_count": self.loss_count,
+            "best_value": self.best_value,
         }
 
     def _load(self, state: dict[str, Any]) -> None:
-        self.step = state["step"]
+        self.step, self.best_value = state["step"], state["best_value"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(copied(state["optimizer"]))  # it would keep, and change, the tensors
         if self.average:
@@ -347,8 +354,8 @@ class Training:
             self._identity(),
             {
                 **self._state(),
-                "good": None if self.good["step"] == self.step else self.good,  # None: this state itself
-                "best_value": self.best_value,
+                "good": [None if good["step"] == self.step else good for good in self.good],  # None: this state itself
+                "retried": self.retried,
                 "rollbacks": self.rollbacks,
                 "history": self.history,
             },
@@ -360,8 +367,8 @@ class Training:
         if state is None:
             return
         self._load(state)
-        self.good = state["good"] or copied(self._state())
-        self.best_value, self.rollbacks, self.history = state["best_value"], state["rollbacks"], state["history"]
+        self.good = [good or copied(self._state()) for good in state["good"]]
+        self.retried, self.rollbacks, self.history = state["retried"], state["rollbacks"], state["history"]
         if self.ranks.first:
             for row in self.history:
                 self.report(row["step"], {key: value for key, value in row.items() if key not in ("step", "seconds")})
