@@ -100,13 +100,14 @@ def measure(variant: str, seconds: float) -> dict[str, Any]:
         "variant": variant,
         "steps": steps,
         "seconds": taken,
-        "psnr": reconstruction_psnr(field),
         "psnr_pca": pca_psnr(train_images, test_images, patch, spec.latent_channels),
         "spectral_radius": field.spectral_radius(100).item(),
         "psnr_by_inner_steps": {steps: reconstruction_psnr(field, steps) for steps in INNER_STEPS},
     }
-    field.spec = replace(spec, precision="bf16")
-    return result | {"psnr_bf16": reconstruction_psnr(field)}
+    for precision in ("float32", "bf16"):  # one of them is what it was trained with
+        field.spec = replace(spec, precision=precision)
+        result[f"psnr_{precision}"] = reconstruction_psnr(field)
+    return result
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -126,10 +127,10 @@ def main(arguments: list[str] | None = None) -> int:
             options.json.write_text(json.dumps(rows, indent=2) + "\n")
     table = Table(title=f"Test PSNR in dB after {options.seconds:.0f} s of training ({ROOT.name}, conf/base)")
     inner = (1, 2, 3, 4, 6, 10)
-    for heading in ("variant", "steps", "PSNR", "bf16", "PCA", "λ_max", *(f"{n} inner" for n in inner)):
+    for heading in ("variant", "steps", "float32", "bf16", "PCA", "λ_max", *(f"{n} inner" for n in inner)):
         table.add_column(heading, justify="left" if heading == "variant" else "right")
     for row in rows:
-        numbers = [row["psnr"], row["psnr_bf16"], row["psnr_pca"], row["spectral_radius"]]
+        numbers = [row["psnr_float32"], row["psnr_bf16"], row["psnr_pca"], row["spectral_radius"]]
         numbers += [row["psnr_by_inner_steps"][n] for n in inner]
         table.add_row(row["variant"], str(row["steps"]), *(f"{number:.2f}" for number in numbers))
     Console(width=None if sys.stdout.isatty() else 140).print(table)

@@ -28,6 +28,7 @@ RESULT_NEUTRAL = frozenset({"micro_batch", "log_every", "checkpoint_every", "enc
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Interpolation = Literal["nearest", "linear"]
+StorageType = Literal["float32", "float16", "uint8", "uint7", "uint6", "uint5", "uint4", "uint3", "uint2"]
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,17 @@ class RuntimeConfig(Parameters):
     machines: PositiveInt = Field(1, description="that train together; each runs the same command")
     rendezvous: Annotated[str, Field(pattern=r"^[^\s:]+:\d+$")] | None = Field(
         None, description="host:port of one of the machines, which all of them reach"
+    )
+
+    scheduler: Annotated[str, Field(pattern=r"^(synchronous|processes|(tcp://|tls://)?[^\s:]+:\d+)$")] = Field(
+        "synchronous",
+        description="of a functaset's build: in this process, in a local Dask cluster, or the address of a dask-scheduler",
+    )
+    workers: PositiveInt | None = Field(
+        None, description="processes of the local Dask cluster; null: one for each GPU, or for each core"
+    )
+    replace_stale: bool = Field(
+        False, description="whether a run replaces a functaset that another field or other parameters made"
     )
 
     @property
@@ -249,7 +261,9 @@ class FunctasetConfig(Parameters):
 
     augmented_copies: Annotated[int, Field(ge=0)] = Field(1, description="copies per training image beside the image")
     augmentation: AugmentationConfig = AugmentationConfig()
-    storage_dtype: Literal["float32", "float16"] = "float32"
+    storage_type: StorageType = Field(
+        "float32", description="uint<b>: uniformly quantised, b bits per latent dimension (C.4.4)"
+    )
     shard_rows: PositiveInt = 2048
     chunk_rows: PositiveInt = 64
     encode_batch: PositiveInt = Field(16, description="images encoded at once; small fits the CPU's cache")
@@ -269,6 +283,9 @@ class TransformerConfig(Parameters):
     blocks: PositiveInt
     heads: PositiveInt
     head_dim: PositiveInt | None = Field(None, description="null: width / heads")
+    vector_tokens: PositiveInt = Field(
+        16, description="vector functa (s = 1): the vector is cut into so many equal tokens; must divide its length"
+    )
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> TransformerConfig:
@@ -285,15 +302,23 @@ class MLPConfig(Parameters):
 
 
 class ClassificationConfig(Parameters):
-    """Classifier on latents (App. B.1, C; Tab. 5)."""
+    """Classifier on latents (App. B.1, C; Tab. 5), or on the pixels that they stand for."""
 
+    input: Literal["latents", "pixels"] = Field(
+        "latents", description="pixels: the baseline, raw patches in the place of latents; its files are pixel_*"
+    )
     architecture: Literal["auto", "transformer", "mlp"] = Field("auto", description="auto: mlp if s = 1")
     transformer: TransformerConfig
     mlp: MLPConfig
     dropout: Share = 0.1
     label_smoothing: Share = 0.1
     normalisation_scale: PositiveFloat | None = Field(
-        None, description="latents are divided by it; null: the training set's scalar standard deviation"
+        None,
+        description="latents are divided by it; null: the training set's scalar standard deviation. Pixels are always "
+        "normalised by their mean and standard deviation",
+    )
+    precision: Literal["float32", "bf16"] = Field(
+        "float32", description="of the matrix products in training, where the device has bf16 ones; sums are float32"
     )
     training: TrainingConfig
 
@@ -352,6 +377,12 @@ class NormalisationConfig(Parameters):
     gamma: PositiveFloat = 1.0
 
 
+class DenoiserMLPConfig(MLPConfig):
+    """The residual MLP as a denoiser, with dropout in every block: the UNet's remedy against memorising (App. C.2)."""
+
+    dropout: Share = 0.0
+
+
 class DiffusionConfig(Parameters):
     """DDPM on normalised latents (App. B.1, C; Tab. 6)."""
 
@@ -359,7 +390,7 @@ class DiffusionConfig(Parameters):
     dummy_label_share: Share = 0.2
     architecture: Literal["auto", "unet", "mlp"] = Field("auto", description="auto: mlp if s = 1")
     unet: UNetConfig
-    mlp: MLPConfig
+    mlp: DenoiserMLPConfig
     normalisation: NormalisationConfig = NormalisationConfig()
     timesteps: PositiveInt = 1000
     noise_schedule: Literal["linear", "cosine"] = "cosine"
@@ -367,6 +398,9 @@ class DiffusionConfig(Parameters):
     timestep_ratio: Annotated[float, Field(ge=1)] = Field(1.0, description="p(t=0)/p(t=T), falling linearly (C.4.3)")
     timestep_reweighting: bool = Field(
         False, description="divide the loss by p(t)·T, so that its expectation is uniform"
+    )
+    min_snr_gamma: PositiveFloat | None = Field(
+        None, description="Min-SNR-γ weights of the loss, 5 in Hang et al. (2023); null: the simple loss, as the paper"
     )
     training: TrainingConfig
 
@@ -379,26 +413,81 @@ class DiffusionConfig(Parameters):
         return self
 
 
+SAMPLING_PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"sampler": "ddpm", "steps": 1000},
+    "fast": {"sampler": "dpm_solver", "steps": 12},
+}
+"""Values of `SamplingConfig.preset`: ancestral sampling as the paper has it (Fig. 9), or at most 25 network evaluations.
+
+A guided step is two evaluations: `fast` takes 24, or 12 without guidance.
+"""
+
+
 class SamplingConfig(Parameters):
     """How latents are sampled from the denoiser."""
 
     samples: PositiveInt = Field(1000, description="classes take turns, so that each has the same number")
+    preset: Literal["paper", "fast"] | None = Field(
+        None, description="sets sampler and steps, each unless it is given too: see SAMPLING_PRESETS"
+    )
     sampler: Literal["ddpm", "ddim", "dpm_solver"] = "ddim"
     steps: PositiveInt = 50
     guidance_scale: Annotated[float, Field(ge=0)] | None = Field(
         None, description="0: unconditional, 1: conditional, null: no guidance (one network evaluation a step)"
     )
-    batch_size: PositiveInt = Field(
-        250, description="denoised at once; samples are stored by the 1,000, which is the most"
+    guidance_interval: tuple[Annotated[float, Field(ge=0)], PositiveFloat] | None = Field(
+        None, description="guide at noise levels in (low, high] only (Kynkäänniemi et al., 2024); null: at all"
     )
+    batch_size: PositiveInt = Field(250, description="denoised at once, and stored: what an interruption can cost")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_fills_in(cls, data: Any) -> Any:
+        preset = data.get("preset") if isinstance(data, dict) else None
+        if not isinstance(preset, str) or preset not in SAMPLING_PRESETS:
+            return data
+        return SAMPLING_PRESETS[preset] | data
+
+    @model_validator(mode="after")
+    def _interval_is_of_use(self) -> SamplingConfig:
+        if self.guidance_interval is None:
+            return self
+        low, high = self.guidance_interval
+        if low >= high:
+            raise ValueError(f"guidance_interval must be (low, high) with low < high, got ({low}, {high})")
+        if self.guidance_scale is None:
+            raise ValueError(
+                f"guidance_interval is ({low}, {high}), but guidance_scale is null: set the scale, or the interval to null"
+            )
+        return self
 
 
 class FrechetConfig(Parameters):
-    """Features of the Fréchet distance: only Inception's make it `fid`."""
+    """Features of the Fréchet distance and the other scores: only Inception's make it `fid`."""
 
     features: Literal["convnet", "inception"] = "convnet"
     inception_weights: str | None = Field(None, description="path of pytorch-fid's weights; null: its download")
     feature_network: TrainingConfig = Field(description="training of the small classifier behind `convnet`")
+
+
+class ScoresConfig(Parameters):
+    """How many images the scores of generated images look at."""
+
+    reference_images: PositiveInt | None = Field(
+        50_000, description="of the training and of the test set, at most: samples are compared with them; null: all"
+    )
+    pair_images: Annotated[int, Field(gt=5)] = Field(
+        10_000, description="of each set, at most, in KID, precision, recall, density, coverage: they take N² pairs"
+    )
+
+
+class MemorisationConfig(Parameters):
+    """The search for each sample's nearest training images in pixel space (App. C.2)."""
+
+    images: PositiveInt | None = Field(
+        None, description="samples, and test images, at most, that are looked up among all training images; null: all"
+    )
+    max_side: PositiveInt = Field(64, description="larger images are averaged down to so many pixels a side")
 
 
 class EvaluationConfig(Parameters):
@@ -406,6 +495,8 @@ class EvaluationConfig(Parameters):
 
     sampling: SamplingConfig
     frechet: FrechetConfig
+    scores: ScoresConfig = ScoresConfig()
+    memorisation: MemorisationConfig = MemorisationConfig()
     figure_images: Annotated[int, Field(ge=1, le=32)] = Field(10, description="columns of the image figures")
 
 
@@ -465,6 +556,19 @@ class PipelineParameters(Parameters):
     def _denoiser_fits_the_grid(self) -> PipelineParameters:
         if not uses_mlp(self.diffusion.architecture, self.latent_shape):
             self.diffusion.unet.levels_with_attention(self.latent_shape)
+        return self
+
+    @model_validator(mode="after")
+    def _vector_is_cut_into_equal_tokens(self) -> PipelineParameters:
+        config, field = self.classification, self.meta_learning.field
+        if self.latent_shape.cells == 1 and not uses_mlp(config.architecture, self.latent_shape):
+            pixels = config.input == "pixels"
+            length = prod(field.resolution) * field.channels if pixels else self.latent_shape.channels
+            if length % config.transformer.vector_tokens:
+                raise ValueError(
+                    f"classification.transformer.vector_tokens ({config.transformer.vector_tokens}) must divide the "
+                    f"{length} numbers of {'an image' if pixels else 'a latent vector'}"
+                )
         return self
 
     @model_validator(mode="after")

@@ -2,8 +2,15 @@
 
 import atexit
 import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
@@ -17,7 +24,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 from pydantic import BaseModel, ValidationError
 
-from .config import RESULT_NEUTRAL, PipelineParameters
+from .config import RESULT_NEUTRAL, PipelineParameters, RuntimeConfig
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +66,23 @@ class ParameterHooks:
             raise click.ClickException("Nothing was run, since parameters are wrong:\n" + "\n".join(lines)) from error
 
 
+def outdated_outputs(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, str]:
+    """The pipeline's persisted outputs that have to be made, in the order of its nodes, and why.
+
+    `--only-missing-outputs` runs exactly the nodes that make them (and those without any output, which are listed too).
+    """
+    found: dict[str, str] = {}
+    for node in pipeline.nodes:
+        if not node.outputs:
+            found[node.name] = "has no output"
+        for name in node.outputs:
+            dataset = catalog.get(name)
+            if dataset is None or getattr(dataset, "_EPHEMERAL", False) or dataset.exists():
+                continue
+            found[name] = dataset.outdated() if hasattr(dataset, "outdated") else "missing"
+    return found
+
+
 class FreshnessHooks:
     """Tells each dataset its expected fingerprint; removes checkpoints once their training's result is stored."""
 
@@ -72,7 +96,7 @@ class FreshnessHooks:
         self.unsaved: dict[str, set[str]] = {}
         # Kedro validates, and fills with defaults, only the parameters of the pipelines that were asked for.
         tree = PipelineParameters.model_validate(parameters["parameters"])
-        digests: dict[str, str] = {}
+        made: dict[str, Fingerprint] = {}
         for node in register_pipelines()["__default__"].nodes:
             values: dict[str, Any] = {}
             for name in node.inputs:
@@ -81,13 +105,45 @@ class FreshnessHooks:
                     flat = flatten(plain(attrgetter(key)(tree)), key)
                     values |= {key: value for key, value in flat.items() if key.split(".")[-1] not in RESULT_NEUTRAL}
                 elif hasattr(dataset := catalog.get(name), "fingerprint_config"):
-                    digests[name] = Fingerprint(name, flatten(dataset.fingerprint_config(), name)).digest
-            inputs = {name: digests[name] for name in node.inputs if name in digests}
-            fingerprint = Fingerprint(node.name, values, inputs)
+                    made[name] = Fingerprint(name, flatten(dataset.fingerprint_config(), name))
+            inputs = {name: made[name] for name in node.inputs if name in made}
+            upstream: dict[str, Any] = {}
+            for before in inputs.values():
+                upstream |= before.upstream | before.parameters
+            fingerprint = Fingerprint(node.name, values, {name: inputs[name].digest for name in inputs}, upstream)
+            sources = {name: dataset for name in inputs if isinstance(dataset := catalog.get(name), FingerprintMixin)}
             for name in node.outputs:
-                digests[name] = fingerprint.digest
+                made[name] = fingerprint
                 if isinstance(dataset := catalog.get(name), FingerprintMixin):
-                    dataset.expected = fingerprint
+                    dataset.expected, dataset.sources = fingerprint, sources
+
+    @hook_impl(tryfirst=True)
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        """With `--only-missing-outputs`: say what will be made, and why. Without: refuse to replace functasets unasked."""
+        from .datasets.functaset import FunctasetDataset
+
+        functasets = {
+            name: dataset
+            for name in pipeline.all_outputs()
+            if isinstance(dataset := catalog.get(name), FunctasetDataset)
+        }
+        for dataset in functasets.values():
+            dataset.replace_stale = bool(run_params.get("only_missing_outputs"))
+        if not run_params.get("only_missing_outputs"):
+            runtime = RuntimeConfig.model_validate(catalog.load("params:runtime"))
+            stale = {name: dataset.staleness() for name, dataset in functasets.items() if not runtime.replace_stale}
+            if lines := [f"  {name}: {'; '.join(reasons)}" for name, reasons in stale.items() if reasons]:
+                raise click.ClickException(
+                    "Nothing was run, since it would replace what other parameters or files have made:\n"
+                    + "\n".join(lines)
+                    + "\nTo replace it, add --only-missing-outputs, or --params runtime.replace_stale=true"
+                )
+            return
+        outdated = outdated_outputs(pipeline, catalog)
+        for name, reason in outdated.items():
+            logger.info("To be made: %s (%s)", name, reason)
+        if not outdated:
+            logger.info("Nothing to do: everything is up to date")
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, node: Node) -> None:
@@ -105,6 +161,10 @@ class FreshnessHooks:
 class MlflowHooks(MlflowHook):
     """kedro-mlflow, with typed parameters logged flat, tags for the variant, and metrics and figures logged as saved."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._undo: list[Callable[[], Any]] = []
+
     @hook_impl
     def after_catalog_created(self, catalog: CatalogProtocol) -> None:
         """Keep the catalog, to find the files of what is saved."""
@@ -112,14 +172,17 @@ class MlflowHooks(MlflowHook):
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        """Start the run and tag it with what a user compares runs by."""
+        """Start the run, unless there is nothing to do, and tag it with what a user compares runs by."""
+        if run_params.get("only_missing_outputs") and not outdated_outputs(pipeline, catalog):
+            self._is_mlflow_enabled = False
+            return
         super().before_pipeline_run(run_params=run_params, pipeline=pipeline, catalog=catalog)
         import mlflow
 
         if mlflow.active_run() is None:
             return
-        # Kedro calls no hook on Ctrl-C; without this MLflow would end the run as finished.
-        atexit.register(lambda: mlflow.active_run() and mlflow.end_run("KILLED"))
+        end_abandoned_runs(mlflow.active_run().info.experiment_id)
+        self._end_with_the_process()
         tags = {name: catalog.load(f"params:{name}") for name in ("dataset", "latent_shape", "interpolation")}
         what = "+".join(run_params.get("pipeline_names") or ["all"])
         mlflow.set_tags(
@@ -127,9 +190,58 @@ class MlflowHooks(MlflowHook):
                 **tags,
                 "environment": run_params.get("env") or "base",
                 "git_commit": _git_commit(Path(run_params["project_path"])),
+                "process": f"{socket.gethostname()}:{os.getpid()}",
                 "mlflow.runName": f"{tags['dataset']} {tags['latent_shape']}-{tags['interpolation']} {what}",
             }
         )
+
+    def _end_with_the_process(self) -> None:
+        """From now on, Ctrl-C and SIGTERM end the MLflow run as killed: Kedro calls no hook on either.
+
+        Without it MLflow would end the run as finished on Ctrl-C, and SIGTERM would leave it running for ever. Does nothing
+        on SIGTERM where somebody handles it already, or outside the main thread.
+        """
+        import mlflow
+
+        from .training.interruption import stop_process
+
+        process = os.getpid()
+
+        def end_run() -> None:
+            if os.getpid() == process and mlflow.active_run():
+                mlflow.end_run("KILLED")
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            if os.getpid() != process:  # a forked child, which inherits this handler: end it as it would have ended
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            stop_process(number)
+
+        atexit.register(end_run)
+        self._undo = [partial(atexit.unregister, end_run)]
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, stop)
+            self._undo.append(partial(signal.signal, signal.SIGTERM, signal.SIG_DFL))
+
+    def _leave_the_process(self) -> None:
+        """The MLflow run is over: take back `_end_with_the_process`."""
+        while self._undo:
+            self._undo.pop()()
+
+    @hook_impl
+    def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        """End the run as finished."""
+        super().after_pipeline_run(run_params=run_params, pipeline=pipeline, catalog=catalog)
+        self._leave_the_process()
+
+    @hook_impl
+    def on_pipeline_error(
+        self, error: Exception, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol
+    ) -> None:
+        """End the run as failed."""
+        super().on_pipeline_error(error=error, run_params=run_params, pipeline=pipeline, catalog=catalog)
+        self._leave_the_process()
 
     @hook_impl
     def before_node_run(self, node: Node, catalog: CatalogProtocol, inputs: dict[str, Any], is_async: bool) -> None:
@@ -139,20 +251,43 @@ class MlflowHooks(MlflowHook):
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
-        """Metrics as metrics, figures and metric files as artifacts."""
+        """Metrics as metrics; figures, metric files and tables (but for histories, which are curves) as artifacts."""
         import mlflow
 
-        from .datasets.reporting import JSONDataset, MatplotlibDataset
+        from .datasets.reporting import CSVDataset, JSONDataset, MatplotlibDataset
 
         if mlflow.active_run() is None:
             return
         dataset = self.catalog.get(dataset_name)
         if isinstance(dataset, JSONDataset) and dataset_name.endswith("_metrics"):
             mlflow.log_metrics({name: value for name, value in data.items() if isinstance(value, int | float)})
-        if isinstance(dataset, MatplotlibDataset | JSONDataset):
-            mlflow.log_artifact(
-                str(dataset._filepath), "figures" if isinstance(dataset, MatplotlibDataset) else "metrics"
+        for kind, folder in ((MatplotlibDataset, "figures"), (JSONDataset, "metrics"), (CSVDataset, "tables")):
+            if isinstance(dataset, kind) and not dataset_name.endswith("_history"):
+                mlflow.log_artifact(str(dataset._filepath), folder)
+
+
+def end_abandoned_runs(experiment_id: str) -> None:
+    """Mark as killed the runs of this machine whose process is gone: `kill -9` or a crash gave it no time to do so."""
+    import mlflow
+
+    client, host = mlflow.MlflowClient(), socket.gethostname()
+    for run in client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
+        where, _, process = run.data.tags.get("process", "").rpartition(":")
+        if where == host and not _is_alive(int(process)):
+            logger.warning(
+                "The MLflow run %s was abandoned by process %s: it is marked as killed", run.info.run_id, process
             )
+            client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's process
+        return True
+    return True
 
 
 def _git_commit(project_path: Path) -> str:

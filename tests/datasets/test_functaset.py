@@ -5,7 +5,8 @@ from kedro.io import DataCatalog, DatasetError
 
 from spatial_functa_pipeline.config import LatentShape
 from spatial_functa_pipeline.datasets.functaset import FunctasetDataset
-from spatial_functa_pipeline.functasets.store import FunctasetHeader, FunctasetPlan, Rows
+from spatial_functa_pipeline.functasets.store import FunctasetHeader, Rows
+from spatial_functa_pipeline.functasets.writing import FunctasetPlan
 
 LATENTS = np.random.default_rng(0).normal(size=(5, 2, 2, 3)).astype(np.float32)
 HEADER = FunctasetHeader("toy", "train", LatentShape((2, 2), 3), "linear", 5, "f00", shard_rows=2, chunk_rows=2)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from spatial_functa_pipeline.config import LatentShape
-from spatial_functa_pipeline.functasets.store import Functaset, FunctasetHeader, FunctasetPlan, Rows, write
+from spatial_functa_pipeline.functasets.store import Functaset, FunctasetHeader, Rows
+from spatial_functa_pipeline.functasets.writing import FunctasetPlan, write
 
 
 class RecordingEncoder:

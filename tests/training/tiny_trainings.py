@@ -22,7 +22,8 @@ from spatial_functa_pipeline.config import (
 )
 from spatial_functa_pipeline.datasets.images import Images
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
-from spatial_functa_pipeline.functasets.store import Functaset, FunctasetHeader, FunctasetPlan, Rows, write
+from spatial_functa_pipeline.functasets.store import Functaset, FunctasetHeader, Rows
+from spatial_functa_pipeline.functasets.writing import FunctasetPlan, write
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.classifier import train_classifier
 from spatial_functa_pipeline.training.denoiser import train_denoiser

@@ -1,84 +1,217 @@
-"""Freshness: every persisted output carries a fingerprint of the parameters and inputs that made it.
+"""Freshness: every persisted output carries a record of the parameters and inputs that made it.
 
-A hook gives each dataset the fingerprint that it *should* have (`expected`); saving writes it beside the data. An output
-with another fingerprint counts as missing (`--only-missing-outputs` makes it again), and loading it is an error that
+A hook gives each dataset the fingerprint that it *should* have (`expected`) and the persisted outputs that it is made from
+(`sources`); saving writes a record of both beside the data. An output with another fingerprint, or with other sources than
+those that are there now, counts as missing (`--only-missing-outputs` makes it again), and loading it is an error that
 names what differs.
 """
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Self
 
 from kedro.io import DatasetError
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What made an output: its node, the node's parameters (flat) and the fingerprints of the node's inputs."""
+    """What made an output: its node, the node's parameters (flat) and the fingerprints of the node's inputs.
+
+    `upstream` has the parameters (flat) of all that the inputs depend on. The inputs' fingerprints stand for it; it is there
+    to name what differs.
+    """
 
     node: str
     parameters: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
+    upstream: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_record(cls, record: dict[str, Any]) -> Self:
+        """The fingerprint in a record, which holds more than that."""
+        return cls(record["node"], record["parameters"], record["inputs"], record.get("upstream", {}))
 
     @property
     def digest(self) -> str:
         """SHA-256 of all of it, shortened to 16 hexadecimal digits."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        content = {"node": self.node, "parameters": self.parameters, "inputs": self.inputs}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def differences(self, other: "Fingerprint") -> list[str]:
         """What is otherwise in `other`, one phrase each."""
         found = [f"node {self.node} → {other.node}"] if self.node != other.node else []
-        for key in sorted({*self.parameters, *other.parameters}):
-            before, now = self.parameters.get(key), other.parameters.get(key)
-            if before != now:
-                found.append(f"{key} was {before}, is {now}")
-        for key in sorted({*self.inputs, *other.inputs}):
-            if self.inputs.get(key) != other.inputs.get(key):
-                found.append(f"{key} was made anew or differs")
-        return found
+        found += _changes(self.parameters, other.parameters)
+        names = sorted({*self.inputs, *other.inputs})
+        if others := [name for name in names if self.inputs.get(name) != other.inputs.get(name)]:
+            known = self.upstream and other.upstream  # records of an older version know nothing of it
+            causes = _changes(self.upstream, other.upstream) if known else []
+            found += causes or [f"{name} was made anew or differs" for name in others]
+        return list(dict.fromkeys(found))
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Parameters that differ, one phrase each."""
+    return [
+        f"{key} was {before.get(key)}, is {now.get(key)}"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
+    ]
 
 
 class FingerprintMixin:
     """For file-based Kedro datasets: put it before the dataset's class.
 
     Without `expected` (a catalog used outside a project's session) the dataset behaves like its plain class.
+
+    A dataset that is not one local file or folder overrides `content_digest`, and `_read_record` and `_write_record` to keep
+    the record elsewhere than beside it.
     """
 
     expected: Fingerprint | None = None
+    sources: Mapping[str, "FingerprintMixin"] = MappingProxyType({})
+    _loaded_digest: str | None = None
 
     def save(self, data: Any) -> None:
-        """Save, then record the fingerprint. The old record goes first: a crash in between leaves no false one."""
-        self._record_path.unlink(missing_ok=True)
+        """Save, then write the record. The old record goes first: a crash in between leaves no false one."""
+        self._loaded_digest = None
+        self._write_record(None)
         super().save(data)
         if self.expected:
-            temporary = self._record_path.with_name(self._record_path.name + ".tmp")
-            temporary.write_text(json.dumps(asdict(self.expected), indent=1))
-            temporary.replace(self._record_path)
+            content = {"content": self.content_digest(), "stamp": self._stamp(), "sources": self._source_digests()}
+            self._write_record({**asdict(self.expected), **content})
 
     def load(self) -> Any:
         """Load. Raises DatasetError if the data were made from other parameters or inputs than those of now."""
-        stale = self.staleness()
-        if stale:
+        if reasons := self.staleness():
             raise DatasetError(
-                f"{Path(str(self._filepath)).name} is stale: {'; '.join(stale)}. Run `kedro run --only-missing-outputs` "
-                "with the same options to make again what depends on it, or go back to the former parameters"
+                f"{self._file_name} is stale: {'; '.join(reasons)}. Run `kedro run --only-missing-outputs` with the same "
+                "options to make again what is stale, or go back to the former parameters and files"
             )
+        if self.expected and self._is_stored():
+            self._loaded_digest = self.content_digest()
         return super().load()
 
     def staleness(self) -> list[str]:
-        """How the stored fingerprint differs from the expected one; empty if it fits or if nothing is stored."""
-        if self.expected is None or not self._record_path.exists():
+        """What differs from what the stored data were made from, one phrase each.
+
+        Empty if nothing does, if nothing is stored, or if there is no record of how it was made.
+        """
+        return self._reasons({})
+
+    def outdated(self) -> str:
+        """Why it has to be made: it is missing, has no record, or is stale. Empty if it is up to date."""
+        if not self._is_stored():
+            return "missing"
+        if self.expected and self._read_record() is None:
+            return "without a record of what it was made from"
+        return "; ".join(self.staleness())
+
+    def content_digest(self) -> str:
+        """SHA-256 of the stored file or folder, shortened to 16 hexadecimal digits.
+
+        Taken from the record as long as size and time of change are the recorded ones.
+        """
+        record, stamp = self._read_record(), self._stamp()
+        if record and stamp and record.get("stamp") == stamp:
+            return record["content"]
+        content = hashlib.sha256()
+        for path in self._files():
+            with path.open("rb") as file:
+                # Of a folder, the files' names and sizes are content too.
+                content.update(f"{path.relative_to(self._path)} {path.stat().st_size}\n".encode())
+                while block := file.read(1 << 20):
+                    content.update(block)
+        return content.hexdigest()[:16]
+
+    def _read_record(self) -> dict[str, Any] | None:
+        """The record of the stored data; None if there is none that can be read."""
+        try:
+            return json.loads(self._record_path.read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def _write_record(self, record: dict[str, Any] | None) -> None:
+        """Replace the record at once; None removes it."""
+        if record is None:
+            self._record_path.unlink(missing_ok=True)
+            return
+        temporary = self._record_path.with_name(self._record_path.name + ".tmp")
+        temporary.write_text(json.dumps(record, indent=1))
+        temporary.replace(self._record_path)
+
+    def _reasons(self, known: dict[int, list[str]]) -> list[str]:
+        """`staleness`; `known` holds what was found out about each dataset, since many share their sources."""
+        if id(self) not in known:
+            known[id(self)] = self._find_reasons(known)
+        return known[id(self)]
+
+    def _find_reasons(self, known: dict[int, list[str]]) -> list[str]:
+        record = self._read_record() if self.expected and self._is_stored() else None
+        if record is None:
             return []
-        stored = Fingerprint(**json.loads(self._record_path.read_text()))
-        return stored.differences(self.expected)
+        if differences := Fingerprint.of_record(record).differences(self.expected):
+            return differences
+        reasons = []
+        if "content" in record and self.content_digest() != record["content"]:
+            reasons.append(
+                f"{self._file_name} was changed or replaced by hand, but not its record {self._record_path.name} (to use it "
+                "as it is, copy its own record too, or remove the record and run the pipelines after it by name)"
+            )
+        reasons += self._moved_on(record.get("sources", {}), self._file_name, known)
+        return list(dict.fromkeys(reasons))
+
+    def _moved_on(self, digests: dict[str, str], user: str, known: dict[int, list[str]]) -> list[str]:
+        """Which sources are stale themselves or have other contents than `digests`, those that `user` was made from.
+
+        A source that is missing, deleted to save space, changes nothing: its own sources are looked at instead.
+        """
+        reasons = []
+        for name, source in self.sources.items():
+            if not source._is_stored():
+                reasons += source._moved_on(digests, user, known)
+            elif name in digests and source.content_digest() != digests[name]:
+                reasons.append(f"{name} is not the one that {user} was made from: it was made again or replaced")
+            else:
+                reasons += source._reasons(known)
+        return reasons
+
+    def _source_digests(self) -> dict[str, str]:
+        """The content digest of each source and, through the sources' records, of all before them."""
+        digests: dict[str, str] = {}
+        stored = {name: source for name, source in self.sources.items() if source._is_stored()}
+        for source in stored.values():
+            digests |= (source._read_record() or {}).get("sources", {})
+        # What was loaded counts: in the hours of a training, what is on disk may have been replaced.
+        return digests | {name: source._loaded_digest or source.content_digest() for name, source in stored.items()}
+
+    def _is_stored(self) -> bool:
+        return super()._exists()
 
     def _exists(self) -> bool:
-        recorded = self.expected is None or self._record_path.exists()
-        return super()._exists() and recorded and not self.staleness()
+        return not self.outdated()
+
+    def _stamp(self) -> list[int] | None:
+        """Size in bytes and time of the last change in ns, of a folder over its files; None if there is no local file."""
+        stats = [path.stat() for path in self._files()]
+        return [sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)] if stats else None
+
+    def _files(self) -> list[Path]:
+        if self._path.is_dir():
+            return sorted(path for path in self._path.rglob("*") if path.is_file())
+        return [self._path] if self._path.exists() else []
+
+    @property
+    def _path(self) -> Path:
+        return Path(str(self._filepath))
+
+    @property
+    def _file_name(self) -> str:
+        return self._path.name
 
     @property
     def _record_path(self) -> Path:
-        path = Path(str(self._filepath))
-        return path.with_name(f".{path.name}.fingerprint.json")
+        return self._path.with_name(f".{self._file_name}.fingerprint.json")

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
+import fsspec
 from kedro.io import AbstractDataset
 from kedro_datasets._typing import TablePreview
 
-from spatial_functa_pipeline.datasets.fingerprint import FingerprintMixin
-from spatial_functa_pipeline.functasets.store import (
-    SCHEMA_VERSION,
-    Functaset,
-    FunctasetPlan,
-    read_attributes,
-    write,
-)
+from ..functasets.location import Location
+from ..functasets.store import SCHEMA_VERSION, Functaset, read_attributes
+from ..functasets.writing import FunctasetPlan, refuse_to_replace, write
+from .fingerprint import FingerprintMixin
 
 
 class _FunctasetDataset(AbstractDataset[FunctasetPlan, Functaset]):
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        """`filepath` is the directory of the Zarr group; `metadata` is for Kedro-Viz and others."""
-        self._filepath = Path(filepath)
+        """`filepath` is the directory of the Zarr group, or an address in an object store; `metadata` is for Kedro-Viz."""
+        self._filepath = str(filepath)
         self.metadata = metadata
 
     def load(self) -> Functaset:
@@ -53,25 +51,57 @@ class _FunctasetDataset(AbstractDataset[FunctasetPlan, Functaset]):
         return attributes["complete"] and attributes["schema_version"] == SCHEMA_VERSION
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath)}
+        return {"filepath": self._filepath}
 
 
 class FunctasetDataset(FingerprintMixin, _FunctasetDataset):
     """Writes a functaset shard by shard, continuing an interrupted build, and opens it lazily.
 
     Its fingerprint, and that of the weights that the plan names, are also the store's own: only a build by the same
-    weights and parameters is continued.
+    weights and parameters is continued. Another one is replaced if the plan says so or `replace_stale` is set.
 
     ```yaml
     train_functaset:
       type: spatial_functa_pipeline.datasets.functaset.FunctasetDataset
-      filepath: data/05_model_input/train_functaset.zarr
+      filepath: data/05_model_input/train_functaset.zarr # or s3://bucket/train_functaset.zarr
     ```
     """
 
+    replace_stale = False
+
     def save(self, data: FunctasetPlan) -> None:
-        """Write all rows that are not there yet."""
+        """Write all rows that are not there yet. Raises StaleFunctasetError, before anything is touched."""
+        header = data.header
         if self.expected:
-            fingerprint = f"{self.expected.digest}-{data.header.fingerprint}"
-            data = replace(data, header=replace(data.header, fingerprint=fingerprint))
+            header = replace(header, fingerprint=f"{self.expected.digest}-{header.fingerprint}")
+        data = replace(data, header=header, replace=data.replace or self.replace_stale)
+        location = Location(self._filepath)
+        if location.exists():
+            refuse_to_replace(location, data)
         super().save(data)
+
+    def content_digest(self) -> str:
+        """Digest of the attributes, which name the weights and the parameters that all rows depend on."""
+        attributes = read_attributes(self._filepath)
+        return hashlib.sha256(json.dumps(attributes, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _stamp(self) -> None:
+        return None
+
+    def _read_record(self) -> dict[str, Any] | None:
+        try:
+            return json.loads(fsspec.open(self._record_url).open().read())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def _write_record(self, record: dict[str, Any] | None) -> None:
+        files, path = fsspec.core.url_to_fs(self._record_url)
+        if record is not None:
+            files.pipe(path, json.dumps(record, indent=1).encode())
+        elif files.exists(path):
+            files.rm(path)
+
+    @property
+    def _record_url(self) -> str:
+        folder, _, name = self._filepath.rstrip("/").rpartition("/")
+        return f"{folder}/.{name}.fingerprint.json"

@@ -12,7 +12,7 @@ import os
 import zlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from operator import getitem, index
@@ -44,6 +44,8 @@ class Images:
         classes: names of the classes.
         resolution: pixels per axis.
         channels: 1 for grey, 3 for colour.
+        reopen: opens the same images again. Where it is known, they are pickled as it, so that another process reads its
+            own files.
     """
 
     read: Callable[[np.ndarray], np.ndarray]
@@ -51,6 +53,12 @@ class Images:
     classes: tuple[str, ...]
     resolution: tuple[int, ...]
     channels: int
+    reopen: Callable[[], Images] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.reopen:
+            return self.reopen, ()
+        return type(self), (self.read, self.labels, self.classes, self.resolution, self.channels)
 
     @classmethod
     def from_array(cls, pixels: np.ndarray, labels: Sequence[int] | np.ndarray, classes: Sequence[str]) -> Images:
@@ -234,7 +242,7 @@ class FashionMNISTDataset(PublishedDataset):
         selected = self._row_slice(len(labels))
         sides = (self.PADDING, self.PADDING)
         padded = np.pad(pixels[selected], ((0, 0), sides, sides))
-        return Images.from_array(padded[..., None], labels[selected], self.CLASSES)
+        return replace(Images.from_array(padded[..., None], labels[selected], self.CLASSES), reopen=self.load)
 
     def fingerprint_config(self) -> dict[str, Any]:
         """What identifies the images, without the path."""
@@ -275,7 +283,7 @@ class CIFAR10Dataset(PublishedDataset):
                 f"{CIFAR10.url} in {self._filepath}"
             ) from error
         selected = self._row_slice(len(data.data))
-        return Images.from_array(data.data[selected], data.targets[selected], data.classes)
+        return replace(Images.from_array(data.data[selected], data.targets[selected], data.classes), reopen=self.load)
 
     def fingerprint_config(self) -> dict[str, Any]:
         """What identifies the images, without the path."""
@@ -335,6 +343,7 @@ class ImageFolderDataset(ImagesDataset):
             classes=tuple(classes),
             resolution=self._resolution,
             channels=3,
+            reopen=self.load,
         )
 
     def fingerprint_config(self) -> dict[str, Any]:

@@ -1,20 +1,42 @@
 """Batches of a functaset for a training loop."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .ordering import WHOLE, Part, epoch_batches
 from .store import Functaset
+from .window_reader import WindowReader
+from .windows import Chunking
+
+WINDOW_BYTES = 32 * 2**20
+"""Least size of a window, as float32: 8,192 rows of 8×8×16. Two of them are in memory, whatever the size of the store."""
+WINDOW_BATCHES = 8
+"""Least number of batches in a window: fewer would be made of nearly the same chunks."""
+WINDOW_CHUNKS = 16
+"""Least number of chunks in a window: neighbouring rows may well be of one class, as in a folder of ImageNet's."""
 
 
 @dataclass(frozen=True)
 class FunctasetBatches:
     """Shuffled batches of steps `start_step` … `steps` − 1: raw latents `(B, *grid, c)` and int64 labels `(B,)`.
 
-    `rows` restricts them to the first rows of the functaset; of each batch only `part` is read.
+    Every row comes once per epoch, no batch is short, and any step can be the first. Where the functaset is held in
+    memory, an epoch is one permutation (see `epoch_batches`); otherwise rows are mixed within windows (see `windows`), and the
+    next window is read in the background while the caller uses the one before. The order is then also a matter of
+    batch and chunk size.
+
+    `rows` restricts the batches to the first rows of the functaset. Of each batch only `part` is made: together, the
+    parts are the batch that one process would have.
+
+    Iterating raises DamagedShardError, and ValueError for a batch that has no such parts. Close the iterator to end the
+    reading early; that happens by itself when nothing refers to it any more.
     """
 
     functaset: Functaset
@@ -26,10 +48,44 @@ class FunctasetBatches:
     part: Part = WHOLE
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return self._from_memory() if self.functaset.in_memory else self._from_windows()
+
+    @property
+    def _count(self) -> int:
+        return len(self.functaset) if self.rows is None else self.rows
+
+    def _from_memory(self) -> Iterator[tuple[Tensor, Tensor]]:
         labels = torch.from_numpy(self.functaset.labels)
-        count = len(self.functaset) if self.rows is None else self.rows
-        for rows in epoch_batches(count, self.batch_size, self.seed, self.start_step, self.steps, self.part):
+        for rows in epoch_batches(self._count, self.batch_size, self.seed, self.start_step, self.steps, self.part):
             yield self.functaset.batch(rows), labels[rows]
+
+    def _from_windows(self) -> Iterator[tuple[Tensor, Tensor]]:
+        own = self.part.rows(self.batch_size)
+        span = (self.start_step * self.batch_size, self.steps * self.batch_size)
+        reader = WindowReader(self.functaset, self._chunking(), self.seed, self.batch_size, self.part)
+        with closing(reader.read(*span)) as windows:
+            window: tuple[Tensor, Tensor] | None = None
+            for _ in range(self.start_step, self.steps):
+                pieces: list[tuple[Tensor, ...]] = []
+                missing = own.stop - own.start
+                while missing:
+                    if window is None or not len(window[0]):
+                        window = None  # given up before the next but one is read
+                        window = next(windows)
+                    # A window's last rows are copied: a view of them would keep all of it in memory.
+                    last = len(window[0]) <= missing
+                    pieces.append(tuple(column.clone() if last else column[:missing] for column in window))
+                    window = tuple(column[missing:] for column in window)
+                    missing -= len(pieces[-1][0])
+                latents, labels = pieces[0] if len(pieces) == 1 else map(torch.cat, zip(*pieces, strict=True))
+                del pieces
+                yield latents, labels
+
+    def _chunking(self) -> Chunking:
+        header = self.functaset.header
+        row_bytes = 4 * int(np.prod(header.latent_shape.shape))
+        rows = max(WINDOW_BATCHES * self.batch_size, -(-WINDOW_BYTES // row_bytes))
+        return Chunking(self._count, header.chunk_rows, max(WINDOW_CHUNKS, -(-rows // header.chunk_rows)))
 
 
 def consecutive_batches(functaset: Functaset, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

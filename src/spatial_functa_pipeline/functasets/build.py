@@ -1,15 +1,24 @@
 """From images to a functaset: each image is fitted by the inner loop of the meta-learned field (Sec. 4)."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
 import numpy as np
 import torch
 
-from ..compute import accelerated, products
+from ..compute import accelerated, products, resolve_device
 from ..config import FunctasetConfig, LatentShape, RuntimeConfig
 from ..datasets.images import Images
 from ..fields.field import SpatialField
 from ..metrics.image_quality import per_image_mse, psnr, unit_images
 from .augmentation import augment
-from .store import FunctasetHeader, FunctasetPlan, Rows
+from .scheduling import Scheduling
+from .store import FunctasetHeader, Rows
+from .writing import FunctasetPlan
 
 
 def plan_functaset(
@@ -27,7 +36,7 @@ def plan_functaset(
     """The functaset of all images, followed by `copies` augmented copies of all of them.
 
     Row r is copy r // N of image r mod N, for N images; copy 0 is the image itself. The PSNR of a row is that of its
-    reconstruction, unclamped. `fingerprint` stands for the field's weights.
+    reconstruction, unclamped. `field` is on the CPU; `fingerprint` stands for its weights.
     """
     header = FunctasetHeader(
         dataset=dataset,
@@ -37,19 +46,42 @@ def plan_functaset(
         rows=len(images) * (copies + 1),
         shard_rows=config.shard_rows,
         chunk_rows=config.chunk_rows,
-        storage_dtype=config.storage_dtype,
+        storage_type=config.storage_type,
         fingerprint=fingerprint,
     )
-    size, device = config.encode_batch, next(field.parameters()).device
-    fit = accelerated(field, runtime, calls=header.rows // size, device=device, name=f"{split} functaset")
+    calls = header.rows // config.encode_batch
+    return FunctasetPlan(
+        header,
+        ImageEncoder(images, field, config, seed, runtime, calls, f"{split} functaset"),
+        progress=runtime.progress,
+        scheduling=Scheduling(runtime.scheduler, runtime.workers),
+        replace=runtime.replace_stale,
+    )
+
+
+@dataclass(frozen=True)
+class ImageEncoder:
+    """Fits latents to images and their augmented copies. Each process that gets it moves the field to its own device."""
+
+    images: Images
+    field: SpatialField
+    config: FunctasetConfig
+    seed: int
+    runtime: RuntimeConfig
+    calls: int
+    name: str
 
     @torch.no_grad()
-    def encode(start: int, stop: int) -> Rows:
-        copy, source = np.divmod(np.arange(start, stop), len(images))
+    def __call__(self, start: int, stop: int) -> Rows:
+        """The rows start, …, stop − 1 of the functaset, see `plan_functaset`."""
+        field, fit, device = self._fit
+        size = self.config.encode_batch
+        copy, source = np.divmod(np.arange(start, stop), len(self.images))
         latents, quality = [], []
         for first in range(0, stop - start, size):
             part = slice(first, first + size)
-            pixels = augment(images.batch(source[part]), source[part], copy[part], config.augmentation, seed)
+            pixels = self.images.batch(source[part])
+            pixels = augment(pixels, source[part], copy[part], self.config.augmentation, self.seed)
             targets = unit_images(pixels.to(device))
             # A batch of another size would be compiled for itself.
             with products(field.spec.precision):
@@ -58,10 +90,17 @@ def plan_functaset(
             quality.append(psnr(per_image_mse(reconstructions, targets)).cpu())
         return Rows(
             latents=torch.cat(latents).numpy(),
-            labels=images.labels[source],
+            labels=self.images.labels[source],
             source_index=source,
             augmentation=copy.astype(np.int32),
             psnr=torch.cat(quality).numpy(),
         )
 
-    return FunctasetPlan(header, encode, runtime.progress)
+    @cached_property
+    def _fit(self) -> tuple[SpatialField, Callable[..., Any], torch.device]:
+        device = resolve_device(self.runtime.device)
+        field = self.field.to(device).eval()
+        return field, accelerated(field, self.runtime, calls=self.calls, device=device, name=self.name), device
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_fit"}

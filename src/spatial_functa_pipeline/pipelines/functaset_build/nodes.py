@@ -1,11 +1,12 @@
 """Nodes of `functaset_build`: each returns a plan, which the functaset's dataset carries out shard by shard."""
 
-from spatial_functa_pipeline.compute import resolve_device
+import torch
+
 from spatial_functa_pipeline.config import FunctasetConfig, RuntimeConfig
 from spatial_functa_pipeline.datasets.images import Images
 from spatial_functa_pipeline.datasets.weights import Weights
 from spatial_functa_pipeline.functasets.build import plan_functaset
-from spatial_functa_pipeline.functasets.store import FunctasetPlan
+from spatial_functa_pipeline.functasets.writing import FunctasetPlan
 from spatial_functa_pipeline.pipelines.weights import unpack_field
 
 
@@ -42,7 +43,7 @@ def _plan(
 ) -> FunctasetPlan:
     return plan_functaset(
         images,
-        unpack_field(field, resolve_device(runtime.device)),
+        unpack_field(field, torch.device("cpu")),
         config,
         dataset=dataset,
         split=split,

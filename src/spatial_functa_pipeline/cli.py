@@ -1,0 +1,59 @@
+"""This project's own commands of `kedro`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from kedro.framework.cli.utils import CONTEXT_SETTINGS, _split_params
+from kedro.framework.session import KedroSession
+
+
+@click.group(context_settings=CONTEXT_SETTINGS, name="spatial_functa_pipeline")
+def cli() -> None:
+    """Commands of the spatial functa pipeline."""
+
+
+@cli.command("check-functasets")
+@click.argument("names", nargs=-1)
+@click.option("--env", "-e", default=None, help="Kedro configuration environment name.")
+@click.option("--params", default="", callback=_split_params, help="As for `kedro run`.")
+def check_functasets(names: tuple[str, ...], env: str | None, params: dict[str, object]) -> None:
+    """Read whole functasets of the catalog and say what is wrong with them: counts, checksums, fingerprints, NaNs.
+
+    NAMES are catalog entries; without any, all functasets that are there are checked. Exits with 1 if something is wrong.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from .datasets.functaset import FunctasetDataset
+    from .functasets.check import Report, check
+
+    with KedroSession.create(Path.cwd(), env=env, runtime_params=params) as session:
+        catalog = session.load_context().catalog
+        known = {name: entry for name in catalog if isinstance(entry := catalog.get(name), FunctasetDataset)}
+        if unknown := sorted(set(names) - set(known)):
+            raise click.ClickException(f"no functaset is named {', '.join(unknown)}: choose among {', '.join(known)}")
+        reports: dict[str, Report] = {}
+        for name in names or known:
+            try:
+                reports[name] = check(known[name]._filepath)
+            except FileNotFoundError as error:
+                if names:
+                    reports[name] = Report(problems=[str(error)])
+                continue
+            reports[name].problems += [f"stale: {reason}" for reason in known[name].staleness()]
+    if not reports:
+        raise click.ClickException("there are no functasets yet; build them: kedro run --pipeline=functaset_build")
+    table = Table("functaset", "rows", "shards", "MiB", "mean PSNR", "")
+    for name, report in reports.items():
+        psnr = "" if report.mean_psnr is None else f"{report.mean_psnr:.2f} dB"
+        verdict = f"[red]{len(report.problems)} problems[/red]" if report.problems else "[green]sound[/green]"
+        table.add_row(name, f"{report.rows:,}", str(report.shards), f"{report.bytes / 2**20:.1f}", psnr, verdict)
+    console = Console(width=None if Console().is_terminal else 120)
+    console.print(table)
+    for name, report in reports.items():
+        for problem in report.problems:
+            console.print(f"{name}: {problem}", soft_wrap=True, markup=False)
+    if any(report.problems for report in reports.values()):
+        raise SystemExit(1)

@@ -1,0 +1,122 @@
+"""Which processes carry out the tasks of a build: Dask's, one task for each shard."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import dask
+
+if TYPE_CHECKING:
+    from distributed import Client, Worker
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+_PLUGIN = "spatial_functa_build"
+
+
+@dataclass(frozen=True)
+class Scheduling:
+    """Where tasks run.
+
+    Args:
+        scheduler: `synchronous`: in this process, one after the other; `processes`: in a local cluster; or the address
+            of a running dask-scheduler, `tcp://host:port`, whose workers reach the same files.
+        workers: processes of the local cluster; None: one for each GPU, or one for each core.
+    """
+
+    scheduler: str = "synchronous"
+    workers: int | None = None
+
+    def run(self, task: Callable[[int], T], items: Iterable[int]) -> Iterator[T]:
+        """What `task` returns for each item, as it is done, in any order.
+
+        A worker that dies gives its task to another; the first error of a task ends it all.
+
+        Raises:
+            OSError: the scheduler cannot be reached.
+            RuntimeError: a task has killed every worker that tried it.
+        """
+        if self.scheduler == "synchronous":
+            for item in items:
+                yield dask.delayed(task)(item).compute(scheduler="synchronous")
+            return
+        with ExitStack() as stack:
+            yield from _distribute(self._client(stack), task, items, stack)
+
+    def _client(self, stack: ExitStack) -> Client:
+        """A client of the cluster, which is closed with the stack."""
+        from distributed import Client, LocalCluster
+
+        if self.scheduler != "processes":
+            client = stack.enter_context(Client(self.scheduler))
+        else:
+            workers = self.workers or _gpus() or os.cpu_count() or 1
+            threads = max(1, (os.cpu_count() or 1) // workers)
+            names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+            environment = {f"distributed.nanny.pre-spawn-environ.{name}": threads for name in names}
+            with dask.config.set(environment):
+                cluster = stack.enter_context(
+                    LocalCluster(n_workers=workers, threads_per_worker=1, silence_logs=logging.ERROR)
+                )
+            client = stack.enter_context(Client(cluster))
+        logger.info("Dask dashboard: %s", client.dashboard_link)
+        return client
+
+
+SYNCHRONOUS = Scheduling()
+
+
+def _distribute(client: Client, task: Callable[[int], T], items: Iterable[int], stack: ExitStack) -> Iterator[T]:
+    from distributed import KilledWorker, as_completed
+
+    # A plugin reaches every worker once, those that join later too; as an argument the task, which holds the field, would go
+    # through the scheduler with each item.
+    client.register_plugin(_task_plugin(task), name=_PLUGIN)
+    stack.callback(client.unregister_worker_plugin, _PLUGIN)
+    futures = [client.submit(_run_task, item, pure=False) for item in items]
+    stack.callback(client.cancel, futures)
+    try:
+        for future in as_completed(futures):
+            yield future.result()
+            future.release()
+    except KilledWorker as error:
+        raise RuntimeError(
+            f"workers died again and again at the same task ({error}): they may have too little memory; run again to go on "
+            "with what is missing, with fewer workers or a smaller encode_batch"
+        ) from error
+
+
+def _task_plugin(task: Callable[[int], Any]) -> Any:
+    from distributed import WorkerPlugin
+
+    class TaskPlugin(WorkerPlugin):
+        """Keeps the task in its worker, which gets a GPU of its own in a local cluster."""
+
+        def __init__(self, task: Callable[[int], Any]) -> None:
+            self.task = task
+
+        def setup(self, worker: Worker) -> None:
+            if isinstance(worker.name, int) and (count := _gpus()) > 1:
+                listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+                devices = listed.split(",") if listed else [str(index) for index in range(count)]
+                os.environ["CUDA_VISIBLE_DEVICES"] = devices[worker.name % len(devices)]
+
+    return TaskPlugin(task)
+
+
+def _run_task(item: int) -> Any:
+    from distributed import get_worker
+
+    return get_worker().plugins[_PLUGIN].task(item)
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()

@@ -1,0 +1,173 @@
+"""Builds by other processes: the same bytes, dead workers, object stores, full disks, kill -9."""
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spatial_functa_pipeline.config import FunctasetConfig, RuntimeConfig
+from spatial_functa_pipeline.datasets.images import FashionMNISTDataset
+from spatial_functa_pipeline.fields.field import FieldSpec, SpatialField
+from spatial_functa_pipeline.functasets.build import plan_functaset
+from spatial_functa_pipeline.functasets.scheduling import Scheduling
+from spatial_functa_pipeline.functasets.store import Functaset, Rows
+from spatial_functa_pipeline.functasets.writing import FunctasetPlan, StaleFunctasetError, write
+
+SAMPLE = Path(__file__).parents[2] / "data/01_raw/fashion_mnist_sample"
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def real_plan(storage_type="float32", shard_rows=16, **runtime) -> FunctasetPlan:
+    """50 embedded images and a copy of each, in 7 shards, by an untrained field."""
+    import torch
+
+    torch.manual_seed(0)
+    field = SpatialField(FieldSpec((4, 4), 6, (32, 32), 1, "nearest", 32, 3, 10.0)).eval()
+    images = FashionMNISTDataset(filepath=str(SAMPLE), part="test", rows=[0, 50]).load()
+    return plan_functaset(
+        images,
+        field,
+        FunctasetConfig(shard_rows=shard_rows, chunk_rows=8, encode_batch=4, storage_type=storage_type),
+        dataset="d",
+        split="train",
+        copies=1,
+        fingerprint="f",
+        seed=3,
+        runtime=RuntimeConfig(device="cpu", progress=False, **runtime),
+    )
+
+
+class DyingEncoder:
+    """Kills its worker the first time that a row is asked for."""
+
+    def __init__(self, plan: FunctasetPlan, row: int, marker: Path) -> None:
+        self.plan, self.row, self.marker = plan, row, marker
+
+    def __call__(self, start: int, stop: int) -> Rows:
+        if start <= self.row < stop and not self.marker.exists():
+            self.marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.plan.encode(start, stop)
+
+
+@pytest.mark.parametrize("storage_type", ["float32", "uint6"])
+def test_a_local_cluster_writes_the_same_bytes_and_survives_a_dead_worker(tmp_path, storage_type):
+    plan = real_plan(storage_type)
+    write(tmp_path / "one.zarr", plan)
+    dying = DyingEncoder(plan, 20, tmp_path / "marker")
+    write(tmp_path / "two.zarr", replace(plan, encode=dying, scheduling=Scheduling("processes", workers=2)))
+    assert (tmp_path / "marker").exists()
+    assert contents(tmp_path / "two.zarr") == contents(tmp_path / "one.zarr")
+
+
+def test_a_running_scheduler_is_used_by_its_address(tmp_path):
+    from distributed import LocalCluster
+
+    plan = real_plan()
+    write(tmp_path / "one.zarr", plan)
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        write(tmp_path / "two.zarr", replace(plan, scheduling=Scheduling(cluster.scheduler_address)))
+    assert contents(tmp_path / "two.zarr") == contents(tmp_path / "one.zarr")
+
+
+def test_an_error_in_a_worker_reaches_the_caller(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        write(
+            tmp_path / "f.zarr",
+            replace(real_plan(), encode=_divide_by_zero, scheduling=Scheduling("processes", workers=1)),
+        )
+
+
+def _divide_by_zero(start: int, stop: int) -> Rows:
+    raise ZeroDivisionError
+
+
+BUILD = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_schedulers import real_plan, write
+write(sys.argv[2], real_plan(sys.argv[3], shard_rows=8))
+"""
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path):
+    """Twenty kills, of one storage type after the other; each build is then finished and compared."""
+    wholes = {}
+    for kind in ("float32", "uint4"):
+        write(tmp_path / kind, real_plan(kind, shard_rows=8))
+        wholes[kind] = contents(tmp_path / kind)
+    chance, killed = random.Random(0), 0
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for trial in range(20):
+        kind, path = ("float32", "uint4")[trial % 2], tmp_path / f"trial{trial}"
+        command = [sys.executable, "-c", BUILD, str(Path(__file__).parent), str(path), kind]
+        build = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        while not (path / "zarr.json").exists() and build.poll() is None:
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.4))
+        build.kill()
+        killed += build.wait() == -signal.SIGKILL
+        write(path, real_plan(kind, shard_rows=8))
+        assert contents(path) == wholes[kind], trial
+    assert killed >= 10
+
+
+def test_a_disk_without_room_stops_the_build_and_keeps_what_is_there(tmp_path):
+    """A limit on the size of files stands for the full disk, which only a superuser can make."""
+    plan, whole = real_plan(), tmp_path / "whole.zarr"
+    write(whole, plan)
+    path, rows = tmp_path / "f.zarr", []
+
+    def encode(start: int, stop: int) -> Rows:
+        rows.append(start)
+        if start >= 48:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        return plan.encode(start, stop)
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with pytest.raises(OSError, match=r"no room left for functaset .*: 3 of its 7 shards are finished and kept"):
+            write(path, replace(plan, encode=encode))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    rows.clear()
+    write(path, replace(plan, encode=lambda start, stop: rows.append(start) or plan.encode(start, stop)))
+    assert rows == [48, 64, 80, 96]
+    assert contents(path) == contents(whole)
+
+
+def test_a_stale_functaset_is_replaced_only_by_intent(tmp_path):
+    plan, path = real_plan(), tmp_path / "f.zarr"
+    write(path, plan)
+    before = contents(path)
+    other = replace(plan, header=replace(plan.header, fingerprint="other"), replace=False)
+    with pytest.raises(
+        StaleFunctasetError, match=r"differs in fingerprint: 'f', now 'other'.*runtime.replace_stale=true"
+    ):
+        write(path, other)
+    assert contents(path) == before
+    write(path, replace(other, replace=True))
+    assert Functaset.open(path).header.fingerprint == "other"
+
+
+def test_the_plan_is_pickled_without_its_images(tmp_path):
+    import pickle
+
+    plan = real_plan()
+    rows = plan.encode(3, 9)
+    pickled = pickle.dumps(plan.encode)
+    assert len(pickled) < 50 * 32 * 32  # less than the images alone
+    np.testing.assert_array_equal(pickle.loads(pickled)(3, 9).latents, rows.latents)

@@ -1,0 +1,253 @@
+"""What `--only-missing-outputs` makes again, and what it leaves, on a finished run of `conf/test`."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import mlflow
+import pytest
+
+from spatial_functa_pipeline.datasets.weights import WeightsDataset
+from spatial_functa_pipeline.pipeline_registry import register_pipelines
+
+OUTPUTS = ("05_model_input", "06_models", "07_model_output", "08_reporting")
+CHANGES = {
+    "meta_learning.training.learning_rate": 0.003,
+    "functaset.shard_rows": 64,
+    "classification.dropout": 0.2,
+    "diffusion.normalisation.gamma": 1.5,
+    "evaluation.sampling.steps": 5,
+    "evaluation.figure_images": 3,
+    "seed": 1,
+}
+NEUTRAL = {
+    "runtime": {"num_workers": 1, "compile": "off"},
+    "meta_learning": {"training": {"micro_batch": 8, "log_every": 20, "checkpoint_every": 30, "guard": {"retries": 3}}},
+    "functaset": {"encode_batch": 8},
+}
+
+# Sessions one after the other in one process, which spares the seconds that `kedro` takes to start.
+SESSIONS = """
+import json, logging, shutil, sys
+from pathlib import Path
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+
+messages = []
+
+
+class Messages(logging.Handler):
+    def emit(self, record):
+        messages.append(record.getMessage())
+
+
+bootstrap_project(Path.cwd())
+found = {}
+for case, (outputs, params, options) in json.loads(sys.argv[1]).items():
+    for folder in Path(outputs).iterdir() if outputs else ():
+        shutil.rmtree(f"data/{folder.name}", ignore_errors=True)
+        shutil.copytree(folder, f"data/{folder.name}")
+    with KedroSession.create(project_path=Path.cwd(), env="test", runtime_params=params) as session:
+        logging.getLogger().addHandler(handler := Messages())
+        try:
+            session.run(**options)
+        except Exception as error:
+            messages.append(f"error: {error}")
+        logging.getLogger().removeHandler(handler)
+    found[case] = list(messages)
+    messages.clear()
+Path("messages.json").write_text(json.dumps(found))
+"""
+
+# A run that waits for its end in a node that is no training.
+WAITING = """
+import logging, time
+from pathlib import Path
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+
+
+class Wait(logging.Handler):
+    def emit(self, record):
+        if record.getMessage().startswith("Running node: compute_latent_statistics"):
+            print("waiting", flush=True)
+            time.sleep(60)
+
+
+bootstrap_project(Path.cwd())
+with KedroSession.create(project_path=Path.cwd(), env="test") as session:
+    logging.getLogger().addHandler(Wait())
+    session.run(pipeline_names=["normalization_stats"])
+"""
+
+
+def nested(key, value):
+    """`a.b`, 1 → {"a": {"b": 1}}"""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def dependants(*changed):
+    """Names of the nodes that a changed parameter or dataset reaches, by Kedro's own account of the pipeline."""
+    everything = register_pipelines()["__default__"]
+    reads = {name: f"{name.removeprefix('params:')}." for name in everything.datasets()}
+    inputs = [name for name, prefix in reads.items() if any(f"{key}.".startswith(prefix) for key in changed)]
+    return {node.name for node in everything.from_inputs(*inputs).nodes}
+
+
+def copy_outputs(finished, project, folder):
+    for output in OUTPUTS:
+        (project.path / folder).mkdir(exist_ok=True)
+        subprocess.run(["cp", "-a", finished.path / "data" / output, project.path / folder], check=True)
+
+
+def runs_of(project):
+    """Status of each MLflow run of the project, by its id."""
+    client = mlflow.MlflowClient(f"sqlite:///{project.path / 'mlflow.db'}")
+    (experiment,) = client.search_experiments(filter_string="name = 'spatial_functa'")
+    return {run.info.run_id: run.info.status for run in client.search_runs([experiment.experiment_id])}
+
+
+def replace_field(outputs, *, with_record):
+    """Another field in a folder of outputs, as if trained on another machine, with the record that it got there or without."""
+    (field,) = (outputs / "06_models").rglob("field.safetensors")
+    content = bytearray(field.read_bytes())
+    content[-1] ^= 1  # the lowest bit of a number's highest byte
+    field.write_bytes(content)
+    if with_record:
+        record_path = field.with_name(f".{field.name}.fingerprint.json")
+        record = json.loads(record_path.read_text())
+        dataset = WeightsDataset(filepath=str(field))
+        record |= {"content": dataset.content_digest(), "stamp": dataset._stamp()}
+        record_path.write_text(json.dumps(record))
+
+
+def nodes_in(messages):
+    """Names of the nodes that ran, in their order."""
+    return [found[1] for message in messages if (found := re.match(r"Running node: (\w+):", message))]
+
+
+@pytest.fixture(scope="module")
+def project(finished, make_project):
+    """Another project with the outputs of a finished one, in several states, and its MLflow store."""
+    project = make_project()
+    for state in ("finished", "edited", "exchanged"):
+        copy_outputs(finished, project, state)
+    replace_field(project.path / "edited", with_record=False)
+    replace_field(project.path / "exchanged", with_record=True)
+    subprocess.run(["cp", "-a", finished.path / "mlflow.db", project.path], check=True)
+    return project
+
+
+@pytest.fixture(scope="module")
+def abandoned(project):
+    """MLflow runs that say RUNNING: of a process that is gone, and of one that is not."""
+    client = mlflow.MlflowClient(f"sqlite:///{project.path / 'mlflow.db'}")
+    (experiment,) = client.search_experiments(filter_string="name = 'spatial_functa'")
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    tags = [{"process": f"{socket.gethostname()}:{process}"} for process in (gone.pid, os.getpid())]
+    return [client.create_run(experiment.experiment_id, tags=tag).info.run_id for tag in tags]
+
+
+@pytest.fixture(scope="module")
+def sessions(project, abandoned):
+    """The log messages of each of the sessions, and the statuses of the MLflow runs before and after all."""
+    missing = {"only_missing_outputs": True}
+    cases = {
+        "nothing": ["finished", {}, missing],
+        "neutral": ["finished", NEUTRAL, missing],
+        **{key: ["finished", nested(key, value), missing] for key, value in CHANGES.items()},
+        "edited": ["edited", {}, {"pipeline_names": ["functaset_build"]}],
+        "exchanged": ["exchanged", {}, {"pipeline_names": ["classification"]}],
+        "mended": [None, {}, missing],
+        "nothing more": [None, {}, missing],
+    }
+    before = runs_of(project)
+    done = subprocess.run(
+        [sys.executable, "-c", SESSIONS, json.dumps(cases)],
+        cwd=project.path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads((project.path / "messages.json").read_text()), before, runs_of(project)
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_exactly_what_depends_on_a_changed_parameter_is_made_again(sessions, key):
+    nodes = nodes_in(sessions[0][key])
+    assert len(nodes) == len(set(nodes))
+    assert set(nodes) == dependants(key)
+    assert any(re.match(rf"To be made: \w+ \(.*{key} was .*, is {CHANGES[key]}", line) for line in sessions[0][key])
+
+
+def test_what_a_parameter_does_not_reach_is_left(sessions):
+    """Kedro's account of the pipeline is not taken on trust alone."""
+    messages = sessions[0]
+    assert "train_latent_classifier" not in nodes_in(messages["diffusion.normalisation.gamma"])
+    assert "train_latent_denoiser" not in nodes_in(messages["classification.dropout"])
+    assert "meta_learn_field" not in nodes_in(messages["functaset.shard_rows"])
+    assert "train_latent_denoiser" not in nodes_in(messages["evaluation.sampling.steps"])
+    assert "sample_latents" not in nodes_in(messages["evaluation.figure_images"])
+
+
+@pytest.mark.parametrize("case", ["nothing", "neutral", "nothing more"])
+def test_nothing_is_made_again_if_no_result_could_differ(sessions, case):
+    messages = sessions[0][case]
+    assert nodes_in(messages) == []
+    assert messages.count("Nothing to do: everything is up to date") == 1
+    assert not any(message.startswith("error: ") for message in messages)
+
+
+def test_a_field_edited_by_hand_is_not_used(sessions):
+    (error,) = (message for message in sessions[0]["edited"] if message.startswith("error: "))
+    assert "field.safetensors was changed or replaced by hand, but not its record .field.safetensors.finger" in error
+
+
+def test_another_field_makes_what_was_built_with_it_stale(sessions):
+    """The same parameters, but trained on another machine and copied here together with its record."""
+    (error,) = (message for message in sessions[0]["exchanged"] if message.startswith("error: "))
+    assert "field is not the one that train_functaset.zarr was made from: it was made again or replaced" in error
+    assert "Run `kedro run --only-missing-outputs`" in error
+    messages = sessions[0]["mended"]
+    assert set(nodes_in(messages)) == dependants("field")
+    reason = "To be made: train_functaset (field is not the one that train_functaset.zarr was made from"
+    assert any(message.startswith(reason) for message in messages)
+
+
+def test_mlflow_runs_are_opened_where_there_is_something_to_do_and_none_is_left_running(sessions, abandoned):
+    _, before, after = sessions
+    new = [after[run] for run in set(after) - set(before)]
+    assert sorted(new) == ["FAILED"] * 2 + ["FINISHED"] * (len(CHANGES) + 1)
+    gone, alive = abandoned
+    assert (after[gone], after[alive]) == ("KILLED", "RUNNING")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGTERM")
+def test_sigterm_in_any_node_ends_the_mlflow_run(project, sessions):  # goes on with the files of the last session
+    before = runs_of(project)
+    with subprocess.Popen(
+        [sys.executable, "-c", WAITING],
+        cwd=project.path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        printed = []
+        for line in process.stdout:
+            printed.append(line)
+            if line.startswith("waiting"):
+                break
+        (run,) = set(runs_of(project)) - set(before)
+        assert runs_of(project)[run] == "RUNNING"
+        process.send_signal(signal.SIGTERM)
+        printed.append(process.stdout.read())
+    assert process.returncode == 128 + signal.SIGTERM, "".join(printed)
+    assert runs_of(project)[run] == "KILLED"
