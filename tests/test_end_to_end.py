@@ -12,6 +12,7 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 from kedro.pipeline import Pipeline
 from PIL import Image
@@ -30,6 +31,24 @@ METRICS = {
     "frechet_distance_convnet",
     "frechet_distance_convnet_train_images",
     "frechet_distance_convnet_reconstructions",
+    "frechet_distance_convnet_pca_codes",
+    "frechet_distance_convnet_noise",
+    *(
+        f"{score}_convnet{against}"
+        for score in ("frechet_distance", "kid", "precision", "recall", "density", "coverage")
+        for against in ("", "_against_train")
+    ),
+    *(f"nearest_train_distance{images}" for images in ("", "_test_images", "_reconstructions")),
+    *(f"distinct_nearest_share{images}" for images in ("", "_test_images", "_reconstructions")),
+    *(
+        f"{name}{images}"
+        for name in ("nearer_to_train_than_test", "near_copies")
+        for images in ("", "_reconstructions")
+    ),
+}
+FIGURES = {
+    *("reconstructions", "samples_by_class", "samples_enlarged", "training_curves", "latent_channels"),
+    *("generation_scores", "memorisation", "nearest_training_images"),
 }
 
 
@@ -80,9 +99,10 @@ def test_a_run_ends_with_metrics_pictures_and_a_summary(finished):
     assert all(math.isfinite(found[name]) for name in METRICS)
     assert "100 test images, seed 0" in found["details"]["psnr"]
     assert "40 samples by dpm_solver in 10 steps" in found["details"]["frechet_distance_convnet"]
+    assert "against 300 train images" in found["details"]["frechet_distance_convnet_against_train"]
     assert found["psnr"] > 12  # sixty steps of a tiny field on real garments; random weights give about 7 dB
     assert found["frechet_distance_convnet_train_images"] < found["frechet_distance_convnet"]
-    for figure in ("reconstructions", "samples_by_class", "training_curves", "latent_channels"):
+    for figure in FIGURES:
         content = (finished.path / f"data/08_reporting/{VARIANT}/{figure}.png").read_bytes()
         assert content.startswith(b"\x89PNG")
         assert len(content) > 5_000
@@ -95,6 +115,25 @@ def test_a_run_ends_with_metrics_pictures_and_a_summary(finished):
     assert not list((finished.path / "data").rglob("*.pt"))  # checkpoints go once their results are stored
 
 
+def test_tables_hold_every_score_beside_what_it_was_measured_on(finished):
+    folder = finished.path / f"data/08_reporting/{VARIANT}"
+    scores = pd.read_csv(folder / "generation_scores.csv").set_index(["against", "images"])
+    points = {"samples", "reconstructions", "pca_codes", "noise"}
+    assert set(scores.loc["test"].index) == {*points, "train_images"}
+    assert set(scores.loc["train"].index) == {*points, "test_images"}
+    assert (scores["count"] == 40).all()
+    assert (scores.loc["train", "count_against"] == 300).all()
+    sampled = scores.loc[("test", "samples")]
+    assert (sampled["sampler"], sampled["steps"], sampled["guidance_scale"]) == ("dpm_solver", 10, 2)
+    assert (sampled["classes"], sampled["seed"], sampled["features"]) == ("in turn", 0, "convnet")
+    assert scores["frechet_distance"].notna().all()
+    assert scores.loc[("test", "reconstructions"), "kid"] < scores.loc[("test", "noise"), "kid"]
+    memorisation = pd.read_csv(folder / "memorisation.csv").set_index(["images", "class"])
+    assert memorisation.loc[("samples", "all"), "count"] == 40
+    assert memorisation.loc[("test_images", "all"), "nearer_than_test"] == 0.5
+    assert memorisation.loc[("samples", "Bag"), "count"] == 4
+
+
 def test_one_mlflow_run_holds_parameters_curves_metrics_figures_and_tags(finished):
     client, runs = newest_run(finished)
     run = runs[-1]
@@ -105,7 +144,7 @@ def test_one_mlflow_run_holds_parameters_curves_metrics_figures_and_tags(finishe
     assert run.data.tags["environment"] == "test"
     assert run.data.tags["git_commit"] == "none"  # the test's project is not a checkout
     assert run.data.params["meta_learning.field.latent_shape"] == "4x4x8"
-    assert run.data.params["meta_learning.training.learning_rate"] == "0.002"
+    assert run.data.params["meta_learning.training.learning_rate"] == "0.0015"
     assert run.data.params["diffusion.unet.channels"] == "32"
     found = metrics(finished)
     for name in METRICS:
@@ -181,8 +220,15 @@ def test_only_missing_outputs_follows_the_parameters(finished, copy_of):
         "denoiser.safetensors",
         "denoiser_history.csv",
         "generation_metrics.json",
+        "generation_scores.csv",
+        "generation_scores.png",
+        "memorisation_metrics.json",
+        "memorisation.csv",
+        "memorisation.png",
+        "nearest_training_images.png",
         "metrics.json",
         "samples_by_class.png",
+        "samples_enlarged.png",
         "training_curves.png",
     }
 

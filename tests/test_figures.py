@@ -13,6 +13,7 @@ from spatial_functa_pipeline.pipelines.evaluation.figures import (
     MAX_ROWS,
     latent_statistics_figure,
     reconstruction_figure,
+    resolution_figure,
     sample_figure,
     training_curves,
 )
@@ -102,6 +103,20 @@ def test_labels_must_fit_images_and_classes(labels):
 def test_no_samples_are_an_error():
     with pytest.raises(ValueError, match="no samples"):
         sample_figure(torch.rand(0, 4, 4, 1), torch.zeros(0, dtype=torch.int64), ["a"])
+
+
+def test_resolutions_stand_above_each_other_at_their_own_pixels():
+    coarse, fine = torch.rand(3, 8, 8, 1), torch.rand(3, 32, 32, 1)
+    figure = resolution_figure([coarse, fine])
+    assert [axis.get_ylabel() for axis in figure.axes if axis.get_ylabel()] == ["8×8", "32×32"]
+    shown = [axis.get_images()[0].get_array().shape for axis in figure.axes]
+    assert shown == [(8, 8)] * 3 + [(32, 32)] * 3
+    np.testing.assert_allclose(figure.axes[3].get_images()[0].get_array(), fine[0, ..., 0])
+    figure.draw_without_rendering()
+    sizes = {round(axis.get_window_extent().width) for axis in figure.axes}
+    assert max(sizes) - min(sizes) <= 1
+    with pytest.raises(ValueError, match=r"as many images at each resolution, got \[3, 2\]"):
+        resolution_figure([coarse, fine[:2]])
 
 
 def test_training_curves_leave_out_what_was_not_measured():

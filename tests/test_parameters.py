@@ -82,7 +82,7 @@ def test_unknown_key_is_named_beside_the_known_ones(message, place, block, known
         ("diffusion.normalisation.kind", "pixel", ("'scalar', 'vector' or 'array'", "'pixel'")),
         ("diffusion.unet.channels", 100, ("multiple of 32", "(got 100)")),
         ("evaluation.sampling.sampler", "euler", ("'ddpm', 'ddim' or 'dpm_solver'", "'euler'")),
-        ("functaset.storage_dtype", "int8", ("'float32' or 'float16'", "'int8'")),
+        ("functaset.storage_type", "int8", ("'float32', 'float16'", "'int8'")),
         ("interpolation", "cubic", ("'nearest' or 'linear'", "'cubic'")),
         ("seed", -1, ("greater than or equal to 0", "(got -1)")),
     ],

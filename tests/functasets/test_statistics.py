@@ -22,7 +22,7 @@ def uneven_latents() -> np.ndarray:
 @pytest.mark.parametrize("kind", ["scalar", "vector", "array"])
 def test_statistics_are_those_of_the_stored_latents(make_functaset, monkeypatch, uneven_latents, dtype, kind):
     monkeypatch.setattr(statistics, "_BLOCK_BYTES", 1)  # one chunk a block: 15 blocks, the last of one row
-    result = compute_statistics(make_functaset(uneven_latents, storage_dtype=dtype))
+    result = compute_statistics(make_functaset(uneven_latents, storage_type=dtype))
     stored = uneven_latents.astype(dtype).astype(np.float64)
     mean, std = stored.mean(axis=AXES[kind]), stored.std(axis=AXES[kind])
     moments = result.moments[kind]

@@ -3,18 +3,22 @@
 from pathlib import Path
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pytorch_fid import inception
+from pytorch_fid.fid_score import calculate_activation_statistics
 from torch import nn
 
 from spatial_functa_pipeline.metrics.features import (
     ConvNetFeatures,
     FeatureNetwork,
     InceptionFeatures,
-    feature_moments,
+    extract_features,
     metric_name,
 )
+from spatial_functa_pipeline.metrics.frechet import FeatureMoments
 
 WEIGHTS_NAME = Path(inception.FID_WEIGHTS_URL).name
 
@@ -63,6 +67,8 @@ def empty_hub(tmp_path, monkeypatch):
 def test_only_inception_features_are_called_fid():
     assert metric_name("inception") == "fid"
     assert metric_name("convnet") == "frechet_distance_convnet"
+    assert [metric_name("inception", score) for score in ("kid", "precision")] == ["kid", "precision"]
+    assert metric_name("convnet", "kid") == "kid_convnet"
 
 
 @pytest.mark.parametrize("side", [(32, 32), (28, 45), (256, 256)])
@@ -102,12 +108,20 @@ def test_convnet_features_of_an_image_do_not_depend_on_its_batch(network):
     torch.testing.assert_close(extractor(images[2:3]), features[2:3])
 
 
-def test_moments_are_those_of_all_batches(network):
+def test_features_are_those_of_all_batches(network):
     extractor = ConvNetFeatures(network)
     images = random_bytes(10, 16, 16, 3)
-    moments = feature_moments(extractor, images.split(4))
-    assert moments.count == 10
-    torch.testing.assert_close(moments.mean().float(), extractor(images).mean(dim=0))
+    features = extract_features(extractor, images.split(4))
+    assert features.shape == (10, extractor.width)
+    torch.testing.assert_close(features, extractor(images))
+
+
+def test_features_that_are_not_finite_or_of_nothing_are_errors(network):
+    with pytest.raises(ValueError, match="no images"):
+        extract_features(ConvNetFeatures(network), [])
+    nn.init.constant_(network.stages[0][1].weight, torch.inf)
+    with pytest.raises(ValueError, match="diverged"):
+        extract_features(ConvNetFeatures(network), [random_bytes(2, 16, 16, 3)])
 
 
 def test_network_refuses_images_with_other_channels(network):
@@ -136,6 +150,21 @@ def test_inception_from_a_path_equals_the_network_that_pytorch_fid_loads_itself(
     assert (features[0] - features[1]).abs().max() > 1e-3
     with pytest.raises(ValueError, match="1 or 3 channels, got 2"):
         extractor(images[..., :2])
+
+
+def test_statistics_of_arrays_are_those_that_pytorch_fid_takes_from_files(use_hub, tmp_path):
+    """From an array to mean and covariance, against pytorch-fid reading the same images as PNG files."""
+    images = random_bytes(3, 32, 32, 3)
+    files = [tmp_path / f"{index}.png" for index in range(len(images))]
+    for file, image in zip(files, images.numpy(), strict=True):
+        Image.fromarray(image).save(file)
+    mean, covariance = calculate_activation_statistics(
+        files, inception.InceptionV3([3]), batch_size=len(files), num_workers=0
+    )
+    moments = FeatureMoments(InceptionFeatures.width)
+    moments.update(extract_features(InceptionFeatures(str(use_hub)), [images]))
+    np.testing.assert_allclose(moments.mean(), mean, rtol=1e-4, atol=1e-5 * np.abs(mean).max())
+    np.testing.assert_allclose(moments.covariance(), covariance, rtol=1e-3, atol=1e-4 * np.abs(covariance).max())
 
 
 def test_a_distance_with_other_weights_is_not_called_fid(use_hub, monkeypatch):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from pytorch_fid.fid_score import calculate_frechet_distance
 from scipy.linalg import sqrtm
 
 from spatial_functa_pipeline.metrics.frechet import FeatureMoments, frechet_distance
@@ -55,6 +56,26 @@ def test_correlated_covariances_agree_with_scipy():
     a, b = moments_of(torch.from_numpy(x)), moments_of(torch.from_numpy(y))
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
     assert frechet_distance(b, a) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of scipy, about how pytorch-fid calls it
+def test_it_is_what_pytorch_fid_computes_from_the_same_features():
+    generator = np.random.default_rng(1)
+    x = np.abs(generator.normal(size=(500, 40)) @ generator.normal(size=(40, 40))).astype(np.float32)
+    y = np.abs(generator.normal(size=(400, 40)) @ generator.normal(size=(40, 40)) + 0.5).astype(np.float32)
+    statistics = [(f.mean(axis=0), np.cov(f, rowvar=False)) for f in (x.astype(np.float64), y.astype(np.float64))]
+    expected = calculate_frechet_distance(*statistics[0], *statistics[1])
+    assert frechet_distance(moments_of(torch.from_numpy(x)), moments_of(torch.from_numpy(y))) == pytest.approx(
+        expected, rel=1e-9
+    )
+
+
+def test_the_root_of_the_covariance_follows_new_features():
+    moments = moments_of(white_samples(30, 3))
+    torch.testing.assert_close(moments.covariance_root(), torch.eye(3, dtype=torch.float64))
+    moments.update(5 * white_samples(30, 3, seed=1))
+    root = moments.covariance_root()
+    torch.testing.assert_close(root @ root, moments.covariance())
 
 
 def test_equal_sets_of_deficient_rank_have_distance_zero():

@@ -8,6 +8,7 @@ import torch
 
 from spatial_functa_pipeline.metrics.image_quality import (
     PSNR_CAP,
+    PatchPCA,
     mean_psnr,
     pca_psnr,
     per_image_mse,
@@ -120,3 +121,11 @@ def test_pca_refuses_impossible_components(components):
 def test_pca_refuses_other_channels():
     with pytest.raises(ValueError, match="3 channels, test images 1"):
         pca_psnr(torch.rand(4, 8, 8, 3), torch.rand(4, 8, 8, 1), (4, 4), 2)
+
+
+@pytest.mark.parametrize(("shape", "patch"), [((12, 3), (4,)), ((6, 8, 2), (3, 4)), ((4, 4, 6, 1), (2, 4, 3))])
+def test_images_come_back_from_a_code_of_all_components(shape, patch):
+    images = torch.rand(60, *shape, generator=torch.Generator().manual_seed(0))
+    code = PatchPCA(images, patch, torch.Size(patch).numel() * shape[-1])
+    torch.testing.assert_close(code.reconstruct(images[:5]), images[:5].double())
+    assert not torch.allclose(PatchPCA(images, patch, 1).reconstruct(images[:5]), images[:5].double(), atol=0.1)

@@ -128,3 +128,39 @@ def test_architecture_follows_the_choice_and_the_grid(architecture, shape, expec
     assert type(model) is expected
     model(torch.randn(2, *latent_shape.shape)).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("tokens", [1, 4, 16])
+def test_a_vector_is_cut_into_tokens(tokens):
+    config = classifier_config({**SMALL, "vector_tokens": tokens}, architecture="transformer")
+    model = build_classifier(config, LatentShape((1, 1), 48), 3)
+    assert model.positions.shape == (tokens, 32)
+    assert model.embed.in_features == 48 // tokens
+    seen = []
+    model.embed.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0]))
+    latents = torch.randn(2, 1, 1, 48)
+    assert model(latents).shape == (2, 3)
+    assert torch.equal(seen[0], latents.reshape(2, tokens, -1))
+
+
+def test_only_a_vector_is_cut_into_tokens():
+    config = classifier_config({**SMALL, "vector_tokens": 3}, architecture="transformer")
+    assert build_classifier(config, LatentShape((2, 2), 8), 3).positions.shape == (4, 32)
+    with pytest.raises(ValueError, match="1x1x8 latents cannot be cut into 3 equal tokens"):
+        build_classifier(config, LatentShape((1, 1), 8), 3)
+
+
+def test_concatenated_tokens_reach_the_last_layer_cell_by_cell():
+    torch.manual_seed(0)
+    model = build_classifier(classifier_config({**SMALL, "pooling": "concatenate"}), LatentShape((2, 3), 8), 5).eval()
+    assert model.head.weight.shape == (5, 6 * 32)
+    seen = {}
+    model.norm.register_forward_hook(lambda _, inputs, output: seen.update(tokens=output))
+    model.head.register_forward_hook(lambda _, inputs, output: seen.update(features=inputs[0]))
+    model(torch.randn(4, 2, 3, 8))
+    assert torch.equal(seen["features"], seen["tokens"].flatten(1))
+    model = build_classifier(classifier_config(), LatentShape((2, 3), 8), 5).eval()
+    model.norm.register_forward_hook(lambda _, inputs, output: seen.update(tokens=output))
+    model.head.register_forward_hook(lambda _, inputs, output: seen.update(features=inputs[0]))
+    model(torch.randn(4, 2, 3, 8))
+    assert torch.equal(seen["features"], seen["tokens"].mean(dim=1))

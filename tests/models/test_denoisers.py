@@ -183,6 +183,18 @@ def test_labels_must_fit_the_denoiser(architecture):
         unconditional(noisy, timesteps, torch.tensor([0, 1]))
 
 
+def test_dropout_of_the_mlp_acts_in_training_only():
+    config = denoiser_config(architecture="mlp").model_dump()
+    noisy, timesteps, labels = torch.randn(2, 1, 1, 8), torch.tensor([1, 2]), torch.tensor([0, 1])
+    for dropout in (0.0, 0.5):
+        config["mlp"]["dropout"] = dropout
+        torch.manual_seed(0)
+        model = randomise(build_denoiser(DiffusionConfig(**config), LatentShape((1, 1), 8), 10))
+        assert torch.equal(model(noisy, timesteps, labels), model(noisy, timesteps, labels))
+        model.train()
+        assert torch.equal(model(noisy, timesteps, labels), model(noisy, timesteps, labels)) == (dropout == 0)
+
+
 @pytest.mark.parametrize(
     ("architecture", "grid", "expected"),
     [

@@ -1,5 +1,6 @@
 """Loss and sampling against closed forms: for Gaussian data the optimal denoiser is known exactly."""
 
+import json
 import math
 from itertools import pairwise
 
@@ -12,8 +13,12 @@ from spatial_functa_pipeline.config import DiffusionConfig, LatentShape, Samplin
 from spatial_functa_pipeline.models.diffusion import (
     diffusion_loss,
     initial_noise,
+    min_snr_weights,
+    network_evaluations,
     noise_schedule,
+    predicted_clean,
     sample,
+    sampling_settings,
     timestep_probabilities,
 )
 
@@ -33,11 +38,12 @@ def diffusion_config(**options):
 
 
 class GaussianDenoiser(nn.Module):
-    """The optimal denoiser of N(μ, diag σ²), μ that of the label if there are labels. Records what it is asked."""
+    """The optimal denoiser of N(μ, R diag σ² Rᵀ), μ that of the label if there are labels. Records what it is asked."""
 
-    def __init__(self, config, means=MEAN, std=STD):
+    def __init__(self, config, means=MEAN, std=STD, rotation=None):
         super().__init__()
         self.config, self.means, self.std = config, means, std
+        self.rotation = torch.eye(3) if rotation is None else rotation
         self.alphas_cumprod = noise_schedule(config).alphas_cumprod
         self.num_classes = len(means) - 1 if config.conditional else None
         self.calls = []
@@ -48,10 +54,11 @@ class GaussianDenoiser(nn.Module):
         signal, noise = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
         mean = self.means if labels is None else self.means[labels].view(-1, *[1] * (noisy.ndim - 2), 3)
         variance = signal**2 * self.std**2 + noise**2
-        epsilon = noise * (noisy - signal * mean) / variance
+        whitened = (noisy - signal * mean) @ self.rotation / variance
+        epsilon = noise * whitened @ self.rotation.T
         if self.config.prediction == "epsilon":
             return epsilon
-        clean = mean + signal * self.std**2 * (noisy - signal * mean) / variance
+        clean = mean + (signal * self.std**2 * whitened) @ self.rotation.T
         return signal * epsilon - noise * clean
 
 
@@ -74,9 +81,9 @@ class Recorder(nn.Module):
         return self.scale(self.schedule.alphas_cumprod[timesteps])[:, None, None, None] * noisy
 
 
-def draw(denoiser, config, labels=None, clip_range=FAR, seed=0, **sampling):
-    options = {"samples": 4000, "steps": 50, "batch_size": 4000, **sampling}
-    return sample(denoiser, config, SamplingConfig(**options), labels, SHAPE, clip_range, seed, "cpu")
+def draw(denoiser, config, labels=None, clip_range=FAR, seed=0, first=0, **sampling):
+    options = {"samples": 4000, "batch_size": 4000, **sampling}
+    return sample(denoiser, config, SamplingConfig(**options), labels, SHAPE, clip_range, seed, "cpu", first)
 
 
 def loss_of(denoiser, config, latents, labels=None, seed=0, num_classes=2):
@@ -163,6 +170,41 @@ def test_reweighting_makes_the_expected_loss_that_of_uniform_timesteps(reweighti
     assert abs(loss.item() / (other * errors).sum().item() - 1) > 0.2
 
 
+@pytest.mark.parametrize("gamma", [0.5, 5.0])
+def test_min_snr_weights_are_those_of_their_paper(gamma):
+    """min(SNR, γ) on the error of x₀, for which ‖ε − ε̂‖² = SNR ‖x₀ − x̂₀‖² and ‖v − v̂‖² = (SNR + 1) ‖x₀ − x̂₀‖²."""
+    alphas = noise_schedule(diffusion_config()).alphas_cumprod.double()
+    snr = alphas / (1 - alphas)
+    assert snr.min() < gamma < snr.max()
+    expected = torch.minimum(snr, torch.tensor(gamma))
+    torch.testing.assert_close(min_snr_weights(alphas, gamma, "epsilon") * snr, expected)
+    torch.testing.assert_close(min_snr_weights(alphas, gamma, "v_prediction") * (snr + 1), expected)
+
+
+def test_min_snr_makes_the_loss_that_of_the_clean_latent():
+    """With it, a denoiser that is wrong by δ in x₀ has the same loss, whichever of ε and v it predicts."""
+    losses = {}
+    for prediction, error in {"epsilon": lambda snr: snr.sqrt(), "v_prediction": lambda snr: (snr + 1).sqrt()}.items():
+        config = diffusion_config(prediction=prediction, timesteps=50, min_snr_gamma=5.0, timestep_ratio=2.0)
+        schedule = noise_schedule(config)
+        exact = {
+            "epsilon": lambda alphas: 1 / (1 - alphas).sqrt(),
+            "v_prediction": lambda alphas: (alphas / (1 - alphas)).sqrt(),
+        }[prediction]
+        recorder = Recorder(schedule, exact)
+
+        def wrong(module, inputs, predicted, schedule=schedule, error=error):
+            alphas = schedule.alphas_cumprod[inputs[1]]
+            return predicted + 0.1 * error(alphas / (1 - alphas))[:, None, None, None]
+
+        recorder.register_forward_hook(wrong)
+        losses[prediction] = loss_of(recorder, config, torch.zeros(20_000, 1, 1, 1))
+        snr = schedule.alphas_cumprod / (1 - schedule.alphas_cumprod)
+        expected = 0.01 * (timestep_probabilities(50, 2.0) * snr.clamp(max=5)).sum()
+        assert losses[prediction].item() == pytest.approx(expected.item(), rel=0.03)
+    torch.testing.assert_close(*losses.values(), rtol=1e-3, atol=0)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.2])
 def test_share_of_labels_that_become_the_dummy_label(share):
     config = diffusion_config(conditional=True, dummy_label_share=share)
@@ -208,7 +250,8 @@ def test_labels_must_fit_the_configuration():
 )
 def test_optimal_denoiser_recovers_its_gaussian(sampler, steps, tolerance, schedule):
     config = diffusion_config(noise_schedule=schedule)
-    samples = draw(GaussianDenoiser(config), config, sampler=sampler, steps=steps).flatten(0, -2)
+    count = 1000 if steps == 1000 else 4000
+    samples = draw(GaussianDenoiser(config), config, sampler=sampler, steps=steps, samples=count).flatten(0, -2)
     standard_error = STD / math.sqrt(len(samples))
     assert samples.dtype == torch.float32
     # `tolerance` is the bias of finitely many steps; the other term is the sampling error.
@@ -216,6 +259,29 @@ def test_optimal_denoiser_recovers_its_gaussian(sampler, steps, tolerance, sched
     assert ((samples.std(dim=0) - STD).abs() < 4 * standard_error + tolerance * STD).all()
     correlations = torch.corrcoef(samples.T)[~torch.eye(3, dtype=bool)]
     assert correlations.abs().max() < 4 / math.sqrt(len(samples))
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"preset": "paper", "samples": 1000},
+        {"preset": "fast"},
+        {"sampler": "ddim", "steps": 200},
+        {"sampler": "dpm_solver", "steps": 20},
+    ],
+    ids=lambda how: "-".join(map(str, how.values())),
+)
+def test_every_sampler_recovers_mean_and_covariance_of_correlated_latents(how, prediction):
+    config = diffusion_config(prediction=prediction)
+    rotation = torch.linalg.qr(torch.tensor([[1.0, 2.0, 0.5], [0.0, 1.0, -1.0], [2.0, 0.3, 1.0]]))[0]
+    covariance = rotation @ torch.diag(STD**2) @ rotation.T
+    assert covariance[~torch.eye(3, dtype=bool)].abs().min() > 0.05
+    samples = draw(GaussianDenoiser(config, rotation=rotation), config, **how).flatten(0, -2)
+    variances = covariance.diag()
+    assert ((samples.mean(dim=0) - MEAN).abs() < 4 * (variances / len(samples)).sqrt() + 0.02).all()
+    standard_error = ((variances[:, None] * variances + covariance**2) / len(samples)).sqrt()
+    assert ((samples.T.cov() - covariance).abs() < 4 * standard_error + 0.03 * variances.max()).all()
 
 
 @pytest.mark.parametrize("clip_range", [FAR, 1.0])
@@ -241,6 +307,27 @@ def test_epsilon_and_velocity_of_the_optimal_denoiser_give_the_same_samples(samp
         config = diffusion_config(prediction=prediction)
         both.append(draw(GaussianDenoiser(config), config, sampler=sampler, samples=16))
     torch.testing.assert_close(*both, atol=2e-3, rtol=2e-3)
+
+
+def test_epsilon_and_velocity_stand_for_the_same_clean_latent():
+    schedule = noise_schedule(diffusion_config())
+    clean, noise = torch.randn(2, 4, 2, 2, 3, generator=torch.Generator().manual_seed(0))
+    for timestep in torch.tensor([0, 300, 700, 990]):
+        noisy = schedule.add_noise(clean, noise, timestep)
+        velocity = schedule.get_velocity(clean, noise, timestep)
+        for prediction, predicted in {"epsilon": noise, "v_prediction": velocity}.items():
+            found = predicted_clean(predicted, noisy, schedule.alphas_cumprod[timestep], prediction)
+            torch.testing.assert_close(found, clean, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [None, 4.0])
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver"])
+def test_samples_stay_within_the_clip_range(sampler, scale):
+    config = diffusion_config(conditional=True)
+    denoiser = GaussianDenoiser(config, means=3 * CLASS_MEANS)
+    labels, how = torch.tensor([0, 1]).repeat(250), {"sampler": sampler, "steps": 20, "guidance_scale": scale}
+    assert draw(denoiser, config, labels, clip_range=1.5, **how).abs().max() <= 1.5 + 1e-5
+    assert draw(denoiser, config, labels, **how).abs().max() > 3
 
 
 @pytest.mark.parametrize(("sampler", "steps"), [("ddpm", 50), ("ddim", 50), ("dpm_solver", 20)])
@@ -294,6 +381,157 @@ def test_guidance_evaluates_the_denoiser_no_more_than_needed(scale, asked):
     assert [labels.tolist() for _, labels in denoiser.calls] == [asked] * 10
 
 
+class MixtureDenoiser(GaussianDenoiser):
+    """Optimal for two equally likely classes N(μ_k, diag σ²): the dummy label is their mixture, no Gaussian."""
+
+    def forward(self, noisy, timesteps, labels):
+        classes = [super(MixtureDenoiser, self).forward(noisy, timesteps, torch.full_like(labels, k)) for k in (0, 1)]
+        alpha_bar = self.alphas_cumprod[timesteps].view(-1, *[1] * (noisy.ndim - 1))
+        means = self.means[:2].view(2, *[1] * (noisy.ndim - 1), 3)
+        variance = alpha_bar * self.std**2 + 1 - alpha_bar
+        logits = -((noisy - alpha_bar.sqrt() * means) ** 2 / variance).flatten(2).sum(dim=-1) / 2  # (2, B)
+        weights = torch.where(labels == 2, logits.softmax(dim=0), torch.stack([labels == 0, labels == 1]).float())
+        return sum(w.view_as(alpha_bar) * predicted for w, predicted in zip(weights, classes, strict=True))
+
+
+def guided_trajectory(noise, label, scale, interval=(0.0, math.inf), steps=4000):
+    """Where the guided probability-flow ODE of `MixtureDenoiser`'s data takes x_T, written out apart from all samplers.
+
+    With x̂ = x/√ᾱ and the noise level σ = √(1/ᾱ − 1), dx̂/dσ = −σ ∇ log p(x̂; σ), here for scores
+    ∇ log p = ∇ log p_u + w (∇ log p_c − ∇ log p_u); by Heun's method in log σ.
+
+    noise: `(B, 3)` float64, x_T. Returns `(B, 3)`.
+    """
+    alphas = noise_schedule(diffusion_config(conditional=True)).alphas_cumprod.double()
+    last, first = ((1 / alphas[i] - 1).sqrt().item() for i in (0, -1))
+    means, variance = CLASS_MEANS[:2].double(), STD.double() ** 2
+
+    def slope(position, level):
+        scores = (means[:, None] - position) / (variance + level**2)  # (2, B, 3)
+        logits = -((means[:, None] - position) ** 2 / (variance + level**2)).sum(dim=-1) / 2
+        mixture = (logits.softmax(dim=0)[..., None] * scores).sum(dim=0)
+        weight = scale if interval[0] < level <= interval[1] else 1.0
+        return -level * (mixture + weight * (scores[label] - mixture))
+
+    position = noise / alphas[-1].sqrt()
+    levels = torch.logspace(math.log10(first), math.log10(last), steps, dtype=torch.float64).tolist()
+    for level, following in pairwise(levels):
+        start = slope(position, level)
+        end = slope(position + (following - level) * start, following)
+        position = position + (following - level) * (start + end) / 2
+    return position
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize(
+    ("sampler", "steps", "interval", "tolerance"),
+    [
+        ("ddim", 1000, None, 0.02),
+        ("dpm_solver", 100, None, 0.02),
+        ("dpm_solver", 16, None, 0.15),
+        ("dpm_solver", 200, (0.3, 3.0), 0.04),
+    ],
+)
+def test_guidance_between_two_gaussians_follows_its_ode(sampler, steps, interval, tolerance, prediction):
+    config = diffusion_config(conditional=True, prediction=prediction)
+    count, scale, label = 64, 3.0, 1
+    samples = draw(
+        MixtureDenoiser(config, means=CLASS_MEANS),
+        config,
+        torch.full((count,), label),
+        sampler=sampler,
+        steps=steps,
+        guidance_scale=scale,
+        guidance_interval=interval,
+    ).flatten(1)
+    noise = initial_noise(SHAPE, 0, range(count)).flatten(1).double()
+    expected = guided_trajectory(noise, label, scale, interval or (0.0, math.inf))
+    assert (samples - expected).abs().mean() < tolerance * STD.mean()
+    unguided = guided_trajectory(noise, label, 1.0)
+    elsewhere = guided_trajectory(noise, label, scale, (0.0, math.inf) if interval else (0.3, 3.0))
+    for other in (unguided, elsewhere):
+        assert (samples - other).abs().mean() > 2 * (samples - expected).abs().mean()
+
+
+def test_guidance_within_an_interval_moves_the_mean_as_its_closed_form_says():
+    # Between levels σ₁ > σ₂ the ODE of N(μ, s²) keeps (x̂ − μ)/√(s² + σ²); μ is that of the scale in force.
+    config = diffusion_config(conditional=True)
+    denoiser, labels = GaussianDenoiser(config, means=CLASS_MEANS), torch.tensor([0, 1]).repeat(2000)
+    low, high, scale = 0.4, 2.0, 3.0
+    how = {"sampler": "ddim", "steps": 1000, "guidance_scale": scale, "guidance_interval": (low, high)}
+    samples = draw(denoiser, config, labels, **how).flatten(1)
+    spread = {level: (STD**2 + level**2).sqrt() for level in (low, high)}
+    for label in (0, 1):
+        plain = CLASS_MEANS[label]
+        guided = CLASS_MEANS[2] + scale * (plain - CLASS_MEANS[2])
+        at_low = guided + (plain - guided) * spread[low] / spread[high]
+        expected = plain + (at_low - plain) * STD / spread[low]
+        of_class = samples[labels == label]
+        assert ((of_class.mean(dim=0) - expected).abs() < 4 * STD / math.sqrt(len(of_class)) + 0.02 * STD).all()
+        assert ((of_class.std(dim=0) / STD - 1).abs() < 0.1).all()
+    assert (expected - plain).abs().max() > 0.2
+
+
+def test_guidance_is_on_every_channel():
+    """Implementations after DiT's guide the first three channels alone."""
+    config, shape = diffusion_config(conditional=True), LatentShape((1, 1), 9)
+    means = torch.stack([torch.ones(9), -torch.ones(9), torch.zeros(9)])
+    config_of_sampling = SamplingConfig(sampler="dpm_solver", steps=20, guidance_scale=3.0)
+
+    class NineChannels(GaussianDenoiser):
+        def forward(self, noisy, timesteps, labels):
+            parts = [
+                GaussianDenoiser(self.config, means=means[:, i : i + 3])(noisy[..., i : i + 3], timesteps, labels)
+                for i in (0, 3, 6)
+            ]
+            return torch.cat(parts, dim=-1)
+
+    denoiser = NineChannels(config, means=means)
+    drawn = sample(denoiser, config, config_of_sampling, torch.zeros(250, dtype=torch.int64), shape, FAR, 0, "cpu")
+    torch.testing.assert_close(drawn.mean(dim=(0, 1, 2)), torch.full((9,), 3.0), atol=0.3, rtol=0)
+
+
+# --- presets and what is kept of them ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"preset": "paper", "guidance_scale": 5.0},
+        {"preset": "paper"},
+        {"preset": "fast", "guidance_scale": 2.0},
+        {"preset": "fast"},
+        {"preset": "fast", "guidance_scale": 1.0},
+        {"preset": "fast", "guidance_scale": 0.0},
+        {"sampler": "ddim", "steps": 7, "guidance_scale": 2.0, "guidance_interval": (0.5, 2.0)},
+    ],
+)
+def test_network_evaluations_are_counted_as_they_happen(how, schedule):
+    config = diffusion_config(conditional=True, noise_schedule=schedule)
+    denoiser = GaussianDenoiser(config, means=CLASS_MEANS)
+    draw(denoiser, config, torch.tensor([0, 1]), **how)
+    rows = sum(len(timesteps) for timesteps, _ in denoiser.calls)
+    counted = network_evaluations(config, SamplingConfig(**how))
+    assert counted == rows / 2
+    if how.get("preset") == "fast":
+        assert counted <= 25
+    if how == {"preset": "paper", "guidance_scale": 5.0}:
+        assert counted == 2000
+
+
+def test_settings_are_json_and_give_every_samples_seed():
+    config = diffusion_config(conditional=True)
+    how = SamplingConfig(preset="fast", guidance_scale=2.0)
+    settings = sampling_settings(config, how, 4.5, seed=11)
+    assert json.loads(json.dumps(settings)) == settings
+    assert settings["network_evaluations"] == network_evaluations(config, how)
+    assert (settings["sampler"], settings["guidance_scale"], settings["clip_range"]) == ("dpm_solver", 2.0, 4.5)
+    generator = torch.Generator().manual_seed((settings["first_seed"] + 5) % 2**32)
+    noise = torch.randn(SHAPE.shape, generator=generator)
+    assert torch.equal(noise, initial_noise(SHAPE, 11, [5])[0])
+
+
 def test_initial_noise_depends_on_seed_and_index_alone():
     noise = initial_noise(LatentShape((4, 4), 8), 7, range(64))
     assert noise.shape == (64, 4, 4, 8)
@@ -305,23 +543,25 @@ def test_initial_noise_depends_on_seed_and_index_alone():
     assert abs(noise.std() - 1) < 4 / math.sqrt(2 * noise.numel())
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "dpm_solver"])
-def test_batch_size_does_not_change_the_samples(sampler):
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver"])
+def test_a_sample_depends_on_its_number_alone(sampler):
     config = diffusion_config(conditional=True)
     denoiser = GaussianDenoiser(config, means=CLASS_MEANS)
-    labels = torch.tensor([0, 1, 1, 0, 1])
-    whole = draw(denoiser, config, labels, sampler=sampler, steps=10, guidance_scale=2.0, batch_size=5)
-    parts = draw(denoiser, config, labels, sampler=sampler, steps=10, guidance_scale=2.0, batch_size=2)
+    labels, how = torch.tensor([0, 1, 1, 0, 1]), {"sampler": sampler, "steps": 10, "guidance_scale": 2.0}
+    whole = draw(denoiser, config, labels, batch_size=5, **how)
+    parts = draw(denoiser, config, labels, batch_size=2, **how)
     torch.testing.assert_close(whole, parts, atol=1e-5, rtol=1e-5)
+    rest = draw(denoiser, config, labels[3:], first=3, **how)
+    torch.testing.assert_close(whole[3:], rest, atol=1e-5, rtol=1e-5)
 
 
-def test_ddpm_repeats_itself_and_draws_new_noise_for_each_batch():
+def test_ddpm_repeats_itself_and_draws_new_noise_for_each_sample():
     config = diffusion_config(timesteps=20)
     denoiser = GaussianDenoiser(config)
     first, again = (draw(denoiser, config, sampler="ddpm", steps=20, samples=2000, batch_size=1000) for _ in range(2))
     assert torch.equal(first, again)
-    batches = ((first - MEAN) / STD).view(2, -1)
-    assert abs(torch.corrcoef(batches)[0, 1]) < 0.1  # with the same step noise in both batches it is near 1
+    halves = ((first - MEAN) / STD).view(2, -1)
+    assert abs(torch.corrcoef(halves)[0, 1]) < 0.1  # with the same noise in both batches it is near 1
     assert not torch.equal(first, draw(denoiser, config, seed=1, sampler="ddpm", steps=20, samples=2000))
 
 

@@ -17,7 +17,8 @@ from spatial_functa_pipeline.config import (
 )
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.functasets.statistics import compute_statistics
-from spatial_functa_pipeline.functasets.store import Functaset, FunctasetHeader, FunctasetPlan, Rows, write
+from spatial_functa_pipeline.functasets.store import Functaset, FunctasetHeader, Rows
+from spatial_functa_pipeline.functasets.writing import FunctasetPlan, write
 from spatial_functa_pipeline.models.diffusion import sample
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.classifier import accuracy, train_classifier

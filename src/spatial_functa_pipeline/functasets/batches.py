@@ -16,7 +16,7 @@ from .window_reader import WindowReader
 from .windows import Chunking
 
 WINDOW_BYTES = 32 * 2**20
-"""Least size of a window, as float32: 8,192 rows of 8×8×16. Two of them are in memory, whatever the size of the store."""
+"""Least size of a window, as float32: 8,192 rows of 8×8×16. From 8 to 64 MiB the speed is the same; two windows are in memory."""
 WINDOW_BATCHES = 8
 """Least number of batches in a window: fewer would be made of nearly the same chunks."""
 WINDOW_CHUNKS = 16
@@ -62,7 +62,7 @@ class FunctasetBatches:
     def _from_windows(self) -> Iterator[tuple[Tensor, Tensor]]:
         own = self.part.rows(self.batch_size)
         span = (self.start_step * self.batch_size, self.steps * self.batch_size)
-        reader = WindowReader(self.functaset, self._chunking(), self.seed, self.batch_size, self.part)
+        reader = WindowReader(self.functaset, self.chunking, self.seed, self.batch_size, self.part)
         with closing(reader.read(*span)) as windows:
             window: tuple[Tensor, Tensor] | None = None
             for _ in range(self.start_step, self.steps):
@@ -81,7 +81,9 @@ class FunctasetBatches:
                 del pieces
                 yield latents, labels
 
-    def _chunking(self) -> Chunking:
+    @property
+    def chunking(self) -> Chunking:
+        """How rows are read together where they are not held in memory."""
         header = self.functaset.header
         row_bytes = 4 * int(np.prod(header.latent_shape.shape))
         rows = max(WINDOW_BATCHES * self.batch_size, -(-WINDOW_BYTES // row_bytes))

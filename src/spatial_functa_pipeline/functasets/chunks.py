@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import google_crc32c
 import numpy as np
@@ -13,22 +15,21 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ShardingCodecInd
 from .store import Functaset, shard_file
 
 _CHECKSUM_BYTES = 4
+_INDEX_ENTRY = np.dtype([("offset", "<u8"), ("size", "<u8")])
 
 
 class ChunkReader:
     """Reads one chunk at a time; may be called by several threads at once.
 
     Zarr needs half a millisecond and three copies for each chunk. Chunks that are nothing but numbers and a checksum (not
-    quantised), in local files, are therefore read directly from Zarr's shards: `offset, size` of each chunk and a
-    checksum at the file's end (zarr-specs, "sharding-indexed" codec). Everything else, also whatever is wrong with
-    such a file, is left to `Functaset.rows`.
+    quantised), in local files, are therefore read directly from Zarr's shards. Everything else, also whatever is
+    wrong with such a file, is left to `Functaset.rows`.
     """
 
     def __init__(self, functaset: Functaset) -> None:
         self._functaset = functaset
         self._rows = functaset.header.chunk_rows
-        self._array = _plain_shards(functaset)
-        self._buffers = threading.local()
+        self._plain = _plain_shards(functaset)
 
     def __call__(self, chunk: int) -> np.ndarray:
         """The rows of a chunk `(≤ chunk_rows, *grid, c)`, in a floating-point type.
@@ -40,37 +41,54 @@ class ChunkReader:
         """
         start = chunk * self._rows
         stop = min(start + self._rows, len(self._functaset))
-        latents = self._read_directly(chunk) if self._array is not None else None
+        latents = self._plain.read(chunk) if self._plain else None
         return self._functaset.rows(start, stop) if latents is None else latents[: stop - start]
 
-    def _read_directly(self, chunk: int) -> np.ndarray | None:
-        """All of a chunk, also where it is longer than the functaset; None if the file is not as it should be."""
-        array, folder = self._array, self._functaset.location.local
-        per_shard = array.shards[0] // self._rows
-        shard, index = divmod(chunk, per_shard)
-        shape = (self._rows, *array.shape[1:])
-        size = int(np.prod(shape)) * array.dtype.itemsize + _CHECKSUM_BYTES
+
+@dataclass(frozen=True)
+class _PlainShards:
+    """Shards in local files as zarr-specs have them ("sharding-indexed"): the chunks, each followed by its CRC-32C, and at
+    the end offset and size of each chunk, followed by their CRC-32C.
+    """
+
+    folder: str
+    array: zarr.Array
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    chunks_per_shard: int
+    _kept: threading.local = field(default_factory=threading.local)
+
+    def read(self, chunk: int) -> np.ndarray | None:
+        """All rows of a chunk, also those beyond the functaset's end; None if the file is not as it should be."""
+        shard, index = divmod(chunk, self.chunks_per_shard)
         try:
-            file = os.open(folder / shard_file(array, shard), os.O_RDONLY)
+            file = os.open(f"{self.folder}/{shard_file(self.array, shard)}", os.O_RDONLY)
         except OSError:
             return None
         try:
-            table_size = 16 * per_shard + _CHECKSUM_BYTES
             end = os.fstat(file).st_size
-            table = _verified(os.pread(file, table_size, max(end - table_size, 0)), table_size)
+            table = _verified(os.pread(file, self._index_size, max(end - self._index_size, 0)), self._index_size)
             if table is None:
                 return None
-            offset, stored = np.frombuffer(table, "<u8", 2, 16 * index).tolist()
-            if stored != size or offset + size > end:
+            offset, size = np.frombuffer(table, _INDEX_ENTRY)[index].tolist()
+            if size != self._size or offset + size > end:
                 return None
-            if not hasattr(self._buffers, "chunk"):
+            if not hasattr(self._kept, "buffer"):
                 # Used again for every chunk, it stays in the processor's cache between checksum and shuffling.
-                self._buffers.chunk = np.empty(size, np.uint8)
-            count = os.preadv(file, [self._buffers.chunk], offset)
-            latents = _verified(self._buffers.chunk[:count], size)
-            return None if latents is None else latents.view(array.dtype).reshape(shape)
+                self._kept.buffer = np.empty(size, np.uint8)
+            count = os.preadv(file, [self._kept.buffer], offset)
+            latents = _verified(self._kept.buffer[:count], size)
+            return None if latents is None else latents.view(self.dtype).reshape(self.shape)
         finally:
             os.close(file)
+
+    @cached_property
+    def _size(self) -> int:
+        return int(np.prod(self.shape)) * self.dtype.itemsize + _CHECKSUM_BYTES
+
+    @cached_property
+    def _index_size(self) -> int:
+        return self.chunks_per_shard * _INDEX_ENTRY.itemsize + _CHECKSUM_BYTES
 
 
 def _verified(data: bytes | np.ndarray, size: int) -> bytes | np.ndarray | None:
@@ -81,13 +99,15 @@ def _verified(data: bytes | np.ndarray, size: int) -> bytes | np.ndarray | None:
     return content if google_crc32c.value(content) == int.from_bytes(checksum, "little") else None
 
 
-def _plain_shards(functaset: Functaset) -> zarr.Array | None:
-    """The latents' array if its shards can be read without Zarr, else None."""
-    if functaset.location.local is None or not hasattr(os, "preadv"):
+def _plain_shards(functaset: Functaset) -> _PlainShards | None:
+    """The latents' shards if they can be read without Zarr, else None."""
+    folder = functaset.location.local
+    if folder is None or not hasattr(os, "preadv"):
         return None
-    array = zarr.open_array(functaset.location.local / "latents", mode="r")
+    array = zarr.open_group(folder, mode="r")["latents"]
     plain = (BytesCodec(endian="little"), Crc32cCodec())
     match array.metadata.codecs:
         case [ShardingCodec(index_location=ShardingCodecIndexLocation.end) as shards]:
-            return array if shards.codecs == shards.index_codecs == plain and array.dtype.kind == "f" else None
+            if array.dtype.kind == "f" and shards.codecs == shards.index_codecs == plain:
+                return _PlainShards(str(folder), array, array.chunks, array.dtype, array.shards[0] // array.chunks[0])
     return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -14,8 +16,10 @@ from .ordering import Part
 from .store import Functaset
 from .windows import Chunking, Window, windows
 
-_READERS = 4
-"""Threads that read chunks: two of them keep two cores busy, and an object store answers several at once."""
+_LOCAL_READERS = 2
+"""Threads that read chunks from local files: more do not make them come sooner, and take time from training."""
+_REMOTE_READERS = 8
+"""Threads that read chunks from an object store, which answers late, but many at once."""
 
 
 class WindowReader:
@@ -29,6 +33,9 @@ class WindowReader:
         self._functaset, self._chunking, self._seed = functaset, chunking, seed
         self._batch_size, self._start, self._size = batch_size, own.start, own.stop - own.start
         self._read_chunk = ChunkReader(functaset)
+        self._readers = _REMOTE_READERS if functaset.location.local is None else _LOCAL_READERS
+        self._memory = _ReusedMemory()
+        self._stopped = threading.Event()
 
     def read(self, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
         """What is this part's of the rows at positions `first` … `last` − 1 of the sequence of epochs, window by window.
@@ -40,7 +47,7 @@ class WindowReader:
             ValueError: `first` is negative.
             DamagedShardError: at the window which the shard has a part in.
         """
-        pool = ThreadPoolExecutor(_READERS, thread_name_prefix="functaset")
+        pool = ThreadPoolExecutor(self._readers, thread_name_prefix="functaset")
         try:
             following = None
             for window in windows(self._chunking, self._seed, first, last):
@@ -52,42 +59,70 @@ class WindowReader:
                 yield _finish(*following)
         finally:
             # After an early end or an error, no thread is left that reads what may be closed, or removed, by then.
-            pool.shutdown(cancel_futures=True)
+            self._stopped.set()
+            pool.shutdown()
 
     def _begin(
         self, pool: ThreadPoolExecutor, window: Window, first: int, last: int
     ) -> tuple[list[Future[None]], np.ndarray, np.ndarray]:
         """The chunks that are being read, and the latents and labels that are whole once these are done."""
         first, last = max(first, window.first), min(last, window.last)
-        origin = self._own_before(np.array(first))
-        count = int(self._own_before(np.array(last)) - origin)
-        latents = np.empty((count, *self._functaset.latent_shape.shape), np.float32)
-        labels = np.empty(count, np.int64)
+        origin, end = self._own_before(np.array([first, last])).tolist()
+        latents = self._memory.array((end - origin, *self._functaset.latent_shape.shape))
+        labels = np.empty(end - origin, np.int64)
         all_labels = self._functaset.labels
 
-        def place(chunk: int, positions: np.ndarray, wanted: np.ndarray) -> None:
-            start, stop = self._chunking.bounds(chunk)
-            places = self._own_before(positions) - origin
-            values, classes = self._read_chunk(chunk)[: stop - start], all_labels[start:stop]
-            if not wanted.all():
-                places, values, classes = places[wanted], values[wanted], classes[wanted]
-            latents[places], labels[places] = values, classes
-
-        reading, row = [], 0
-        for chunk in window.chunks.tolist():
-            start, stop = self._chunking.bounds(chunk)
-            positions = window.first + window.places[row : row + stop - start]
-            row += stop - start
+        if self._size == self._batch_size and (first, last) == (window.first, window.last):
+            places, wanted = window.places, None
+        else:
+            positions = window.first + window.places
             within = positions % self._batch_size - self._start
             wanted = (positions >= first) & (positions < last) & (within >= 0) & (within < self._size)
-            if wanted.any():
-                reading.append(pool.submit(place, chunk, positions, wanted))
-        return reading, latents, labels
+            places = self._own_before(positions) - origin
+
+        chunks = [(chunk, *self._chunking.bounds(chunk)) for chunk in window.chunks.tolist()]
+        begins = np.cumsum([0] + [stop - start for _, start, stop in chunks]).tolist()
+
+        def place(reader: int) -> None:
+            for (chunk, start, stop), begin in zip(
+                chunks[reader :: self._readers], begins[reader :: self._readers], strict=False
+            ):
+                if self._stopped.is_set():
+                    return
+                rows = slice(begin, begin + stop - start)
+                if wanted is not None and not wanted[rows].any():
+                    continue
+                to, values, classes = places[rows], self._read_chunk(chunk)[: stop - start], all_labels[start:stop]
+                if wanted is not None:
+                    to, values, classes = to[wanted[rows]], values[wanted[rows]], classes[wanted[rows]]
+                latents[to], labels[to] = values, classes
+
+        return [pool.submit(place, reader) for reader in range(self._readers)], latents, labels
 
     def _own_before(self, positions: np.ndarray) -> np.ndarray:
         """How many of the positions before each of `positions` are this part's."""
         batch, within = np.divmod(positions, self._batch_size)
         return batch * self._size + np.clip(within - self._start, 0, self._size)
+
+
+class _ReusedMemory:
+    """Float32 arrays in memory that nobody uses any more, if there is some: the system needs as long to hand out new
+    memory, page by page, as it takes to fill it.
+    """
+
+    def __init__(self) -> None:
+        self._free: list[np.ndarray] = []
+
+    def array(self, shape: tuple[int, ...]) -> np.ndarray:
+        """An array of arbitrary numbers. Its memory is used again when it, and all tensors made of it, are gone."""
+        size = int(np.prod(shape))
+        block = self._free.pop() if self._free else None
+        if block is None or len(block) < size:
+            # A window may be one chunk larger than another: a little more, so that it fits that one too.
+            block = np.empty(size + size // 16, np.float32)
+        array = block[:size].reshape(shape)
+        weakref.finalize(array, self._free.append, block).atexit = False
+        return array
 
 
 def _finish(reading: list[Future[None]], latents: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -1,1 +1,1 @@
-"""PSNR and the Fréchet distance."""
+"""PSNR; Fréchet and kernel distance, precision and recall; memorisation."""

@@ -1,4 +1,4 @@
-"""Feature extractors for the Fréchet distance.
+"""Feature extractors for the Fréchet distance and the other scores of generated images.
 
 An extractor maps images `(B, H, W, channels)`, uint8 or floats in [0, 1], to features `(B, F)` in float32. Floats are
 rounded to the 256 levels of an image file first, as FID does it: otherwise a smooth decoder could be told from its
@@ -18,7 +18,6 @@ from einops import rearrange
 from pytorch_fid import inception
 from torch import Tensor, nn
 
-from spatial_functa_pipeline.metrics.frechet import FeatureMoments
 from spatial_functa_pipeline.metrics.image_quality import unit_images
 
 INCEPTION = "inception"
@@ -26,7 +25,7 @@ _INCEPTION_SHA256_PREFIX = "6726825d"  # part of the file name of pytorch-fid's 
 
 
 class FeatureExtractor(Protocol):
-    """What the Fréchet distance needs to know of its features."""
+    """What the scores need to know of their features."""
 
     name: str
     width: int
@@ -36,20 +35,29 @@ class FeatureExtractor(Protocol):
         ...
 
 
-def metric_name(features: str) -> str:
-    """The name under which a Fréchet distance is reported, from its extractor's `name`.
+def metric_name(features: str, score: str = "frechet_distance") -> str:
+    """The name under which a score (of `comparison.SCORES`) is reported, from its extractor's `name`.
 
-    Only Inception features with pytorch-fid's weights make it `fid`; others carry their name.
+    Only Inception features with pytorch-fid's weights make a Fréchet distance `fid`, and leave the other scores their
+    bare names; others are part of the name.
     """
-    return "fid" if features == INCEPTION else f"frechet_distance_{features}"
+    if features != INCEPTION:
+        return f"{score}_{features}"
+    return "fid" if score == "frechet_distance" else score
 
 
-def feature_moments(extractor: FeatureExtractor, image_batches: Iterable[Tensor]) -> FeatureMoments:
-    """Moments of the features of all images in `image_batches`, each `(B, H, W, channels)`."""
-    moments = FeatureMoments(extractor.width)
-    for images in image_batches:
-        moments.update(extractor(images))
-    return moments
+def extract_features(extractor: FeatureExtractor, image_batches: Iterable[Tensor]) -> Tensor:
+    """Features `(N, F)`, float32 on the CPU, of all images in `image_batches`, each `(B, H, W, channels)`.
+
+    Raises ValueError if a feature is not finite, or there are no images.
+    """
+    batches = [extractor(images).cpu() for images in image_batches]
+    if not batches:
+        raise ValueError("there are no images to take features of")
+    features = torch.cat(batches)
+    if not features.isfinite().all():
+        raise ValueError("features contain NaN or infinity: the images or the feature network have diverged")
+    return features
 
 
 class FeatureNetwork(nn.Module):

@@ -70,47 +70,69 @@ def psnr_of_mean_mse(mse: Tensor) -> Tensor:
     return psnr(mse.mean())
 
 
-def pca_psnr(train_images: Tensor, test_images: Tensor, patch: tuple[int, ...], components: int) -> float:
-    """Test PSNR in dB of the best linear code with as many numbers as the latent: PCA on patches.
+class PatchPCA:
+    """The best linear code with as many numbers as the latent: PCA on patches.
 
     A latent of s×s×c describes each patch of P pixels by c numbers; so does this code, with one mean and one basis of
-    c principal components for all patches of the training images. A field must beat it to be worth its cost.
+    c principal components for all patches of the training images.
 
     Args:
         train_images: `(N, *resolution, channels)`, from which mean and basis are computed.
-        test_images: of the same resolution, reconstructed (unclamped) and measured by `mean_psnr`.
         patch: pixels per latent cell along each axis, `resolution / grid`.
         components: c.
 
     Raises ValueError if the patch does not tile the images or has fewer than `components` numbers.
     """
-    channels = train_images.shape[-1]
-    for images in (train_images, test_images):
+
+    def __init__(self, train_images: Tensor, patch: tuple[int, ...], components: int) -> None:
+        self.patch, self.channels = tuple(patch), train_images.shape[-1]
+        self._check(train_images)
+        values = self.channels * torch.Size(patch).numel()
+        if not 1 <= components <= values:
+            raise ValueError(f"a patch has {values} numbers: components must lie in 1..{values}, got {components}")
+        moments = FeatureMoments(values)
+        for batch in train_images.split(_BATCH):
+            moments.update(_patches(batch, self.patch).flatten(end_dim=1))
+        _, directions = torch.linalg.eigh(moments.covariance())  # ascending eigenvalues
+        self._mean, self._basis = moments.mean(), directions[:, -components:]  # (P·channels,), (P·channels, c)
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Images `(B, *resolution, channels)` from their codes, unclamped, in float64 on the CPU."""
+        self._check(images)
+        centred = _patches(images, self.patch).cpu().double() - self._mean  # (B, cells, P·channels)
+        patches = centred @ self._basis @ self._basis.T + self._mean
+        pattern, pixels = _tiling(self.patch)
+        cells = [n // side for n, side in zip(images.shape[1:-1], self.patch, strict=True)]
+        sizes = pixels | {f"cell{axis}": count for axis, count in enumerate(cells)}
+        image, code = pattern.split(" -> ")
+        return rearrange(patches, f"{code} -> {image}", c=self.channels, **sizes)
+
+    def _check(self, images: Tensor) -> None:
         resolution = tuple(images.shape[1:-1])
-        if len(patch) != len(resolution) or any(n % side for n, side in zip(resolution, patch, strict=True)):
-            raise ValueError(f"patches of {tuple(patch)} pixels do not tile images of {resolution} pixels")
-        if images.shape[-1] != channels:
-            raise ValueError(f"training images have {channels} channels, test images {images.shape[-1]}")
-    values = channels * torch.Size(patch).numel()
-    if not 1 <= components <= values:
-        raise ValueError(f"a patch has {values} numbers: components must lie in 1..{values}, got {components}")
+        if len(self.patch) != len(resolution) or any(n % m for n, m in zip(resolution, self.patch, strict=True)):
+            raise ValueError(f"patches of {self.patch} pixels do not tile images of {resolution} pixels")
+        if images.shape[-1] != self.channels:
+            raise ValueError(f"training images have {self.channels} channels, test images {images.shape[-1]}")
 
-    moments = FeatureMoments(values)
-    for batch in train_images.split(_BATCH):
-        moments.update(_patches(batch, patch).flatten(end_dim=1))
-    _, directions = torch.linalg.eigh(moments.covariance())  # ascending eigenvalues
-    basis = directions[:, -components:]  # (P·channels, c)
 
-    errors = []
-    for batch in test_images.split(_BATCH):
-        centred = _patches(batch, patch).cpu().double() - moments.mean()  # (B, cells, P·channels)
-        errors.append(per_image_mse(centred @ basis @ basis.T, centred))
+def pca_psnr(train_images: Tensor, test_images: Tensor, patch: tuple[int, ...], components: int) -> float:
+    """Test PSNR in dB of `PatchPCA`, unclamped, by `mean_psnr`. A field must beat it to be worth its cost.
+
+    Raises ValueError as `PatchPCA` does.
+    """
+    code = PatchPCA(train_images, patch, components)
+    errors = [per_image_mse(code.reconstruct(batch), batch.cpu()) for batch in test_images.split(_BATCH)]
     return mean_psnr(torch.cat(errors)).item()
 
 
 def _patches(images: Tensor, patch: tuple[int, ...]) -> Tensor:
     """Cut `(B, *resolution, channels)` into `(B, cells, P·channels)`, for any number of axes."""
+    pattern, pixels = _tiling(patch)
+    return rearrange(unit_images(images), pattern, **pixels)
+
+
+def _tiling(patch: tuple[int, ...]) -> tuple[str, dict[str, int]]:
+    """einops' pattern from images to patches, and the sizes in it that the patch fixes."""
     cells, pixels = ([f"{kind}{axis}" for axis in range(len(patch))] for kind in ("cell", "pixel"))
     axes = " ".join(f"({cell} {pixel})" for cell, pixel in zip(cells, pixels, strict=True))
-    pattern = f"b {axes} c -> b ({' '.join(cells)}) ({' '.join(pixels)} c)"
-    return rearrange(unit_images(images), pattern, **dict(zip(pixels, patch, strict=True)))
+    return f"b {axes} c -> b ({' '.join(cells)}) ({' '.join(pixels)} c)", dict(zip(pixels, patch, strict=True))

@@ -1,4 +1,9 @@
-"""Classifiers on normalised latents: a Transformer over the cells, a residual MLP for vector functa (App. B.1, C)."""
+"""Classifiers on normalised latents, or patches of pixels (App. B.1, C).
+
+A Transformer over the cells, and a residual MLP for vector functa.
+"""
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,15 +36,24 @@ class TransformerBlock(nn.Module):
     def _attention(self, tokens: Tensor) -> Tensor:
         qkv = self.qkv(tokens).unflatten(-1, (3, self.heads, -1))  # (B, S, 3, heads, head_dim)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, S, head_dim)
-        mixed = F.scaled_dot_product_attention(query, key, value)
+        if qkv.device.type == "cpu":
+            # torch's attention in bfloat16 takes a CPU six times as long as in float32.
+            with torch.autocast("cpu", enabled=False):
+                mixed = F.scaled_dot_product_attention(query.float(), key.float(), value.float())
+        else:
+            mixed = F.scaled_dot_product_attention(query, key, value)
         return self.project(mixed.transpose(1, 2).flatten(2))  # (B, S, W)
 
 
 class LatentTransformer(nn.Module):
     """Vanilla pre-LN Transformer, one token per latent cell, learned absolute positions (App. C, Tab. 5).
 
-    The paper does not say how the tokens become one vector: here they are averaged after the final LayerNorm, which
-    needs no class token and treats all cells alike. Dropout acts once, on that average (App. C).
+    A vector functa (s = 1) is cut into `vector_tokens` equal tokens: attention over a single one would do nothing. The
+    paper does not say how its Transformer (App. B.1) reads a vector.
+
+    The paper does not say how the tokens become one vector. Here, after the final LayerNorm, they are averaged, which
+    needs no class token and treats all cells alike; or, with `pooling="concatenate"`, laid end to end, so that the last
+    layer tells the cells apart: cheap for few classes, and quicker to learn. Dropout acts once, on that vector (App. C).
     """
 
     def __init__(
@@ -53,14 +67,21 @@ class LatentTransformer(nn.Module):
         heads: int,
         head_dim: int,
         dropout: float,
+        pooling: Literal["mean", "concatenate"],
+        vector_tokens: int,
     ) -> None:
         super().__init__()
-        self.embed = nn.Linear(latent_shape.channels, width)
-        self.positions = nn.Parameter(torch.empty(latent_shape.cells, width))
+        numbers = latent_shape.cells * latent_shape.channels
+        self.tokens = vector_tokens if latent_shape.cells == 1 else latent_shape.cells
+        if numbers % self.tokens:
+            raise ValueError(f"{latent_shape} latents cannot be cut into {self.tokens} equal tokens")
+        self.embed = nn.Linear(numbers // self.tokens, width)
+        self.positions = nn.Parameter(torch.empty(self.tokens, width))
         self.blocks = nn.Sequential(*(TransformerBlock(width, ffw_width, heads, head_dim) for _ in range(blocks)))
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(width, num_classes)
+        self.pooling = pooling
+        self.head = nn.Linear(width * (self.tokens if pooling == "concatenate" else 1), num_classes)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -72,8 +93,10 @@ class LatentTransformer(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Normalised latents `(B, *grid, c)` -> logits `(B, K)`."""
-        tokens = self.embed(latents.flatten(1, -2)) + self.positions  # (B, S, W)
-        features = self.norm(self.blocks(tokens)).mean(dim=1)  # (B, W)
+        tokens = latents.flatten(1).unflatten(1, (self.tokens, -1))
+        tokens = self.embed(tokens) + self.positions  # (B, S, W)
+        tokens = self.norm(self.blocks(tokens))
+        features = tokens.mean(dim=1) if self.pooling == "mean" else tokens.flatten(1)  # (B, W) or (B, S·W)
         return self.head(self.dropout(features))
 
 
@@ -120,4 +143,6 @@ def build_classifier(config: ClassificationConfig, latent_shape: LatentShape, nu
         heads=transformer.heads,
         head_dim=transformer.head_dim or transformer.width // transformer.heads,
         dropout=config.dropout,
+        pooling=transformer.pooling,
+        vector_tokens=transformer.vector_tokens,
     )

@@ -7,7 +7,7 @@ from diffusers import UNet2DModel
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 
-from spatial_functa_pipeline.config import DiffusionConfig, LatentShape, UNetConfig, uses_mlp
+from spatial_functa_pipeline.config import DenoiserMLPConfig, DiffusionConfig, LatentShape, UNetConfig, uses_mlp
 
 
 class Denoiser(nn.Module, ABC):
@@ -87,19 +87,21 @@ class ResidualMLPDenoiser(Denoiser):
     """Residual SiLU MLP on the flattened latent (App. B.1): time and class embeddings are added inside each block.
 
     The paper gives width and number of blocks. LayerNorm, one hidden layer per block and 256 sinusoids are choices of
-    this project. The output starts at zero, as the UNet's does.
+    this project. Dropout is where the UNet's residual blocks have it, before a block's last layer; the output starts at
+    zero, as the UNet's does.
     """
 
     SINUSOIDS = 256
 
-    def __init__(self, latent_shape: LatentShape, num_classes: int | None, *, width: int, blocks: int) -> None:
+    def __init__(self, config: DenoiserMLPConfig, latent_shape: LatentShape, num_classes: int | None) -> None:
         super().__init__(num_classes)
+        width = config.width
         size = latent_shape.cells * latent_shape.channels
         self.time_sinusoids = Timesteps(self.SINUSOIDS, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(self.SINUSOIDS, width)
         self.class_embedding = None if num_classes is None else nn.Embedding(num_classes + 1, width)
         self.embed = nn.Linear(size, width)
-        self.blocks = nn.ModuleList(_ConditionedBlock(width) for _ in range(blocks))
+        self.blocks = nn.ModuleList(_ConditionedBlock(width, config.dropout) for _ in range(config.blocks))
         self.output = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, size))
         nn.init.zeros_(self.output[-1].weight)
         nn.init.zeros_(self.output[-1].bias)
@@ -120,16 +122,18 @@ class ResidualMLPDenoiser(Denoiser):
 class _ConditionedBlock(nn.Module):
     """Residual branch of `ResidualMLPDenoiser`."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.hidden = nn.Linear(width, width)
         self.condition = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(width, width)
 
     def forward(self, hidden: Tensor, condition: Tensor) -> Tensor:
         """`(B, W)`, `(B, W)` -> `(B, W)`."""
-        return self.output(F.silu(self.hidden(F.silu(self.norm(hidden))) + self.condition(condition)))
+        hidden = self.hidden(F.silu(self.norm(hidden))) + self.condition(condition)
+        return self.output(self.dropout(F.silu(hidden)))
 
 
 def build_denoiser(config: DiffusionConfig, latent_shape: LatentShape, num_classes: int) -> Denoiser:
@@ -144,5 +148,5 @@ def build_denoiser(config: DiffusionConfig, latent_shape: LatentShape, num_class
     """
     classes = num_classes if config.conditional else None
     if uses_mlp(config.architecture, latent_shape):
-        return ResidualMLPDenoiser(latent_shape, classes, width=config.mlp.width, blocks=config.mlp.blocks)
+        return ResidualMLPDenoiser(config.mlp, latent_shape, classes)
     return UNetDenoiser(config.unet, latent_shape, classes)

@@ -49,6 +49,16 @@ def timestep_probabilities(timesteps: int, ratio: float) -> Tensor:
     return weights / weights.sum()
 
 
+def min_snr_weights(alpha_bar: Tensor, gamma: float, prediction: str) -> Tensor:
+    """Weights of the squared error at the noise levels ᾱ, shaped like it (Min-SNR-γ; Hang et al., 2023, Sec. 3.4).
+
+    All of them weight the error of the x₀ that the prediction stands for by min(SNR, γ), SNR = ᾱ/(1 − ᾱ): the error of
+    ε is √SNR times that of x₀, the error of v √(SNR + 1) times.
+    """
+    ratio = alpha_bar / (1 - alpha_bar)
+    return ratio.clamp(max=gamma) / (ratio if prediction == "epsilon" else ratio + 1)
+
+
 def diffusion_loss(
     denoiser: nn.Module,
     latents: Tensor,
@@ -61,8 +71,8 @@ def diffusion_loss(
     """The simple loss of Ho et al. (2020): mean squared error of the predicted ε or v, a scalar.
 
     Time steps follow `timestep_probabilities` (App. C.4.3); with `timestep_reweighting` each latent's error is divided
-    by p(t)·T, so that the loss has the expectation of uniform time steps. Each label becomes the dummy label K with
-    probability `dummy_label_share` (App. C.1).
+    by p(t)·T, so that the loss has the expectation of uniform time steps. `min_snr_gamma` weights it by
+    `min_snr_weights`. Each label becomes the dummy label K with probability `dummy_label_share` (App. C.1).
 
     Args:
         denoiser: a `Denoiser`, wrapped or not (DistributedDataParallel, `torch.compile`).
@@ -93,13 +103,23 @@ def diffusion_loss(
     errors = F.mse_loss(predicted.float(), target, reduction="none").flatten(1).mean(dim=1)  # (B,)
     if config.timestep_reweighting:
         errors = errors / (probabilities[timesteps] * config.timesteps).to(errors)
+    if config.min_snr_gamma is not None:
+        weights = min_snr_weights(schedule.alphas_cumprod[timesteps], config.min_snr_gamma, config.prediction)
+        errors = errors * weights.to(errors)
     return errors.mean()
 
 
+def predicted_clean(predicted: Tensor, noisy: Tensor, alpha_bar: Tensor, prediction: str) -> Tensor:
+    """x₀ `(B, *grid, c)` from a predicted ε or v and the noisy latents, both so shaped, at the noise level ᾱ `()`."""
+    signal, noise = alpha_bar.sqrt().item(), (1 - alpha_bar).sqrt().item()
+    if prediction == "epsilon":
+        return (noisy - noise * predicted) / signal
+    return signal * noisy - noise * predicted
+
+
 def initial_noise(latent_shape: LatentShape, seed: int, indices: Sequence[int]) -> Tensor:
-    """Standard normal noise `(len(indices), *grid, c)` on the CPU; that of sample i depends on (`seed`, i) alone."""
-    noise = [torch.randn(latent_shape.shape, generator=_generator(seed, index)) for index in indices]
-    return torch.stack(noise)
+    """The x_T `(len(indices), *grid, c)`, on the CPU, from which samples number `indices` start."""
+    return _noise(latent_shape, [_generator(seed, index) for index in indices])
 
 
 def sample(
@@ -111,6 +131,7 @@ def sample(
     clip_range: float,
     seed: int,
     device: torch.device | str,
+    first: int = 0,
     progress: bool = False,
 ) -> Tensor:
     """Draw normalised latents `(N, *grid, c)`, float32, on the CPU.
@@ -121,16 +142,18 @@ def sample(
     Args:
         denoiser: on `device`; left in evaluation mode.
         config: the forward process and the prediction the denoiser was trained with.
-        sampling: sampler, steps, guidance scale w, batch size. Guidance follows the paper (App. C.4.2):
-            ε = ε_u + w (ε_c − ε_u), so that 0 is unconditional and 1 conditional; only another w costs a second
-            evaluation, done in the same batch.
+        sampling: sampler, steps, guidance, batch size. Guidance with the scale w follows the paper (App. C.4.2), for
+            all channels: ε = ε_u + w (ε_c − ε_u), so that 0 is unconditional and 1 conditional; only another w costs a
+            second evaluation, done in the same batch. Outside of `guidance_interval` w is 1. Its noise levels are
+            √(1/ᾱ − 1), the σ of Kynkäänniemi et al. (2024), in units of the normalised latents.
         labels: `(N,)` int64 classes; None for an unconditional model, which gives N = `sampling.samples`.
         latent_shape: of one latent.
         clip_range: largest |z| of the normalised training functaset.
-        seed: sample i starts from `initial_noise` i, whatever the batch size. The noise that ddpm adds at each step
-            comes from one generator per batch and device; ddim and dpm_solver add none.
+        seed: sample i takes all of its random numbers from a stream of its own, which (`seed`, i) fixes. So it does
+            not depend on the batch it is in, nor on how many others are drawn.
         device: where to sample.
-        progress: show a progress bar.
+        first: number of the first sample.
+        progress: show a progress bar, a batch at a time.
 
     Raises:
         ValueError: labels or guidance do not fit the denoiser, there are more steps than time steps, or `clip_range`
@@ -146,24 +169,65 @@ def sample(
     denoiser.eval()
     schedule = noise_schedule(config)
     solver = _solver(schedule, sampling)
-    timesteps = _solver_timesteps(config.timesteps, sampling.steps)
+    scales = _guidance_scales(schedule, sampling)
     count = sampling.samples if labels is None else len(labels)
-    batches = torch.arange(count).split(sampling.batch_size)
     samples = []
-    with torch.no_grad(), tqdm(total=len(batches) * sampling.steps, desc="sampling", disable=not progress) as bar:
-        for indices in batches:
-            batch_labels = None if labels is None else labels[indices].to(device)
-            latents = initial_noise(latent_shape, seed, indices.tolist()).to(device)
-            step_noise = _generator(seed, count + int(indices[0]), device)
-            solver.set_timesteps(timesteps=timesteps)  # anew for each batch: the solver remembers its last steps
-            for timestep in solver.timesteps:
-                predicted = _guided(denoiser, latents, timestep, batch_labels, sampling.guidance_scale)
-                clean = _predicted_clean(predicted, latents, schedule.alphas_cumprod[timestep], config.prediction)
-                clean = clean.clamp(-clip_range, clip_range)
-                latents = solver.step(clean, timestep, latents, generator=step_noise).prev_sample
-                bar.update()
-            samples.append(latents.cpu())
+    for indices in torch.arange(count).split(sampling.batch_size):
+        batch_labels = None if labels is None else labels[indices].to(device)
+        generators = [_generator(seed, first + index) for index in indices.tolist()]
+        latents = _noise(latent_shape, generators).to(device)
+        solver.set_timesteps(timesteps=list(scales))  # anew for each batch: the solver remembers its last steps
+        for timestep in tqdm(solver.timesteps, "sampling", leave=False, disable=not progress):
+            scale, alpha_bar = scales[int(timestep)], schedule.alphas_cumprod[timestep]
+            with torch.no_grad():
+                predicted = _guided(denoiser, latents, timestep, batch_labels, scale)
+            clean = predicted_clean(predicted, latents, alpha_bar, config.prediction).clamp(-clip_range, clip_range)
+            latents = solver.step(clean, timestep, latents, generator=generators).prev_sample
+        samples.append(latents.cpu())
     return torch.cat(samples)
+
+
+def network_evaluations(config: DiffusionConfig, sampling: SamplingConfig) -> int:
+    """How often the network is evaluated for one sample: a guided step is two evaluations, though done as one batch."""
+    scales = _guidance_scales(noise_schedule(config), sampling).values()
+    return sum(1 if scale in _SCALES_OF_ONE_EVALUATION else 2 for scale in scales)
+
+
+def sampling_settings(
+    config: DiffusionConfig, sampling: SamplingConfig, clip_range: float, seed: int
+) -> dict[str, str | float | list[float] | None]:
+    """How samples are drawn, as JSON, to be kept beside them.
+
+    `first_seed` is the seed of sample 0's CPU generator, and `first_seed` + i that of sample i, modulo 2³²; its first
+    numbers are x_T.
+    """
+    return {
+        "prediction": config.prediction,
+        "noise_schedule": config.noise_schedule,
+        "timesteps": config.timesteps,
+        **sampling.model_dump(mode="json", include={"sampler", "steps", "guidance_scale", "guidance_interval"}),
+        "network_evaluations": network_evaluations(config, sampling),
+        "clip_range": clip_range,
+        "classes": "in turn" if config.conditional else None,
+        "first_seed": _generator(seed, 0).initial_seed(),
+    }
+
+
+_SCALES_OF_ONE_EVALUATION = (None, 0, 1)
+
+
+def _guidance_scales(schedule: DDPMScheduler, sampling: SamplingConfig) -> dict[int, float | None]:
+    """The time steps, descending, and the guidance scale at each of them.
+
+    They are evenly spaced, from the last on: the first latent is pure noise, as it was in training.
+    """
+    count = len(schedule)
+    timesteps = [count * step // sampling.steps - 1 for step in range(sampling.steps, 0, -1)]
+    if sampling.guidance_interval is None:
+        return dict.fromkeys(timesteps, sampling.guidance_scale)
+    low, high = sampling.guidance_interval
+    levels = (1 / schedule.alphas_cumprod.double() - 1).sqrt().tolist()
+    return {timestep: sampling.guidance_scale if low < levels[timestep] <= high else 1.0 for timestep in timesteps}
 
 
 def _solver(schedule: DDPMScheduler, sampling: SamplingConfig) -> DDPMScheduler | DPMSolverMultistepScheduler:
@@ -177,11 +241,6 @@ def _solver(schedule: DDPMScheduler, sampling: SamplingConfig) -> DDPMScheduler 
         return DDPMScheduler(len(schedule), clip_sample=False, **options)
     order = 1 if sampling.sampler == "ddim" else 2
     return DPMSolverMultistepScheduler(len(schedule), solver_order=order, **options)
-
-
-def _solver_timesteps(timesteps: int, steps: int) -> list[int]:
-    """`steps` descending time steps, evenly spaced, from the last: the first latent is pure noise, as it was there."""
-    return [timesteps * step // steps - 1 for step in range(steps, 0, -1)]
 
 
 def _guided(
@@ -199,19 +258,16 @@ def _guided(
     return unconditional + scale * (conditional - unconditional)
 
 
-def _predicted_clean(predicted: Tensor, noisy: Tensor, alpha_bar: Tensor, prediction: str) -> Tensor:
-    """x₀ `(B, *grid, c)` from a predicted ε or v at the noise level ᾱ."""
-    signal, noise = alpha_bar.sqrt().item(), (1 - alpha_bar).sqrt().item()
-    if prediction == "epsilon":
-        return (noisy - noise * predicted) / signal
-    return signal * noisy - noise * predicted
+def _noise(latent_shape: LatentShape, generators: Sequence[torch.Generator]) -> Tensor:
+    """Standard normal noise `(len(generators), *grid, c)` on the CPU, each latent from its generator."""
+    return torch.stack([torch.randn(latent_shape.shape, generator=generator) for generator in generators])
 
 
-def _generator(seed: int, index: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """The generator of number `index` for `seed`.
+def _generator(seed: int, index: int) -> torch.Generator:
+    """The CPU generator of sample number `index` for `seed`.
 
     Torch's CPU generator keeps 32 bits of its seed. `index` is added to the hashed `seed`: no two numbers of one seed
     share a stream, as they might if the pair were hashed, and neighbouring seeds are far apart.
     """
     start = int(np.random.SeedSequence(seed).generate_state(1)[0])
-    return torch.Generator(device).manual_seed((start + index) % 2**32)
+    return torch.Generator().manual_seed((start + index) % 2**32)

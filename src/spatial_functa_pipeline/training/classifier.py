@@ -1,4 +1,7 @@
-"""Training of the classifier on latents (App. B.1, C)."""
+"""Training of the classifier on latents, or on pixels (App. B.1, C)."""
+
+from collections.abc import Iterable
+from typing import Any
 
 import pandas as pd
 import torch
@@ -7,38 +10,55 @@ from torch import Tensor, nn
 
 from ..compute import resolve_device
 from ..config import ClassificationConfig, RuntimeConfig
+from ..datasets.images import ImageBatches
 from ..functasets.batches import FunctasetBatches, consecutive_batches
 from ..functasets.normalisation import Normaliser
+from ..functasets.patches import PixelPatches
 from ..functasets.store import Functaset
 from ..models.classifiers import build_classifier
 from .checkpoint import Checkpoint
+from .identity import images_digest
 from .launch import several_processes
 from .loop import Batch, Report, Training
+from .precision import available_precision, products
 from .ranks import this_process
 from .seeding import derive_seed
 
 _EVALUATION_BATCH = 256
 
+Examples = Functaset | PixelPatches
+"""What a classifier reads: latents, or the pixels behind them."""
+
 
 @torch.no_grad()
-def predict_classes(classifier: nn.Module, normaliser: Normaliser, functaset: Functaset) -> Tensor:
+def predict_classes(classifier: nn.Module, normaliser: Normaliser, examples: Examples) -> Tensor:
     """Predicted classes `(N,)` of all rows, on the CPU; the classifier should be in evaluation mode."""
     device = next(classifier.parameters()).device
-    batches = consecutive_batches(functaset, _EVALUATION_BATCH)
+    batches = consecutive_batches(examples, _EVALUATION_BATCH)
     return torch.cat([classifier(normaliser(latents.to(device))).argmax(-1).cpu() for latents, _ in batches])
 
 
-def accuracy(classifier: nn.Module, normaliser: Normaliser, functaset: Functaset) -> float:
+def accuracy(classifier: nn.Module, normaliser: Normaliser, examples: Examples) -> float:
     """Top-1 accuracy in [0, 1] on all rows."""
-    return (
-        (predict_classes(classifier, normaliser, functaset) == torch.from_numpy(functaset.labels)).float().mean().item()
-    )
+    right = predict_classes(classifier, normaliser, examples) == torch.from_numpy(examples.labels)
+    return right.float().mean().item()
+
+
+def examples_identity(examples: Examples) -> dict[str, Any]:
+    """What a checkpoint must agree on about the rows which it was trained on."""
+    if isinstance(examples, Functaset):
+        return {"functaset": examples.header.to_attributes()}
+    return {
+        **examples_identity(examples.functaset),
+        "images": images_digest(examples.images),
+        "augmentation": {**examples.augmentation.model_dump(mode="json"), "seed": examples.seed},
+    }
 
 
 @several_processes
 def train_classifier(
-    train_functaset: Functaset,
-    validation_functaset: Functaset,
+    train: Examples,
+    validation: Examples,
     normaliser: Normaliser,
     config: ClassificationConfig,
     *,
@@ -48,32 +68,41 @@ def train_classifier(
     checkpoint: Checkpoint,
     report: Report,
 ) -> tuple[nn.Module, pd.DataFrame]:
-    """Train a classifier; returns the weights with the best validation accuracy, and the history."""
+    """Train a classifier; returns the weights with the best validation accuracy, and the history.
+
+    Latents or pixels, the rows of a step are the same.
+    """
     torch.manual_seed(derive_seed(seed, "classifier", "initialisation"))
-    classifier = build_classifier(config, train_functaset.latent_shape, num_classes)
-    normaliser = normaliser.to(resolve_device(runtime.device))
+    classifier = build_classifier(config, train.latent_shape, num_classes)
+    device = resolve_device(runtime.device)
+    normaliser = normaliser.to(device)
+    precision = available_precision(config.precision, device, "classifier")
     training = config.training
 
     def loss(batch: Batch, generator: torch.Generator) -> Tensor:
         latents, labels = batch
-        return F.cross_entropy(classifier(normaliser(latents)), labels, label_smoothing=config.label_smoothing)
+        with products(precision, device):
+            logits = classifier(normaliser(latents))
+        return F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
+
+    def batches(start: int) -> Iterable[Batch]:
+        order = (training.batch_size, seed, training.steps, start)
+        part = this_process().part
+        if isinstance(train, PixelPatches):
+            return ImageBatches(train, *order, runtime.num_workers, part=part)
+        return FunctasetBatches(train, *order, part=part)
 
     history = Training(
         name="classifier",
         model=classifier,
         loss=loss,
-        batches=lambda start: FunctasetBatches(
-            train_functaset, training.batch_size, seed, training.steps, start, part=this_process().part
-        ),
+        batches=batches,
         config=training,
         seed=seed,
         runtime=runtime,
         checkpoint=checkpoint,
-        identity={
-            "classification": config.model_dump(mode="json"),
-            "functaset": train_functaset.header.to_attributes(),
-        },
-        validate=lambda model: {"validation_accuracy": accuracy(model, normaliser, validation_functaset)},
+        identity={"classification": config.model_dump(mode="json", exclude={"training"}), **examples_identity(train)},
+        validate=lambda model: {"validation_accuracy": accuracy(model, normaliser, validation)},
         best="validation_accuracy",
         report=report,
     ).run()

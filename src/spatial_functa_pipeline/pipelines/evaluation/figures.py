@@ -106,6 +106,25 @@ def sample_figure(images: Tensor, labels: Tensor | None, classes: Sequence[str],
     return figure
 
 
+def resolution_figure(renderings: Sequence[Tensor]) -> Figure:
+    """The same latents decoded at several resolutions, a row for each, at one size: the field is continuous.
+
+    Args:
+        renderings: each `(B, *resolution, channels)`, of the same B latents, usually the resolution that the field was
+            trained at first and a multiple of it next.
+
+    Raises ValueError if their numbers of images differ, or for images of three or more dimensions.
+    """
+    if len({len(images) for images in renderings}) != 1:
+        raise ValueError(f"needs as many images at each resolution, got {[len(images) for images in renderings]}")
+    figure, grid = _image_grid(len(renderings), len(renderings[0]), label_inches=0.9, panel_inches=1.6)
+    for axes, images in zip(grid, renderings, strict=True):
+        _label_row(axes[0], "×".join(map(str, images.shape[1:-1])))
+        for axis, image in zip(axes, _array(images), strict=True):
+            _show(axis, image)
+    return figure
+
+
 def training_curves(histories: dict[str, pd.DataFrame]) -> Figure:
     """The metrics of each training over its steps: a block of panels for each history, a panel for each metric.
 
@@ -161,9 +180,10 @@ def _array(images: Tensor) -> np.ndarray:
     return unit_images(images).detach().cpu().numpy()
 
 
-def _image_grid(rows: int, columns: int, label_inches: float) -> tuple[Figure, np.ndarray]:
+def _image_grid(rows: int, columns: int, label_inches: float, panel_inches: float = 1.05) -> tuple[Figure, np.ndarray]:
     """A figure and its `(rows, columns)` axes without ticks, with room for row labels on the left."""
-    figure = Figure(figsize=(label_inches + 1.05 * columns, 0.4 + 1.05 * rows), layout="compressed")
+    size = (label_inches + panel_inches * columns, 0.4 + panel_inches * rows)
+    figure = Figure(figsize=size, layout="compressed")
     figure.get_layout_engine().set(w_pad=0.04, h_pad=0.02, wspace=0, hspace=0)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axis in grid.flat:

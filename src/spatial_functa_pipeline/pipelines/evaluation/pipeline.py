@@ -2,13 +2,19 @@
 
 from kedro.pipeline import Node, Pipeline
 
+from ..classification.nodes import evaluate_classifier
+from .generation import (
+    assess_memorisation,
+    draw_samples,
+    measure_real_images,
+    measure_reference_points,
+    score_samples,
+)
 from .nodes import (
     collect_metrics,
     draw_latent_channels,
     draw_training_curves,
-    evaluate_classifier,
     evaluate_reconstructions,
-    evaluate_samples,
     sample_latents,
     train_features,
 )
@@ -34,9 +40,10 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 evaluate_classifier,
-                inputs=["test_functaset", "classifier", *common],
-                outputs="classification_metrics",
+                inputs=["test_functaset", "test_images", "classifier", "params:functaset", *common],
+                outputs=["classification_metrics", "class_accuracies", "confusion_matrix", "confusion_figure"],
                 name="evaluate_classifier",
+                tags="classification",
             ),
             Node(
                 sample_latents,
@@ -64,20 +71,69 @@ def create_pipeline() -> Pipeline:
                 name="train_feature_network",
             ),
             Node(
-                evaluate_samples,
+                measure_real_images,
+                inputs=[
+                    "train_images",
+                    "test_images",
+                    "feature_network",
+                    "params:evaluation.frechet",
+                    "params:evaluation.scores",
+                    "params:runtime",
+                ],
+                outputs="real_features",
+                name="measure_real_images",
+            ),
+            Node(
+                measure_reference_points,
+                inputs=[
+                    "train_images",
+                    "test_images",
+                    "test_functaset",
+                    "field",
+                    "latent_statistics",
+                    "feature_network",
+                    "params:evaluation.frechet",
+                    "params:evaluation.sampling.samples",
+                    *common,
+                ],
+                outputs="reference_features",
+                name="measure_reference_points",
+            ),
+            Node(
+                score_samples,
+                inputs=[
+                    "samples",
+                    "field",
+                    "feature_network",
+                    "real_features",
+                    "reference_features",
+                    "params:evaluation.frechet",
+                    "params:evaluation.scores",
+                    *common,
+                ],
+                outputs=["generation_metrics", "generation_scores", "generation_scores_figure"],
+                name="score_samples",
+            ),
+            Node(
+                assess_memorisation,
                 inputs=[
                     "samples",
                     "train_images",
                     "test_images",
                     "test_functaset",
                     "field",
-                    "feature_network",
-                    "params:evaluation.sampling",
-                    "params:evaluation.frechet",
+                    "params:evaluation.memorisation",
+                    "params:evaluation.figure_images",
                     *common,
                 ],
-                outputs=["generation_metrics", "samples_by_class"],
-                name="evaluate_samples",
+                outputs=["memorisation_metrics", "memorisation", "memorisation_figure", "nearest_training_images"],
+                name="assess_memorisation",
+            ),
+            Node(
+                draw_samples,
+                inputs=["samples", "test_images", "field", "params:evaluation.figure_images", "params:runtime"],
+                outputs=["samples_by_class", "samples_enlarged"],
+                name="draw_samples",
             ),
             Node(
                 draw_training_curves,
@@ -90,7 +146,12 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 collect_metrics,
-                inputs=["reconstruction_metrics", "classification_metrics", "generation_metrics"],
+                inputs=[
+                    "reconstruction_metrics",
+                    "classification_metrics",
+                    "generation_metrics",
+                    "memorisation_metrics",
+                ],
                 outputs="metrics",
                 name="collect_metrics",
             ),

@@ -1,0 +1,62 @@
+"""All scores of one set of features against another, from parts of each set that are computed once."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from torch import Tensor
+
+from spatial_functa_pipeline.metrics.frechet import FeatureMoments, frechet_distance
+from spatial_functa_pipeline.metrics.kid import kernel_distance_of_means, mean_between, mean_within
+from spatial_functa_pipeline.metrics.precision_recall import Manifold, manifold_scores
+
+SCORES = ("frechet_distance", "kid", "precision", "recall", "density", "coverage")
+_BATCH = 4096
+
+
+class FeatureSet:
+    """Features of a set of images, and what the scores need to know of them.
+
+    Args:
+        features: `(N, F)`.
+        pair_images: KID, precision and the like look at pairs of images, whose number grows as N²: they use the first
+            `pair_images` rows. The Fréchet distance uses all.
+    """
+
+    def __init__(self, features: Tensor, pair_images: int) -> None:
+        self.features = features
+        self.paired = features[:pair_images]
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @cached_property
+    def moments(self) -> FeatureMoments:
+        """Mean and covariance of all features."""
+        moments = FeatureMoments(self.features.shape[1])
+        for batch in self.features.split(_BATCH):
+            moments.update(batch)
+        return moments
+
+    @cached_property
+    def manifold(self) -> Manifold:
+        """Balls around the paired features."""
+        return Manifold.of(self.paired)
+
+    @cached_property
+    def kernel_mean(self) -> float:
+        """Mean kernel within the paired features."""
+        return mean_within(self.paired)
+
+
+def compare(generated: FeatureSet, real: FeatureSet) -> dict[str, float]:
+    """The `SCORES` of a generated set against a real one.
+
+    Raises ValueError if there are too few images in a set, or their features are of different kinds.
+    """
+    between = mean_between(generated.paired, real.paired)
+    return {
+        "frechet_distance": frechet_distance(generated.moments, real.moments),
+        "kid": kernel_distance_of_means(generated.kernel_mean, real.kernel_mean, between),
+        **manifold_scores(generated.manifold, real.manifold),
+    }
