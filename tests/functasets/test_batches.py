@@ -155,6 +155,17 @@ def test_reading_goes_one_window_ahead_and_no_further(streamed, monkeypatch):
     batches.close()
 
 
+def test_batches_that_are_kept_keep_their_values(streamed):
+    """The memory of a window is used again, but not before its last batch is gone."""
+    kept, later = [], []
+    for step, batch in enumerate(FunctasetBatches(streamed, 3, seed=1, steps=300)):
+        (kept if step % 2 else later).append((batch[0], batch[1].clone()))
+        if len(later) > 20:
+            later.clear()
+    assert len(kept) == 150
+    rows_of(kept)
+
+
 def damage(functaset: Functaset, shard: int, at: int | None) -> None:
     """Change one byte of a shard's latents, or, with None, cut its end off."""
     file = functaset.location.local / f"latents/c/{shard}/0/0/0"

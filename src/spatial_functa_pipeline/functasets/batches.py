@@ -16,7 +16,7 @@ from .window_reader import WindowReader
 from .windows import Chunking
 
 WINDOW_BYTES = 32 * 2**20
-"""Least size of a window, as float32: 8,192 rows of 8×8×16. From 8 to 64 MiB the speed is the same; two windows are in memory."""
+"""Least size of a window, as float32: 8,192 rows of 8×8×16. Two are in memory; from 8 to 64 MiB the speed is the same."""
 WINDOW_BATCHES = 8
 """Least number of batches in a window: fewer would be made of nearly the same chunks."""
 WINDOW_CHUNKS = 16

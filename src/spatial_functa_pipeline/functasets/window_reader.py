@@ -35,7 +35,6 @@ class WindowReader:
         self._read_chunk = ChunkReader(functaset)
         self._readers = _REMOTE_READERS if functaset.location.local is None else _LOCAL_READERS
         self._memory = _ReusedMemory()
-        self._stopped = threading.Event()
 
     def read(self, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
         """What is this part's of the rows at positions `first` … `last` − 1 of the sequence of epochs, window by window.
@@ -47,11 +46,11 @@ class WindowReader:
             ValueError: `first` is negative.
             DamagedShardError: at the window which the shard has a part in.
         """
-        pool = ThreadPoolExecutor(self._readers, thread_name_prefix="functaset")
+        pool, stopped = ThreadPoolExecutor(self._readers, thread_name_prefix="functaset"), threading.Event()
         try:
             following = None
             for window in windows(self._chunking, self._seed, first, last):
-                current, following = following, self._begin(pool, window, first, last)
+                current, following = following, self._begin(pool, stopped, window, first, last)
                 if current is not None:
                     yield _finish(*current)
                     del current  # before the next one takes its place in memory
@@ -59,13 +58,13 @@ class WindowReader:
                 yield _finish(*following)
         finally:
             # After an early end or an error, no thread is left that reads what may be closed, or removed, by then.
-            self._stopped.set()
+            stopped.set()
             pool.shutdown()
 
     def _begin(
-        self, pool: ThreadPoolExecutor, window: Window, first: int, last: int
+        self, pool: ThreadPoolExecutor, stopped: threading.Event, window: Window, first: int, last: int
     ) -> tuple[list[Future[None]], np.ndarray, np.ndarray]:
-        """The chunks that are being read, and the latents and labels that are whole once these are done."""
+        """The threads' work, and the latents and labels that are whole once it is done."""
         first, last = max(first, window.first), min(last, window.last)
         origin, end = self._own_before(np.array([first, last])).tolist()
         latents = self._memory.array((end - origin, *self._functaset.latent_shape.shape))
@@ -80,14 +79,15 @@ class WindowReader:
             wanted = (positions >= first) & (positions < last) & (within >= 0) & (within < self._size)
             places = self._own_before(positions) - origin
 
-        chunks = [(chunk, *self._chunking.bounds(chunk)) for chunk in window.chunks.tolist()]
-        begins = np.cumsum([0] + [stop - start for _, start, stop in chunks]).tolist()
+        jobs, begin = [], 0
+        for chunk in window.chunks.tolist():
+            start, stop = self._chunking.bounds(chunk)
+            jobs.append((chunk, start, stop, begin))
+            begin += stop - start
 
         def place(reader: int) -> None:
-            for (chunk, start, stop), begin in zip(
-                chunks[reader :: self._readers], begins[reader :: self._readers], strict=False
-            ):
-                if self._stopped.is_set():
+            for chunk, start, stop, begin in jobs[reader :: self._readers]:
+                if stopped.is_set():
                     return
                 rows = slice(begin, begin + stop - start)
                 if wanted is not None and not wanted[rows].any():
@@ -126,6 +126,6 @@ class _ReusedMemory:
 
 
 def _finish(reading: list[Future[None]], latents: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
-    for chunk in reading:
-        chunk.result()
+    for work in reading:
+        work.result()
     return torch.from_numpy(latents), torch.from_numpy(labels)
