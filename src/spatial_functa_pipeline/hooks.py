@@ -318,9 +318,12 @@ class SummaryHooks:
 
         metrics = catalog.load("metrics")
         details = metrics.pop("details")
+        memorisation = catalog.load("memorisation_metrics")
         title = " ".join(str(catalog.load(f"params:{name}")) for name in ("dataset", "latent_shape", "interpolation"))
         table = Table(Column("metric", no_wrap=True), "value", "measured on", title=title, title_justify="left")
         for name, value in metrics.items():
+            if name.endswith(("_against_train", "_test_images")) or (name in memorisation and name != "near_copies"):
+                continue  # in the file, beside what they are compared with
             table.add_row(name, f"{value:.4g}", details.get(name, ""))
         folder = Path(str(catalog.get("metrics")._filepath)).parent
         if folder.is_relative_to(run_params["project_path"]):
