@@ -2,9 +2,10 @@
 
     python benchmarks/functaset.py [--json PATH] [--folder PATH] [--rounds N] [--quick]
 
-The loader and the memory map read the same rows in the same order from the page cache, and must agree on what they
-saw; they take turns, and the median over the rounds counts. The loader may keep nothing in memory. Each measurement is
-a process of its own. Progress goes to stderr, the table to stdout.
+The loader and the memory map read the same rows in the same order and must agree on what they saw: from the page cache,
+and, one epoch, from the disk, as any store must be that is larger than memory. They take turns, and the median over the
+rounds counts. The loader may keep nothing in memory. Each measurement is a process of its own. Progress goes to
+stderr, the table to stdout.
 """
 
 import argparse
@@ -38,6 +39,9 @@ QUICK = (
 BUILD_IMAGES, QUICK_BUILD_IMAGES = 4096, 16 * SHARDS
 
 
+READERS = ("read_batches", "read_memmap", "read_batches_from_disk", "read_memmap_from_disk")
+
+
 class NoRoomError(RuntimeError):
     """The folder cannot hold what is to be written."""
 
@@ -67,19 +71,20 @@ def measure(case: StoreCase, rounds: int, folder: Path) -> Result:
         place = Path(name)
         progress(f"{case.name}: writing")
         written = {key: measure_apart(key, case, place) for key in ("write_functaset", "write_memmap")}
-        reading: dict[str, list[Result]] = {"read_batches": [], "read_memmap": []}
+        reading: dict[str, list[Result]] = {name: [] for name in READERS}
         for index in range(rounds):
             for key, results in reading.items():
                 results.append(measure_apart(key, case, place))
             rates = ", ".join(f"{key} {rate(case, results[-1]):.0f} MB/s" for key, results in reading.items())
             progress(f"{case.name}: round {index + 1}: {rates}")
-        if len({result["order"] for results in reading.values() for result in results}) > 1:
+        if len({result["order"] for name in READERS[:2] for result in reading[name]}) > 1:
             raise DisagreementError(
                 f"{case.name}: the loader and the memory map did not see the same rows in the same order"
             )
         progress(f"{case.name}: statistics, and rows of a plain Zarr array")
         others = {key: measure_apart(key, case, place) for key in ("statistics", "read_zarr_rows")}
-    loader, memmap = (statistics.median(rate(case, result) for result in results) for results in reading.values())
+    medians = {key: statistics.median(rate(case, result) for result in results) for key, results in reading.items()}
+    loader, memmap, loader_from_disk, memmap_from_disk = medians.values()
     zarr_rows = rate(case, others["read_zarr_rows"])
     return {
         "case": case.name,
@@ -88,8 +93,11 @@ def measure(case: StoreCase, rounds: int, folder: Path) -> Result:
         "loader_rows_per_s": loader * 1e6 / case.row_bytes,
         "loader_mb_per_s": loader,
         "memmap_mb_per_s": memmap,
+        "loader_from_disk_mb_per_s": loader_from_disk,
+        "memmap_from_disk_mb_per_s": memmap_from_disk,
         "zarr_rows_mb_per_s": zarr_rows,
         "loader_vs_memmap": loader / memmap,
+        "loader_vs_memmap_from_disk": loader_from_disk / memmap_from_disk if memmap_from_disk else None,
         "loader_vs_zarr_rows": loader / zarr_rows,
         "statistics_seconds": others["statistics"]["seconds"],
         "statistics_peak_memory": others["statistics"]["peak_memory"],
@@ -100,15 +108,18 @@ def measure(case: StoreCase, rounds: int, folder: Path) -> Result:
 
 
 def rate(case: StoreCase, result: Result) -> float:
-    """MB/s of one measurement."""
-    return result["rows"] * case.row_bytes / result["seconds"] / 1e6
+    """MB/s of one measurement; 0 if it could not be made."""
+    return 0.0 if not result["rows"] else result["rows"] * case.row_bytes / result["seconds"] / 1e6
 
 
 def summarise(cases: Sequence[StoreCase], details: Sequence[Result]) -> Result:
     """The worst ratios of all cases, and the growth of the loader's time per row and memory from few rows to many."""
     few, many = (details[index] for index in growing(cases))
+    ratios = (detail["loader_vs_memmap_from_disk"] for detail in details)
+    from_disk = [ratio for ratio in ratios if ratio is not None]
     return {
         "loader_vs_memmap": min(detail["loader_vs_memmap"] for detail in details),
+        "loader_vs_memmap_from_disk": min(from_disk, default=None),
         "loader_vs_zarr_rows": min(detail["loader_vs_zarr_rows"] for detail in details),
         "row_time_growth": few["loader_rows_per_s"] / many["loader_rows_per_s"] - 1,
         "memory_growth": many["loader_peak_memory"] / few["loader_peak_memory"] - 1,
@@ -145,6 +156,8 @@ def table(details: Sequence[Result]) -> Table:
         "rows/s": ("loader_rows_per_s", ",.0f", 1),
         "loader": ("loader_mb_per_s", ".0f", 1),
         "memmap": ("memmap_mb_per_s", ".0f", 1),
+        "disk: loader": ("loader_from_disk_mb_per_s", ".0f", 1),
+        "memmap  ": ("memmap_from_disk_mb_per_s", ".0f", 1),
         "Zarr rows": ("zarr_rows_mb_per_s", ".1f", 1),
         "÷ memmap": ("loader_vs_memmap", ".2f", 1),
         "÷ Zarr": ("loader_vs_zarr_rows", ".0f", 1),
@@ -188,7 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     results = summarise(cases, details) | measure_builds(images, options.folder)
-    console = Console(width=None if sys.stdout.isatty() else 170)
+    console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table(details))
     for name, value in results.items():
         console.print(f"{name}: {'–' if value is None else format(value, '.3g')}")

@@ -1,16 +1,17 @@
 """What is measured about one synthetic functaset, each in a process of its own: `python stores.py MEASUREMENT CASE FOLDER`.
 
 Prints one JSON object: `seconds`, `rows` handled in them, and `peak_memory`, the most bytes that were resident at once, the
-interpreter and its libraries included. Both readers add `order`, a digest of the rows that they saw.
+interpreter and its libraries included. Readers from the page cache add `order`, a digest of the rows that they saw.
 """
 
 import hashlib
 import json
+import os
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from spatial_functa_pipeline.functasets.windows import windows
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan, write
 
 Result = dict[str, Any]
+Batches = Callable[[], Iterator[tuple[Tensor, Tensor]]]
 
 _BLOCK_BYTES = 16 * 2**20
 _CHUNK_BYTES = 2**20
@@ -65,6 +67,11 @@ class StoreCase:
     def steps(self) -> int:
         """Batches that a reader reads: an epoch, or several of a small functaset."""
         return max(self.rows, self.read_bytes // self.row_bytes) // self.batch
+
+    @property
+    def epoch_steps(self) -> int:
+        """Whole batches in an epoch, at least one."""
+        return max(1, self.rows // self.batch)
 
     @property
     def header(self) -> FunctasetHeader:
@@ -118,23 +125,27 @@ def write_memmap(case: StoreCase, folder: Path) -> Result:
 
 
 def read_batches(case: StoreCase, folder: Path) -> Result:
-    """The project's loader, which may keep nothing in memory."""
-    functaset = Functaset.open(folder / "functaset.zarr", memory_limit=0)
-    return _timed(case, lambda: FunctasetBatches(functaset, case.batch, _SEED, case.steps))
+    """The project's loader, which may keep nothing in memory; the files are in the page cache."""
+    batches, _ = _loader(case, folder, case.steps)
+    return _watched(batches) | _timed(batches)
 
 
 def read_memmap(case: StoreCase, folder: Path) -> Result:
     """NumPy's memory map of the file, in the very same order, which is known beforehand."""
-    functaset = Functaset.open(folder / "functaset.zarr", memory_limit=0)
-    order = _order(FunctasetBatches(functaset, case.batch, _SEED, case.steps))
-    labels = torch.from_numpy(functaset.labels)
+    batches, _ = _memmap(case, folder, case.steps)
+    return _watched(batches) | _timed(batches)
 
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        latents = np.memmap(folder / "latents.bin", np.float32, "r", shape=(case.rows, *case.shape))
-        for rows in order.reshape(-1, case.batch):
-            yield torch.from_numpy(latents[rows]), labels[rows]
 
-    return _timed(case, batches)
+def read_batches_from_disk(case: StoreCase, folder: Path) -> Result:
+    """One epoch of the loader; no file is in the page cache."""
+    batches, files = _loader(case, folder, case.epoch_steps)
+    return _timed(batches) if _dropped(files) else {"seconds": None, "rows": 0}
+
+
+def read_memmap_from_disk(case: StoreCase, folder: Path) -> Result:
+    """One epoch of the memory map; the file is not in the page cache."""
+    batches, files = _memmap(case, folder, case.epoch_steps)
+    return _timed(batches) if _dropped(files) else {"seconds": None, "rows": 0}
 
 
 def read_zarr_rows(case: StoreCase, folder: Path) -> Result:
@@ -163,7 +174,10 @@ def statistics(case: StoreCase, folder: Path) -> Result:
 
 MEASUREMENTS: dict[str, Callable[[StoreCase, Path], Result]] = {
     measurement.__name__: measurement
-    for measurement in (write_functaset, write_memmap, read_batches, read_memmap, read_zarr_rows, statistics)
+    for measurement in (
+        *(write_functaset, write_memmap, read_batches, read_memmap, read_batches_from_disk, read_memmap_from_disk),
+        *(read_zarr_rows, statistics),
+    )
 }
 
 
@@ -188,18 +202,55 @@ def _noise(shape: tuple[int, ...], kept: dict[tuple[int, ...], np.ndarray] = {})
     return kept[shape]
 
 
-def _timed(case: StoreCase, batches: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> Result:
-    # A first pass looks at what comes, and brings the files into the page cache: the disk must not be what is measured.
+def _loader(case: StoreCase, folder: Path, steps: int) -> tuple[Batches, list[Path]]:
+    path = folder / "functaset.zarr"
+    functaset = Functaset.open(path, memory_limit=0)
+    batches = FunctasetBatches(functaset, case.batch, _SEED, steps)
+    functaset.labels  # noqa: B018 - the memory map has them at once, too
+    return lambda: iter(batches), [file for file in path.rglob("*") if file.is_file()]
+
+
+def _memmap(case: StoreCase, folder: Path, steps: int) -> tuple[Batches, list[Path]]:
+    path = folder / "latents.bin"
+    functaset = Functaset.open(folder / "functaset.zarr", memory_limit=0)
+    order = _order(FunctasetBatches(functaset, case.batch, _SEED, steps)).reshape(-1, case.batch)
+    labels = torch.from_numpy(functaset.labels)
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        latents = np.memmap(path, np.float32, "r", shape=(case.rows, *case.shape))
+        for rows in order:
+            yield torch.from_numpy(latents[rows]), labels[rows]
+
+    return batches, [path]
+
+
+def _watched(batches: Batches) -> Result:
+    """A digest of the rows that come. Afterwards the files are in the page cache, if there is room."""
     seen = hashlib.sha256()
     for latents, labels in batches():
         rows = latents[:, 0, 0, 0].to(torch.int64)
         if not torch.equal(labels, rows % 1000):
             raise RuntimeError("a batch has labels of other rows than its latents")
         seen.update(rows.numpy())
+    return {"order": seen.hexdigest()}
+
+
+def _timed(batches: Batches) -> Result:
     count, start = 0, time.perf_counter()
     for latents, _ in batches():
         count += len(latents)
-    return {"seconds": time.perf_counter() - start, "rows": count, "order": seen.hexdigest()}
+    return {"seconds": time.perf_counter() - start, "rows": count}
+
+
+def _dropped(files: list[Path]) -> bool:
+    """Remove files from the page cache; False where the system has no way to ask for it."""
+    if not hasattr(os, "posix_fadvise"):
+        return False
+    for file in files:
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())  # what is not written yet would stay
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return True
 
 
 def _order(batches: FunctasetBatches) -> np.ndarray:

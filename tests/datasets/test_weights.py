@@ -8,6 +8,7 @@ from kedro.io import DatasetError
 
 from spatial_functa_pipeline.config import (
     ClassificationConfig,
+    DenoiserMLPConfig,
     DiffusionConfig,
     FieldConfig,
     LatentShape,
@@ -105,7 +106,7 @@ def test_a_denoiser_is_rebuilt_with_its_normaliser(stored, conditional):
     config = DiffusionConfig(
         conditional=conditional,
         unet=UNetConfig(channels=32, multipliers=(1,), residual_blocks=1, attention_resolutions=(), head_dim=32),
-        mlp=MLPConfig(width=8, blocks=1),
+        mlp=DenoiserMLPConfig(width=8, blocks=1),
         training=TRAINING,
     )
     model = build_denoiser(config, SHAPE, 3).eval()

@@ -6,6 +6,7 @@ import torch
 
 from spatial_functa_pipeline.config import (
     ClassificationConfig,
+    DenoiserMLPConfig,
     DiffusionConfig,
     LatentShape,
     MLPConfig,
@@ -63,7 +64,7 @@ def test_a_trained_denoiser_samples_each_class(functasets, tmp_path, prediction,
     """Training and sampling agree on what is predicted, at which time step and for which label."""
     config = DiffusionConfig(
         unet=UNetConfig(channels=32, multipliers=(1,), residual_blocks=1),
-        mlp=MLPConfig(width=128, blocks=2),
+        mlp=DenoiserMLPConfig(width=128, blocks=2),
         prediction=prediction,
         noise_schedule=schedule,
         timesteps=200,

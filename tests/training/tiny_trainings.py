@@ -11,6 +11,7 @@ import torch
 
 from spatial_functa_pipeline.config import (
     ClassificationConfig,
+    DenoiserMLPConfig,
     DiffusionConfig,
     FieldConfig,
     LatentShape,
@@ -139,7 +140,7 @@ def diffusion(architecture, **training):
     return DiffusionConfig(
         architecture=architecture,
         unet=UNetConfig(channels=32, multipliers=(1,), residual_blocks=1, dropout=0.3, head_dim=32),
-        mlp=MLPConfig(width=16, blocks=1),
+        mlp=DenoiserMLPConfig(width=16, blocks=1),
         timestep_ratio=2.0,
         training={**STEPS, "batch_size": 8, **training},
     )
