@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import zarr
 from torch import Tensor
+from zarr.codecs import Crc32cCodec
 
 from spatial_functa_pipeline.config import LatentShape
 from spatial_functa_pipeline.functasets.batches import FunctasetBatches
@@ -149,10 +150,16 @@ def read_memmap_from_disk(case: StoreCase, folder: Path) -> Result:
 
 
 def read_zarr_rows(case: StoreCase, folder: Path) -> Result:
-    """Some of the rows, in an array of one file for each, one by one at random."""
+    """Some of the rows one by one at random, in an array with the functaset's chunks and checksums, but without shards."""
     count = min(case.rows, case.zarr_rows)
+    chunk_rows = min(count, case.header.chunk_rows)
     array = zarr.create_array(
-        folder / "plain.zarr", shape=(count, *case.shape), chunks=(1, *case.shape), dtype=np.float32, compressors=None
+        folder / "plain.zarr",
+        shape=(count, *case.shape),
+        chunks=(chunk_rows, *case.shape),
+        dtype=np.float32,
+        filters=None,
+        compressors=[Crc32cCodec()],
     )
     array[:] = case.latents(0, count)
     array = zarr.open_array(folder / "plain.zarr", mode="r")

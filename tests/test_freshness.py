@@ -163,6 +163,11 @@ def sessions(project, abandoned):
         "nothing": ["finished", {}, missing],
         "neutral": ["finished", NEUTRAL, missing],
         **{key: ["finished", nested(key, value), missing] for key, value in CHANGES.items()},
+        "refused": [
+            "finished",
+            {**nested("functaset.shard_rows", 64), "runtime": {"replace_stale": False}},
+            {"pipeline_names": ["functaset_build"]},
+        ],
         "edited": ["edited", {}, {"pipeline_names": ["functaset_build"]}],
         "exchanged": ["exchanged", {}, {"pipeline_names": ["classification"]}],
         "mended": [None, {}, missing],
@@ -251,3 +256,12 @@ def test_sigterm_in_any_node_ends_the_mlflow_run(project, sessions):  # goes on 
         printed.append(process.stdout.read())
     assert process.returncode == 128 + signal.SIGTERM, "".join(printed)
     assert runs_of(project)[run] == "KILLED"
+
+
+def test_a_functaset_is_not_replaced_unasked(sessions):
+    messages = sessions[0]["refused"]
+    (error,) = [message for message in messages if message.startswith("error: ")]
+    assert "Nothing was run, since it would replace what other parameters or files have made" in error
+    assert "train_functaset: functaset.shard_rows was 128, is 64" in error
+    assert "--only-missing-outputs, or --params runtime.replace_stale=true" in error
+    assert nodes_in(messages) == []

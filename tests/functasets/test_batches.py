@@ -166,6 +166,13 @@ def test_batches_that_are_kept_keep_their_values(streamed):
     rows_of(kept)
 
 
+def test_a_window_is_given_up_before_the_next_but_one_is_read(streamed):
+    """Of 8 rows in batches of 3, the first is a view; the second must not hold them when the third needs more."""
+    batches = FunctasetBatches(streamed, 3, seed=1, steps=6, rows=40)
+    views = [latents.untyped_storage().nbytes() > latents.nbytes for latents, _ in batches]
+    assert views == [True, False, False, True, False, False]
+
+
 def damage(functaset: Functaset, shard: int, at: int | None) -> None:
     """Change one byte of a shard's latents, or, with None, cut its end off."""
     file = functaset.location.local / f"latents/c/{shard}/0/0/0"

@@ -61,20 +61,22 @@ class FunctasetBatches:
 
     def _from_windows(self) -> Iterator[tuple[Tensor, Tensor]]:
         own = self.part.rows(self.batch_size)
+        size = own.stop - own.start
         span = (self.start_step * self.batch_size, self.steps * self.batch_size)
         reader = WindowReader(self.functaset, self.chunking, self.seed, self.batch_size, self.part)
         with closing(reader.read(*span)) as windows:
             window: tuple[Tensor, Tensor] | None = None
             for _ in range(self.start_step, self.steps):
                 pieces: list[tuple[Tensor, ...]] = []
-                missing = own.stop - own.start
+                missing = size
                 while missing:
                     if window is None or not len(window[0]):
                         window = None  # given up before the next but one is read
                         window = next(windows)
-                    # A window's last rows are copied: a view of them would keep all of it in memory.
-                    last = len(window[0]) <= missing
-                    pieces.append(tuple(column.clone() if last else column[:missing] for column in window))
+                    # What the caller may hold when the next window is needed is copied: a view would keep this one in memory.
+                    rows = tuple(column[:missing] for column in window)
+                    last = len(window[0]) < missing + size
+                    pieces.append(tuple(column.clone() for column in rows) if last else rows)
                     window = tuple(column[missing:] for column in window)
                     missing -= len(pieces[-1][0])
                 latents, labels = pieces[0] if len(pieces) == 1 else map(torch.cat, zip(*pieces, strict=True))
