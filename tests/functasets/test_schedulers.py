@@ -1,14 +1,17 @@
 """Builds by other processes: the same bytes, dead workers, object stores, full disks, kill -9."""
 
+import errno
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -123,8 +126,47 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path):
     assert killed >= 10
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 100 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "none", str(folder)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only a superuser can mount a small disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_stops_the_build_which_goes_on_when_there_is_room(tmp_path, small_disk):
+    plan, whole, path = real_plan(), tmp_path / "whole.zarr", small_disk / "f.zarr"
+    write(whole, plan)
+    with pytest.raises(
+        OSError, match=r"no room left for functaset .*: [1-6] of its 7 shards are finished and kept"
+    ) as error:
+        write(path, plan)
+    assert error.value.errno == errno.ENOSPC
+    subprocess.run(["mount", "-o", "remount,size=10m", str(small_disk)], check=True)
+    write(path, plan)
+    assert contents(path) == contents(whole)
+
+
+def test_a_build_that_cannot_fit_is_refused_before_it_begins(tmp_path, monkeypatch):
+    plan, path = real_plan(), tmp_path / "f.zarr"
+    latents = 100 * 4 * 4 * 6 * 4
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=latents - 1))
+    with pytest.raises(OSError, match=r"no room left .*0 of its 7 shards .*0.00 GB at least are still to be written"):
+        write(path, replace(plan, encode=None))
+    assert not path.exists()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=latents))
+    write(path, plan)
+    # What is there already needs no room.
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    write(path, plan)
+
+
 def test_a_disk_without_room_stops_the_build_and_keeps_what_is_there(tmp_path):
-    """A limit on the size of files stands for the full disk, which only a superuser can make."""
+    """A limit on the size of files stands for a full disk where nobody may mount one."""
     plan, whole = real_plan(), tmp_path / "whole.zarr"
     write(whole, plan)
     path, rows = tmp_path / "f.zarr", []

@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import google_crc32c
+import crc32c
 import numpy as np
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ShardingCodecIndexLocation
@@ -96,7 +96,7 @@ def _verified(data: bytes | np.ndarray, size: int) -> bytes | np.ndarray | None:
     if len(data) != size:
         return None
     content, checksum = data[:-_CHECKSUM_BYTES], bytes(data[-_CHECKSUM_BYTES:])
-    return content if google_crc32c.value(content) == int.from_bytes(checksum, "little") else None
+    return content if crc32c.crc32c(content) == int.from_bytes(checksum, "little") else None
 
 
 def _plain_shards(functaset: Functaset) -> _PlainShards | None:

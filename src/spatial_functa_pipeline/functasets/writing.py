@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,9 +166,11 @@ def _write_shards(location: Location, plan: FunctasetPlan) -> dict[int, ShardRep
 
 def _prepare(location: Location, plan: FunctasetPlan) -> None:
     """Leave a functaset with the plan's header and all its arrays at `location`: a new one or what has been begun."""
-    if location.exists() and (different := refuse_to_replace(location, plan)):
-        _remove(location, different)
     header = plan.header
+    different = refuse_to_replace(location, plan) if location.exists() else ""
+    _require_room(location, header)
+    if different:
+        _remove(location, different)
     if not location.exists(_GROUP_FILE):
         attributes = header.to_attributes() | {"complete": False, "mean_psnr": None}
         zarr.create_group(location.store(read_only=False), attributes=attributes)
@@ -197,6 +200,19 @@ def refuse_to_replace(location: Location, plan: FunctasetPlan) -> str:
             "--params runtime.replace_stale=true, or go back to the former parameters"
         )
     return different
+
+
+def _require_room(location: Location, header: FunctasetHeader) -> None:
+    """Raises OSError if what is still to be written certainly does not fit on the disk: better now than after two days."""
+    if location.local is None or header.bits:
+        return  # a store without end; codes, which are compressed by nobody knows how much
+    # What is there need not be written again, or is removed first.
+    there = sum(location.files().values())
+    needed = int(header.rows * np.prod(header.latent_shape.shape) * header.columns["latents"].itemsize) - there
+    folder = next(folder for folder in (location.local, *location.local.parents) if folder.exists())
+    if (free := shutil.disk_usage(folder).free) < needed:
+        reason = f"{needed / 1e9:.2f} GB at least are still to be written, and {free / 1e9:.2f} GB are free"
+        raise OSError(errno.ENOSPC, reason)
 
 
 def _remove(location: Location, different: str) -> None:
