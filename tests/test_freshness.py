@@ -100,6 +100,13 @@ def dependants(*changed):
     return {node.name for node in everything.from_inputs(*inputs).nodes}
 
 
+def test_only_the_training_images_have_augmented_copies():
+    """Written out: the other tests take Kedro's word for what depends on what."""
+    changed = dependants("functaset.augmented_copies")
+    assert {"build_train_functaset", "compute_latent_statistics", "train_latent_classifier"} <= changed
+    assert not changed & {"meta_learn_field", "build_validation_functaset", "build_test_functaset"}
+
+
 def copy_outputs(finished, project, folder):
     for output in OUTPUTS:
         (project.path / folder).mkdir(exist_ok=True)

@@ -42,6 +42,11 @@ def check_functasets(names: tuple[str, ...], env: str | None, params: dict[str, 
                 if names:
                     reports[name] = Report(problems=[str(error)])
                 continue
+            except (
+                Exception
+            ) as error:  # whatever damaged metadata lead to: the other functasets are checked all the same
+                reports[name] = Report(problems=[f"cannot be read ({type(error).__name__}: {error})"])
+                continue
             reports[name].problems += [f"stale: {reason}" for reason in known[name].staleness()]
     if not reports:
         raise click.ClickException("there are no functasets yet; build them: kedro run --pipeline=functaset_build")

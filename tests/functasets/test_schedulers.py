@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from spatial_functa_pipeline.config import FunctasetConfig, RuntimeConfig
+from spatial_functa_pipeline.config import AugmentationConfig, FunctasetConfig, RuntimeConfig
 from spatial_functa_pipeline.datasets.images import FashionMNISTDataset
 from spatial_functa_pipeline.fields.field import FieldSpec, SpatialField
 from spatial_functa_pipeline.functasets.build import plan_functaset
@@ -31,7 +32,7 @@ def contents(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
-def real_plan(storage_type="float32", shard_rows=16, **runtime) -> FunctasetPlan:
+def real_plan(storage_type="float32", shard_rows=16, seed=3, augmentation=None, **runtime) -> FunctasetPlan:
     """50 embedded images and a copy of each, in 7 shards, by an untrained field."""
     import torch
 
@@ -41,14 +42,26 @@ def real_plan(storage_type="float32", shard_rows=16, **runtime) -> FunctasetPlan
     return plan_functaset(
         images,
         field,
-        FunctasetConfig(shard_rows=shard_rows, chunk_rows=8, encode_batch=4, storage_type=storage_type),
+        FunctasetConfig(
+            shard_rows=shard_rows,
+            chunk_rows=8,
+            encode_batch=4,
+            storage_type=storage_type,
+            augmentation=augmentation or AugmentationConfig(),
+        ),
         dataset="d",
         split="train",
         copies=1,
         fingerprint="f",
-        seed=3,
+        seed=seed,
         runtime=RuntimeConfig(device="cpu", progress=False, **runtime),
     )
+
+
+def distorted_plan(seed) -> FunctasetPlan:
+    """With ImageNet's augmentation, which draws from PyTorch's generator."""
+    distorted = AugmentationConfig(crop_padding=0, resized_crop=True, randaugment_operations=2)
+    return real_plan(seed=seed, augmentation=distorted)
 
 
 class DyingEncoder:
@@ -189,6 +202,47 @@ def test_a_disk_without_room_stops_the_build_and_keeps_what_is_there(tmp_path):
     write(path, replace(plan, encode=lambda start, stop: rows.append(start) or plan.encode(start, stop)))
     assert rows == [48, 64, 80, 96]
     assert contents(path) == contents(whole)
+
+
+@pytest.mark.parametrize("left", [[], ["zarr.json.0123.partial"]], ids=["empty", "partial"])
+@pytest.mark.parametrize("replaces", [False, True])
+def test_a_build_killed_before_there_was_anything_goes_on(tmp_path, left, replaces):
+    plan, path, whole = replace(real_plan(), replace=replaces), tmp_path / "f.zarr", tmp_path / "whole.zarr"
+    path.mkdir()
+    for name in left:
+        (path / name).touch()
+    for at in (path, whole):
+        write(at, plan)
+    assert contents(path) == contents(whole)
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(FileExistsError, match="exists and is not a functaset"):
+        write(tmp_path, real_plan())
+    assert list(tmp_path.iterdir()) == [tmp_path / "thesis.tex"]
+
+
+def test_builds_at_once_by_the_same_workers_keep_apart(tmp_path):
+    """Each worker has several threads; the images are distorted with PyTorch's own random numbers."""
+    from distributed import LocalCluster
+
+    plans = {name: distorted_plan(seed) for seed, name in enumerate(("a", "b"))}
+    for name, plan in plans.items():
+        write(tmp_path / f"{name}_alone.zarr", plan)
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=4, dashboard_address=None) as cluster,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        scheduling = Scheduling(cluster.scheduler_address)
+        builds = [
+            threads.submit(write, tmp_path / f"{name}.zarr", replace(plan, scheduling=scheduling))
+            for name, plan in plans.items()
+        ]
+        for build in builds:
+            build.result()
+    for name in plans:
+        assert contents(tmp_path / f"{name}.zarr") == contents(tmp_path / f"{name}_alone.zarr")
 
 
 def test_a_stale_functaset_is_replaced_only_by_intent(tmp_path):

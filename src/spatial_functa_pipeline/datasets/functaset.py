@@ -88,6 +88,20 @@ class FunctasetDataset(FingerprintMixin, _FunctasetDataset):
     def _stamp(self) -> None:
         return None
 
+    def _find_reasons(self, known: dict[int, list[str]]) -> list[str]:
+        """Without a record (not finished yet, or copied without it), the store's own fingerprint tells."""
+        if self.expected and self._read_record() is None:
+            try:
+                made_by = read_attributes(self._filepath).get("fingerprint", "").partition("-")[0]
+            except FileNotFoundError:
+                return []
+            return (
+                []
+                if made_by == self.expected.digest
+                else [f"{self._file_name} was begun by another field or with other parameters"]
+            )
+        return super()._find_reasons(known)
+
     def _read_record(self) -> dict[str, Any] | None:
         try:
             return json.loads(fsspec.open(self._record_url).open().read())

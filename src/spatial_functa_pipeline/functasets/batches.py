@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -65,23 +65,26 @@ class FunctasetBatches:
         span = (self.start_step * self.batch_size, self.steps * self.batch_size)
         reader = WindowReader(self.functaset, self.chunking, self.seed, self.batch_size, self.part)
         with closing(reader.read(*span)) as windows:
-            window: tuple[Tensor, Tensor] | None = None
-            for _ in range(self.start_step, self.steps):
-                pieces: list[tuple[Tensor, ...]] = []
-                missing = size
-                while missing:
-                    if window is None or not len(window[0]):
-                        window = None  # given up before the next but one is read
-                        window = next(windows)
+            pieces: list[tuple[Tensor, ...]] = []
+            missing = size
+            while (window := next(windows, None)) is not None:
+                rows = len(window[0])
+                first = min(missing, rows)
+                whole, rest = divmod(rows - first, size)
+                sizes = [first, *[size] * whole, rest]
+                columns = [column.split(sizes) for column in window]
+                for index, count in enumerate(sizes):
+                    piece = tuple(column[index] for column in columns)
                     # What the caller may hold when the next window is needed is copied: a view would keep this one in memory.
-                    rows = tuple(column[:missing] for column in window)
-                    last = len(window[0]) < missing + size
-                    pieces.append(tuple(column.clone() for column in rows) if last else rows)
-                    window = tuple(column[missing:] for column in window)
-                    missing -= len(pieces[-1][0])
-                latents, labels = pieces[0] if len(pieces) == 1 else map(torch.cat, zip(*pieces, strict=True))
-                del pieces
-                yield latents, labels
+                    if count:
+                        pieces.append(_copied([piece]) if index >= whole else piece)
+                    missing -= count
+                    if not missing:
+                        latents, labels = pieces[0] if len(pieces) == 1 else _copied(pieces)
+                        pieces, missing = [], size
+                        yield latents, labels
+                        del latents, labels
+                del window, columns, piece  # given up before the next but one is read
 
     @property
     def chunking(self) -> Chunking:
@@ -90,6 +93,16 @@ class FunctasetBatches:
         row_bytes = 4 * int(np.prod(header.latent_shape.shape))
         rows = max(WINDOW_BATCHES * self.batch_size, -(-WINDOW_BYTES // row_bytes))
         return Chunking(self._count, header.chunk_rows, max(WINDOW_CHUNKS, -(-rows // header.chunk_rows)))
+
+
+def _copied(pieces: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Each column's pieces one after the other, in memory of their own.
+
+    By NumPy, in this thread: PyTorch's threads would wait for the cores on which the next window is read.
+    """
+    return tuple(
+        torch.from_numpy(np.concatenate([piece.numpy() for piece in column])) for column in zip(*pieces, strict=True)
+    )
 
 
 def consecutive_batches(functaset: Functaset, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from .location import Location
 from .store import SCHEMA_VERSION, DamagedShardError, FunctasetHeader, array_types, read_attributes, read_shard
+from .writing import finished_shards
 
 
 @dataclass
@@ -47,12 +48,15 @@ def check(url: str | Path, progress: bool = True) -> Report:
             report.problems.append(f"the array {name} is {group[name].dtype} {group[name].shape}, not {dtype} {shape}")
     if report.problems:
         return report
+    shards = list(range(header.shards))
     if not attributes["complete"]:
-        done = sum(1 for key in files if key.startswith("psnr/c/"))
-        report.problems.append(f"{done} of {header.shards} shards are there; to finish it: {header.how_to_build}")
+        shards = sorted(finished_shards(location))
+        report.problems.append(
+            f"{len(shards)} of {header.shards} shards are there; to finish it: {header.how_to_build}"
+        )
     report.problems += [f"{key} was left by a process that was killed" for key in files if key.endswith(".partial")]
     total, count = 0.0, 0
-    for shard in tqdm(range(header.shards), header.split, unit="shard", disable=not progress):
+    for shard in tqdm(shards, header.split, unit="shard", disable=not progress):
         try:
             columns = {name: read_shard(location, group, header, name, shard) for name in expected}
         except DamagedShardError as error:

@@ -15,7 +15,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ShardingCodecInd
 from .store import Functaset, shard_file
 
 _CHECKSUM_BYTES = 4
-_INDEX_ENTRY = np.dtype([("offset", "<u8"), ("size", "<u8")])
+_TABLE_ENTRY = np.dtype([("offset", "<u8"), ("size", "<u8")])
 
 
 class ChunkReader:
@@ -57,6 +57,7 @@ class _PlainShards:
     dtype: np.dtype
     chunks_per_shard: int
     _kept: threading.local = field(default_factory=threading.local)
+    _tables: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
 
     def read(self, chunk: int) -> np.ndarray | None:
         """All rows of a chunk, also those beyond the functaset's end; None if the file is not as it should be."""
@@ -66,12 +67,10 @@ class _PlainShards:
         except OSError:
             return None
         try:
-            end = os.fstat(file).st_size
-            table = _verified(os.pread(file, self._index_size, max(end - self._index_size, 0)), self._index_size)
-            if table is None:
-                return None
-            offset, size = np.frombuffer(table, _INDEX_ENTRY)[index].tolist()
-            if size != self._size or offset + size > end:
+            if shard not in self._tables:
+                self._tables[shard] = self._read_table(file)
+            offset, size = self._tables[shard][index]
+            if size != self._size:
                 return None
             if not hasattr(self._kept, "buffer"):
                 # Used again for every chunk, it stays in the processor's cache between checksum and shuffling.
@@ -82,13 +81,19 @@ class _PlainShards:
         finally:
             os.close(file)
 
+    def _read_table(self, file: int) -> list[tuple[int, int]]:
+        """Offset and size of each chunk; sizes of 0 if the table is not as it should be."""
+        start = os.fstat(file).st_size - self._table_size
+        table = _verified(os.pread(file, self._table_size, max(start, 0)), self._table_size)
+        return [(0, 0)] * self.chunks_per_shard if table is None else np.frombuffer(table, _TABLE_ENTRY).tolist()
+
     @cached_property
     def _size(self) -> int:
         return int(np.prod(self.shape)) * self.dtype.itemsize + _CHECKSUM_BYTES
 
     @cached_property
-    def _index_size(self) -> int:
-        return self.chunks_per_shard * _INDEX_ENTRY.itemsize + _CHECKSUM_BYTES
+    def _table_size(self) -> int:
+        return self.chunks_per_shard * _TABLE_ENTRY.itemsize + _CHECKSUM_BYTES
 
 
 def _verified(data: bytes | np.ndarray, size: int) -> bytes | np.ndarray | None:

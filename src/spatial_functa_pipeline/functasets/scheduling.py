@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-_PLUGIN = "spatial_functa_build"
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,11 @@ def _distribute(client: Client, task: Callable[[int], T], items: Iterable[int], 
 
     # A plugin reaches every worker once, those that join later too; as an argument the task, which holds the field, would go
     # through the scheduler with each item.
-    client.register_plugin(_task_plugin(task), name=_PLUGIN)
-    stack.callback(client.unregister_worker_plugin, _PLUGIN)
-    futures = [client.submit(_run_task, item, pure=False) for item in items]
+    # Its name is this build's alone: others may use the same workers.
+    plugin = f"spatial_functa_build_{uuid.uuid4().hex}"
+    client.register_plugin(_task_plugin(task), name=plugin)
+    stack.callback(client.unregister_worker_plugin, plugin)
+    futures = [client.submit(_run_task, plugin, item, pure=False) for item in items]
     stack.callback(client.cancel, futures)
     try:
         for future in as_completed(futures):
@@ -110,10 +112,10 @@ def _task_plugin(task: Callable[[int], Any]) -> Any:
     return TaskPlugin(task)
 
 
-def _run_task(item: int) -> Any:
+def _run_task(plugin: str, item: int) -> Any:
     from distributed import get_worker
 
-    return get_worker().plugins[_PLUGIN].task(item)
+    return get_worker().plugins[plugin].task(item)
 
 
 def _gpus() -> int:

@@ -11,7 +11,7 @@ column contains, so that a lost file is noticed as well.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -259,6 +259,8 @@ class Functaset:
             return stored.astype(np.float32, copy=False)
         shards = indices // self.header.shard_rows
         low, high = self._ranges
+        if shards.size and (shards == shards[0]).all():
+            shards = shards[0]  # broadcast: rows that are read together are mostly of one shard
         return dequantise(stored, low[shards], high[shards], bits)
 
     def _read(self, column: str, start: int, stop: int) -> np.ndarray:
@@ -296,10 +298,16 @@ def array_types(header: FunctasetHeader) -> dict[str, np.dtype]:
     return ranges | header.columns
 
 
-def read_shard(location: Location, group: zarr.Group, header: FunctasetHeader, column: str, shard: int) -> np.ndarray:
+def read_shard(
+    location: Location,
+    arrays: Mapping[str, zarr.Array] | zarr.Group,
+    header: FunctasetHeader,
+    column: str,
+    shard: int,
+) -> np.ndarray:
     """What one array holds of a shard, as it is stored. Raises DamagedShardError."""
     rows = slice(shard, shard + 1) if column in ("low", "high") else slice(*header.bounds(shard))
-    return _checked(location, group[column], header, rows, shard)
+    return _checked(location, arrays[column], header, rows, shard)
 
 
 def shard_file(array: zarr.Array, shard: int) -> str:
@@ -327,6 +335,7 @@ def _checked(location: Location, array: zarr.Array, header: FunctasetHeader, row
     if not intact:
         raise DamagedShardError(
             f"functaset {location}: shard {shard} of array {array.basename!r} ({shard_file(array, shard)}) {reason}; "
-            f"this builds that shard alone again: {header.how_to_build} (with the options that built the functaset)"
+            f"this builds that shard alone again: {header.how_to_build} --params runtime.replace_stale=false "
+            "(and the --env and --params that it was built with)"
         )
     return values

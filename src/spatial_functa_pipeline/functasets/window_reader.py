@@ -16,8 +16,8 @@ from .ordering import Part
 from .store import Functaset
 from .windows import Chunking, Window, windows
 
-_LOCAL_READERS = 4
-"""Threads that read chunks from files: two keep two cores busy, the others wait for the disk meanwhile."""
+_LOCAL_READERS = 3
+"""Threads that read chunks from files: two keep two cores busy, the third waits for the disk meanwhile."""
 _REMOTE_READERS = 8
 """Threads that read chunks from an object store, which answers late, but many at once."""
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import logging
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
@@ -32,6 +35,10 @@ logger = logging.getLogger(__name__)
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _GROUP_FILE = "zarr.json"
+_PARTIAL = ".partial"
+"""Ending of what is left by a process that was killed while it wrote."""
+_ENCODING = threading.Lock()
+"""A worker may have several threads, but PyTorch's random numbers and its precision are the process's."""
 
 
 class StaleFunctasetError(RuntimeError):
@@ -83,28 +90,41 @@ class ShardTask:
 
         Raises ValueError or TypeError for rows that cannot be stored, see `write`.
         """
-        group = zarr.open_group(self.location.store(read_only=False), mode="r+")
-        files = {name: shard_file(group[name], shard) for name in array_types(self.header)}
+        files = {name: shard_file(array, shard) for name, array in self._arrays.items()}
         start, stop = self.header.bounds(shard)
         psnr, damage = None, None
         if self.location.exists(files["psnr"]):
             try:
-                psnr = {name: read_shard(self.location, group, self.header, name, shard) for name in files}["psnr"]
+                psnr = {name: read_shard(self.location, self._arrays, self.header, name, shard) for name in files}[
+                    "psnr"
+                ]
             except DamagedShardError as error:
                 damage = str(error)
         if psnr is None:
-            columns = _columns(self.encode(start, stop), self.header, start, stop)
+            with _ENCODING:
+                rows = self.encode(start, stop)
+            columns = _columns(rows, self.header, start, stop)
             psnr = columns["psnr"]
             # Zarr may read what it is about to replace, which fails if that is damaged; psnr, which says that a shard is
             # finished, goes first and comes last.
             for name in reversed(files):
                 self.location.delete(files[name])
             for name in files:
-                group[name][slice(shard, shard + 1) if name in ("low", "high") else slice(start, stop)] = columns[name]
+                rows = slice(shard, shard + 1) if name in ("low", "high") else slice(start, stop)
+                self._arrays[name][rows] = columns[name]
         known = psnr[~np.isnan(psnr)].astype(np.float64)
         return ShardReport(
             shard, stop - start, known.sum().item(), known.size, self.location.size(*files.values()), damage
         )
+
+    @cached_property
+    def _arrays(self) -> dict[str, zarr.Array]:
+        """In the order in which they are written; opened once by each process."""
+        group = zarr.open_group(self.location.store(read_only=False), mode="r+")
+        return {name: group[name] for name in array_types(self.header)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_arrays"}
 
 
 def write(url: str | Path, plan: FunctasetPlan) -> None:
@@ -132,7 +152,7 @@ def write(url: str | Path, plan: FunctasetPlan) -> None:
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
-        kept = len(_finished(location))
+        kept = len(finished_shards(location))
         raise OSError(
             error.errno,
             f"no room left for functaset {location}: {kept} of its {header.shards} shards are finished and kept. Make room, "
@@ -143,7 +163,7 @@ def write(url: str | Path, plan: FunctasetPlan) -> None:
 def _write_shards(location: Location, plan: FunctasetPlan) -> dict[int, ShardReport]:
     header, reports = plan.header, {}
     task = ShardTask(location, header, plan.encode)
-    begun = sum(stop - start for start, stop in map(header.bounds, _finished(location)))
+    begun = sum(stop - start for start, stop in map(header.bounds, finished_shards(location)))
     written = 0
     with tqdm(
         desc=f"{header.dataset} {header.split}", total=header.rows, unit="image", disable=not plan.progress
@@ -178,9 +198,8 @@ def _prepare(location: Location, plan: FunctasetPlan) -> None:
     for name, dtype in array_types(header).items():
         if name not in group:
             _create_array(group, name, dtype, header)
-    # Left by a process that was killed while it wrote.
     for key in location.files():
-        if key.endswith(".partial"):
+        if key.endswith(_PARTIAL):
             location.delete(key)
 
 
@@ -189,6 +208,8 @@ def refuse_to_replace(location: Location, plan: FunctasetPlan) -> str:
     try:
         stored = read_attributes(location.url)
     except FileNotFoundError as error:
+        if all(key.endswith(_PARTIAL) for key in location.files()):
+            return ""  # killed before there was anything
         raise FileExistsError(f"{location} exists and is not a functaset; remove it or choose another path") from error
     wanted = plan.header.to_attributes()
     different = "; ".join(
@@ -239,9 +260,9 @@ def _create_array(group: zarr.Group, name: str, dtype: np.dtype, header: Functas
     )
 
 
-def _finished(location: Location) -> list[int]:
+def finished_shards(location: Location) -> list[int]:
     """The shards whose last array has been written."""
-    return [int(key.rsplit("/", 1)[1]) for key in location.files("psnr/c") if not key.endswith(".partial")]
+    return [int(key.rsplit("/", 1)[1]) for key in location.files("psnr/c") if not key.endswith(_PARTIAL)]
 
 
 def _columns(rows: Rows, header: FunctasetHeader, start: int, stop: int) -> dict[str, np.ndarray]:

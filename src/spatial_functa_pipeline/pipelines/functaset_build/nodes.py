@@ -2,7 +2,7 @@
 
 import torch
 
-from spatial_functa_pipeline.config import FunctasetConfig, RuntimeConfig
+from spatial_functa_pipeline.config import FunctasetConfig, RuntimeConfig, StorageType
 from spatial_functa_pipeline.datasets.images import Images
 from spatial_functa_pipeline.datasets.weights import Weights
 from spatial_functa_pipeline.functasets.build import plan_functaset
@@ -11,35 +11,44 @@ from spatial_functa_pipeline.pipelines.weights import unpack_field
 
 
 def build_train_functaset(
-    images: Images, field: Weights, config: FunctasetConfig, dataset: str, seed: int, runtime: RuntimeConfig
+    images: Images, field: Weights, dataset: str, runtime: RuntimeConfig, config: FunctasetConfig, seed: int
 ) -> FunctasetPlan:
-    """Encode the training images and their augmented copies."""
-    return _plan(images, field, config, dataset, "train", config.augmented_copies, seed, runtime)
+    """Encode the training images and their augmented copies, drawn from `seed`."""
+    return _plan(images, field, dataset, "train", runtime, config, seed)
 
 
 def build_validation_functaset(
-    images: Images, field: Weights, config: FunctasetConfig, dataset: str, seed: int, runtime: RuntimeConfig
+    images: Images, field: Weights, dataset: str, runtime: RuntimeConfig, *store: int | str
 ) -> FunctasetPlan:
-    """Encode the validation images."""
-    return _plan(images, field, config, dataset, "validation", 0, seed, runtime)
+    """Encode the validation images; `store` as in `_unaugmented`."""
+    return _plan(images, field, dataset, "validation", runtime, _unaugmented(*store))
 
 
 def build_test_functaset(
-    images: Images, field: Weights, config: FunctasetConfig, dataset: str, seed: int, runtime: RuntimeConfig
+    images: Images, field: Weights, dataset: str, runtime: RuntimeConfig, *store: int | str
 ) -> FunctasetPlan:
-    """Encode the test images."""
-    return _plan(images, field, config, dataset, "test", 0, seed, runtime)
+    """Encode the test images; `store` as in `_unaugmented`."""
+    return _plan(images, field, dataset, "test", runtime, _unaugmented(*store))
+
+
+def _unaugmented(shard_rows: int, chunk_rows: int, encode_batch: int, storage_type: StorageType) -> FunctasetConfig:
+    return FunctasetConfig(
+        augmented_copies=0,
+        shard_rows=shard_rows,
+        chunk_rows=chunk_rows,
+        encode_batch=encode_batch,
+        storage_type=storage_type,
+    )
 
 
 def _plan(
     images: Images,
     field: Weights,
-    config: FunctasetConfig,
     dataset: str,
     split: str,
-    copies: int,
-    seed: int,
     runtime: RuntimeConfig,
+    config: FunctasetConfig,
+    seed: int = 0,
 ) -> FunctasetPlan:
     return plan_functaset(
         images,
@@ -47,7 +56,7 @@ def _plan(
         config,
         dataset=dataset,
         split=split,
-        copies=copies,
+        copies=config.augmented_copies,
         fingerprint=field.digest,
         seed=seed,
         runtime=runtime,

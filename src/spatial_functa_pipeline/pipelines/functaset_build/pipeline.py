@@ -4,23 +4,25 @@ from kedro.pipeline import Node, Pipeline
 
 from .nodes import build_test_functaset, build_train_functaset, build_validation_functaset
 
+_STORE = [f"params:functaset.{name}" for name in ("shard_rows", "chunk_rows", "encode_batch", "storage_type")]
+
 
 def create_pipeline() -> Pipeline:
-    """One node for each split."""
+    """One node for each split. Only the training images have augmented copies, which the others must not depend on."""
+    train = ["params:functaset", "params:seed"]
     builders = {
-        "train": build_train_functaset,
-        "validation": build_validation_functaset,
-        "test": build_test_functaset,
+        "train": (build_train_functaset, train),
+        "validation": (build_validation_functaset, _STORE),
+        "test": (build_test_functaset, _STORE),
     }
-    parameters = ["params:functaset", "params:dataset", "params:seed", "params:runtime"]
     return Pipeline(
         [
             Node(
                 build,
-                inputs=[f"{split}_images", "field", *parameters],
+                inputs=[f"{split}_images", "field", "params:dataset", "params:runtime", *parameters],
                 outputs=f"{split}_functaset",
                 name=f"build_{split}_functaset",
             )
-            for split, build in builders.items()
+            for split, (build, parameters) in builders.items()
         ]
     )
