@@ -327,6 +327,30 @@ def test_functasets_of_other_weights_are_built_anew(finished, copy_of):
     assert abs(Functaset.open(store).rows(0, 5) - before).max() > 1e-4
 
 
+def test_functasets_are_checked_from_the_command_line(finished, copy_of):
+    """Whatever is wrong with one is said, and the others are checked all the same."""
+    project = copy_of(finished)
+    folder = project.path / f"data/05_model_input/{VARIANT}"
+    check = ("check-functasets", "--env", "test")
+    output = project.kedro(*check)
+    assert output.count("sound") == 4, output
+    assert "stale: diffusion" not in output
+    metadata = folder / "train_functaset.zarr/latents/zarr.json"
+    metadata.write_text(metadata.read_text().replace("sharding_indexed", "sharding_indexee"))
+    shard = folder / "test_functaset.zarr/labels/c/0"
+    content = bytearray(shard.read_bytes())
+    content[5] ^= 1
+    shard.write_bytes(content)
+    output = project.kedro(*check, check=False)
+    assert output.count("sound") == 2, output
+    assert "train_functaset: cannot be read (UnknownCodecError" in output
+    assert "test_functaset: functaset" in output
+    assert "shard 0 of array 'labels'" in output
+    assert "validation_functaset" not in project.kedro(*check, "test_functaset", check=False)
+    stale = project.kedro(*check, "validation_functaset", "--params", "functaset.storage_type=uint4", check=False)
+    assert "stale: functaset.storage_type was float32, is uint4" in stale
+
+
 def test_kedro_viz_builds_before_and_after_a_run(finished, make_project):
     for project in (make_project(), finished):
         project.kedro("viz", "build", "--include-previews", KEDRO_ENV="test")

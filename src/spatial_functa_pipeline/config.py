@@ -101,7 +101,7 @@ class RuntimeConfig(Parameters):
     """Where and how to run. Nothing here changes a result beyond rounding, so nothing here enters a fingerprint."""
 
     device: Annotated[str, AfterValidator(_known_device)] = "auto"
-    num_workers: Annotated[int, Field(ge=0)] = Field(0, description="processes that decode images")
+    num_workers: Annotated[int, Field(ge=0)] = Field(0, description="processes that decode a training's images")
     progress: bool = True
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_as_written)] = Field(
         "auto", description="CPU kernel and torch.compile; auto: where they repay their time"

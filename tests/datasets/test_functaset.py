@@ -4,6 +4,7 @@ import zarr
 from kedro.io import DataCatalog, DatasetError
 
 from spatial_functa_pipeline.config import LatentShape
+from spatial_functa_pipeline.datasets.fingerprint import Fingerprint
 from spatial_functa_pipeline.datasets.functaset import FunctasetDataset
 from spatial_functa_pipeline.functasets.store import FunctasetHeader, Rows
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan
@@ -83,3 +84,25 @@ def test_it_is_made_from_a_catalog_entry(tmp_path):
     catalog = DataCatalog.from_config({"train_functaset": entry})
     catalog.save("train_functaset", FunctasetPlan(HEADER, encode, progress=False))
     assert len(catalog.load("train_functaset")) == 5
+
+
+@pytest.mark.parametrize(("limit", "held"), [(LATENTS.nbytes, True), (LATENTS.nbytes - 1, False)])
+def test_the_catalog_says_how_much_is_held_in_memory(tmp_path, limit, held):
+    dataset = FunctasetDataset(filepath=str(tmp_path / "train.zarr"), memory_limit=limit)
+    dataset.save(FunctasetPlan(HEADER, encode, progress=False))
+    assert dataset.load().in_memory is held
+
+
+def test_a_store_without_its_record_is_known_by_its_own_fingerprint(tmp_path):
+    """As after a copy of the store alone, or a build that was interrupted."""
+    path = tmp_path / "train.zarr"
+    made, other = Fingerprint("build", {"p": 1}), Fingerprint("build", {"p": 2})
+    dataset = FunctasetDataset(filepath=str(path))
+    dataset.expected = made
+    dataset.save(FunctasetPlan(HEADER, encode, progress=False))
+    dataset._write_record(None)
+    assert dataset.staleness() == []
+    dataset.expected = other
+    assert dataset.staleness() == ["train.zarr was begun by another field or with other parameters"]
+    with pytest.raises(DatasetError, match="is stale"):
+        dataset.load()

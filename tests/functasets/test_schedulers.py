@@ -113,30 +113,39 @@ BUILD = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from test_schedulers import real_plan, write
-write(sys.argv[2], real_plan(sys.argv[3], shard_rows=8))
+write(sys.argv[2], real_plan(sys.argv[3], shard_rows=8, replace_stale=True))
 """
 
 
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path):
-    """Twenty kills, of one storage type after the other; each build is then finished and compared."""
+    """Twenty kills from the first file on, of two storage types, of new builds and of such that replace a stale one."""
+    kinds, shards = ("float32", "uint4"), 13
+
+    def plan(kind, fingerprint="f"):
+        made = real_plan(kind, shard_rows=8, replace_stale=True)
+        return replace(made, header=replace(made.header, fingerprint=fingerprint))
+
     wholes = {}
-    for kind in ("float32", "uint4"):
-        write(tmp_path / kind, real_plan(kind, shard_rows=8))
+    for kind in kinds:
+        write(tmp_path / kind, plan(kind))
         wholes[kind] = contents(tmp_path / kind)
-    chance, killed = random.Random(0), 0
+    chance, killed, trial = random.Random(0), 0, 0
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    for trial in range(20):
-        kind, path = ("float32", "uint4")[trial % 2], tmp_path / f"trial{trial}"
+    while killed < 20 and trial < 80:
+        kind, stale, path = kinds[trial % 2], trial % 4 > 1, tmp_path / f"trial{trial}"
+        if stale:
+            write(path, plan(kind, "other"))
         command = [sys.executable, "-c", BUILD, str(Path(__file__).parent), str(path), kind]
         build = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-        while not (path / "zarr.json").exists() and build.poll() is None:
-            time.sleep(0.002)
-        time.sleep(chance.uniform(0, 0.4))
+        while build.poll() is None and (len(list(path.glob("psnr/c/*"))) == shards if stale else not path.exists()):
+            time.sleep(0.0005)
+        time.sleep(chance.uniform(0, 0.1))
         build.kill()
         killed += build.wait() == -signal.SIGKILL
-        write(path, real_plan(kind, shard_rows=8))
-        assert contents(path) == wholes[kind], trial
-    assert killed >= 10
+        write(path, plan(kind))
+        assert contents(path) == wholes[kind], (trial, stale)
+        trial += 1
+    assert killed == 20
 
 
 @pytest.fixture

@@ -12,20 +12,25 @@ from kedro.io import AbstractDataset
 from kedro_datasets._typing import TablePreview
 
 from ..functasets.location import Location
-from ..functasets.store import SCHEMA_VERSION, Functaset, read_attributes
+from ..functasets.store import MEMORY_LIMIT, SCHEMA_VERSION, Functaset, read_attributes
 from ..functasets.writing import FunctasetPlan, refuse_to_replace, write
 from .fingerprint import FingerprintMixin
 
 
 class _FunctasetDataset(AbstractDataset[FunctasetPlan, Functaset]):
-    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        """`filepath` is the directory of the Zarr group, or an address in an object store; `metadata` is for Kedro-Viz."""
+    def __init__(
+        self, *, filepath: str, memory_limit: int = MEMORY_LIMIT, metadata: dict[str, Any] | None = None
+    ) -> None:
+        """`filepath` is the directory of the Zarr group, or an address in an object store; latents of at most `memory_limit`
+        bytes are held in memory by a training; `metadata` is for Kedro-Viz.
+        """
         self._filepath = str(filepath)
+        self._memory_limit = memory_limit
         self.metadata = metadata
 
     def load(self) -> Functaset:
         """Open the functaset; raises if it is missing or incomplete."""
-        return Functaset.open(self._filepath)
+        return Functaset.open(self._filepath, self._memory_limit)
 
     def save(self, data: FunctasetPlan) -> None:
         """Write all rows that are not there yet."""
@@ -64,6 +69,7 @@ class FunctasetDataset(FingerprintMixin, _FunctasetDataset):
     train_functaset:
       type: spatial_functa_pipeline.datasets.functaset.FunctasetDataset
       filepath: data/05_model_input/train_functaset.zarr # or s3://bucket/train_functaset.zarr
+      memory_limit: 8_000_000_000
     ```
     """
 

@@ -26,6 +26,8 @@ from .location import Location
 from .quantisation import MISSING, bits_of, dequantise
 
 SCHEMA_VERSION = 2
+MEMORY_LIMIT = 2 * 2**30
+"""Bytes of latents, as they are stored, that each process holds in memory; more are streamed."""
 NO_SOURCE = -1
 """`source_index` of a latent that was sampled rather than fitted to an image."""
 _BUILDERS = {split: f"build_{split}_functaset" for split in ("train", "validation", "test")} | {
@@ -143,7 +145,7 @@ class Functaset:
     so that each process opens its own files.
     """
 
-    def __init__(self, url: str | Path, memory_limit: int = 2 * 2**30) -> None:
+    def __init__(self, url: str | Path, memory_limit: int = MEMORY_LIMIT) -> None:
         """Use `Functaset.open`."""
         attributes = read_attributes(url)
         if (version := attributes["schema_version"]) != SCHEMA_VERSION:
@@ -160,7 +162,7 @@ class Functaset:
         self._group = zarr.open_group(self.location.store(read_only=True), mode="r")
 
     @classmethod
-    def open(cls, url: str | Path, memory_limit: int = 2 * 2**30) -> Functaset:
+    def open(cls, url: str | Path, memory_limit: int = MEMORY_LIMIT) -> Functaset:
         """Open the functaset at `url`; `batch` holds its latents in memory if they are at most `memory_limit` bytes.
 
         Raises:
