@@ -73,7 +73,7 @@ class ShardReport:
     rows: int
     psnr_sum: float
     psnr_count: int
-    bytes: int
+    bytes_written: int
     damage: str | None = None
 
 
@@ -92,12 +92,11 @@ class ShardTask:
         """
         files = {name: shard_file(array, shard) for name, array in self._arrays.items()}
         start, stop = self.header.bounds(shard)
-        psnr, damage = None, None
+        psnr, damage, written = None, None, 0
         if self.location.exists(files["psnr"]):
             try:
-                psnr = {name: read_shard(self.location, self._arrays, self.header, name, shard) for name in files}[
-                    "psnr"
-                ]
+                arrays = self._arrays
+                psnr = {name: read_shard(self.location, arrays, self.header, name, shard) for name in files}["psnr"]
             except DamagedShardError as error:
                 damage = str(error)
         if psnr is None:
@@ -110,12 +109,11 @@ class ShardTask:
             for name in reversed(files):
                 self.location.delete(files[name])
             for name in files:
-                rows = slice(shard, shard + 1) if name in ("low", "high") else slice(start, stop)
-                self._arrays[name][rows] = columns[name]
+                place = slice(shard, shard + 1) if name in ("low", "high") else slice(start, stop)
+                self._arrays[name][place] = columns[name]
+            written = self.location.size(*files.values())
         known = psnr[~np.isnan(psnr)].astype(np.float64)
-        return ShardReport(
-            shard, stop - start, known.sum().item(), known.size, self.location.size(*files.values()), damage
-        )
+        return ShardReport(shard, stop - start, known.sum().item(), known.size, written, damage)
 
     @cached_property
     def _arrays(self) -> dict[str, zarr.Array]:
@@ -164,21 +162,21 @@ def _write_shards(location: Location, plan: FunctasetPlan) -> dict[int, ShardRep
     header, reports = plan.header, {}
     task = ShardTask(location, header, plan.encode)
     begun = sum(stop - start for start, stop in map(header.bounds, finished_shards(location)))
-    written = 0
+    written, psnr_sum, psnr_count = 0, 0.0, 0
+    if begun:
+        logger.info("%d of %d images are there; their checksums are verified first", begun, header.rows)
     with tqdm(
         desc=f"{header.dataset} {header.split}", total=header.rows, unit="image", disable=not plan.progress
     ) as bar:
-        if begun:
-            bar.set_postfix_str(f"{begun} images are there and are checked first")
         for report in plan.scheduling.run(task, range(header.shards)):
             if report.damage:
                 logger.warning("%s. It has been built anew.", report.damage)
             reports[report.shard] = report
-            written += report.bytes
-            known = sum(other.psnr_count for other in reports.values())
-            quality = f", {sum(other.psnr_sum for other in reports.values()) / known:.2f} dB" if known else ""
+            written += report.bytes_written
+            psnr_sum, psnr_count = psnr_sum + report.psnr_sum, psnr_count + report.psnr_count
+            quality = f", {psnr_sum / psnr_count:.2f} dB" if psnr_count else ""
             bar.set_postfix_str(
-                f"{len(reports)}/{header.shards} shards, {written / 2**20:.1f} MiB{quality}", refresh=False
+                f"{len(reports)}/{header.shards} shards, {written / 2**20:.1f} MiB written{quality}", refresh=False
             )
             bar.update(report.rows)
     return reports
