@@ -2,10 +2,10 @@
 
     python benchmarks/functaset.py [--json PATH] [--folder PATH] [--rounds N] [--quick]
 
-The loader and the memory map read the same rows in the same order and must agree on what they saw: from the page cache,
-and, one epoch, from the disk, as any store must be that is larger than memory. They take turns, and the median over the
-rounds counts. The loader may keep nothing in memory. Each measurement is a process of its own. Progress goes to
-stderr, the table to stdout.
+The loader and the memory map read the same rows in the same order and must agree on what they saw: as a training reads
+(stores of at most 2 GiB are held in memory, larger ones streamed), streamed whatever the size, both from the page cache,
+and, one epoch, streamed from the disk, as any store must be that is larger than memory. They take turns, and the median
+over the rounds counts. Each measurement is a process of its own. Progress goes to stderr, the table to stdout.
 """
 
 import argparse
@@ -36,10 +36,11 @@ QUICK = (
     StoreCase(2000, 8, 16, batch=64, read_bytes=2**24, zarr_rows=50),
     StoreCase(8000, 8, 16, batch=64, read_bytes=2**24, zarr_rows=50),
 )
-BUILD_IMAGES, QUICK_BUILD_IMAGES = 4096, 16 * SHARDS
+BUILD_IMAGES, QUICK_BUILD_IMAGES = 16384, 16 * SHARDS
 
-
-READERS = ("read_batches", "read_memmap", "read_batches_from_disk", "read_memmap_from_disk")
+READERS = ("read_batches", "read_memmap")
+STREAMERS = ("stream_batches", "stream_memmap")
+FROM_DISK = ("read_batches_from_disk", "read_memmap_from_disk")
 
 
 class NoRoomError(RuntimeError):
@@ -71,39 +72,49 @@ def measure(case: StoreCase, rounds: int, folder: Path) -> Result:
         place = Path(name)
         progress(f"{case.name}: writing")
         written = {key: measure_apart(key, case, place) for key in ("write_functaset", "write_memmap")}
-        reading: dict[str, list[Result]] = {name: [] for name in READERS}
+        names = (*READERS, *(STREAMERS if case.held else ()), *FROM_DISK)
+        reading: dict[str, list[Result]] = {name: [] for name in names}
         for index in range(rounds):
             for key, results in reading.items():
                 results.append(measure_apart(key, case, place))
             rates = ", ".join(f"{key} {rate(case, results[-1]):.0f} MB/s" for key, results in reading.items())
             progress(f"{case.name}: round {index + 1}: {rates}")
-        if len({result["order"] for name in READERS[:2] for result in reading[name]}) > 1:
-            raise DisagreementError(
-                f"{case.name}: the loader and the memory map did not see the same rows in the same order"
-            )
+        for pair in (READERS, STREAMERS):
+            if len({result["order"] for name in pair for result in reading.get(name, ())}) > 1:
+                raise DisagreementError(
+                    f"{case.name}: the loader and the memory map did not see the same rows in the same order"
+                )
         progress(f"{case.name}: statistics, and rows of a plain Zarr array")
         others = {key: measure_apart(key, case, place) for key in ("statistics", "read_zarr_rows")}
+    if not case.held:
+        reading |= dict(zip(STREAMERS, (reading[name] for name in READERS), strict=True))
     medians = {key: statistics.median(rate(case, result) for result in results) for key, results in reading.items()}
-    loader, memmap, loader_from_disk, memmap_from_disk = medians.values()
+    loader, memmap, streamed, streamed_memmap, from_disk, memmap_from_disk = (
+        medians[name] for name in (*READERS, *STREAMERS, *FROM_DISK)
+    )
     zarr_rows = rate(case, others["read_zarr_rows"])
     return {
         "case": case.name,
+        "held_in_memory": case.held,
         "write_mb_per_s": rate(case, written["write_functaset"]),
         "memmap_write_mb_per_s": rate(case, written["write_memmap"]),
-        "loader_rows_per_s": loader * 1e6 / case.row_bytes,
         "loader_mb_per_s": loader,
         "memmap_mb_per_s": memmap,
-        "loader_from_disk_mb_per_s": loader_from_disk,
+        "streamed_mb_per_s": streamed,
+        "streamed_rows_per_s": streamed * 1e6 / case.row_bytes,
+        "streamed_memmap_mb_per_s": streamed_memmap,
+        "loader_from_disk_mb_per_s": from_disk,
         "memmap_from_disk_mb_per_s": memmap_from_disk,
         "zarr_rows_mb_per_s": zarr_rows,
         "loader_vs_memmap": loader / memmap,
-        "loader_vs_memmap_from_disk": loader_from_disk / memmap_from_disk if memmap_from_disk else None,
-        "loader_vs_zarr_rows": loader / zarr_rows,
+        "streamed_vs_memmap": streamed / streamed_memmap,
+        "loader_vs_memmap_from_disk": from_disk / memmap_from_disk if memmap_from_disk else None,
+        "loader_vs_zarr_rows": min(loader, streamed) / zarr_rows,
         "statistics_seconds": others["statistics"]["seconds"],
         "statistics_peak_memory": others["statistics"]["peak_memory"],
         "write_peak_memory": written["write_functaset"]["peak_memory"],
-        "loader_peak_memory": max(result["peak_memory"] for result in reading["read_batches"]),
-        "memmap_peak_memory": max(result["peak_memory"] for result in reading["read_memmap"]),
+        "streamed_peak_memory": max(result["peak_memory"] for result in reading[STREAMERS[0]]),
+        "memmap_peak_memory": max(result["peak_memory"] for result in reading[STREAMERS[1]]),
     }
 
 
@@ -113,16 +124,17 @@ def rate(case: StoreCase, result: Result) -> float:
 
 
 def summarise(cases: Sequence[StoreCase], details: Sequence[Result]) -> Result:
-    """The worst ratios of all cases, and the growth of the loader's time per row and memory from few rows to many."""
+    """The worst ratios of all cases, and the growth of time per row and memory from few streamed rows to many."""
     few, many = (details[index] for index in growing(cases))
     ratios = (detail["loader_vs_memmap_from_disk"] for detail in details)
     from_disk = [ratio for ratio in ratios if ratio is not None]
     return {
         "loader_vs_memmap": min(detail["loader_vs_memmap"] for detail in details),
+        "streamed_vs_memmap": min(detail["streamed_vs_memmap"] for detail in details),
         "loader_vs_memmap_from_disk": min(from_disk, default=None),
         "loader_vs_zarr_rows": min(detail["loader_vs_zarr_rows"] for detail in details),
-        "row_time_growth": few["loader_rows_per_s"] / many["loader_rows_per_s"] - 1,
-        "memory_growth": many["loader_peak_memory"] / few["loader_peak_memory"] - 1,
+        "row_time_growth": few["streamed_rows_per_s"] / many["streamed_rows_per_s"] - 1,
+        "memory_growth": many["streamed_peak_memory"] / few["streamed_peak_memory"] - 1,
     }
 
 
@@ -153,17 +165,19 @@ def table(details: Sequence[Result]) -> Table:
     out.add_column("rows × shape", no_wrap=True)
     columns = {
         "write": ("write_mb_per_s", ".0f", 1),
-        "rows/s": ("loader_rows_per_s", ",.0f", 1),
         "loader": ("loader_mb_per_s", ".0f", 1),
         "memmap": ("memmap_mb_per_s", ".0f", 1),
+        "ratio": ("loader_vs_memmap", ".2f", 1),
+        "streamed": ("streamed_mb_per_s", ".0f", 1),
+        "memmap ": ("streamed_memmap_mb_per_s", ".0f", 1),
+        "ratio ": ("streamed_vs_memmap", ".2f", 1),
         "disk: loader": ("loader_from_disk_mb_per_s", ".0f", 1),
         "memmap  ": ("memmap_from_disk_mb_per_s", ".0f", 1),
         "Zarr rows": ("zarr_rows_mb_per_s", ".1f", 1),
-        "÷ memmap": ("loader_vs_memmap", ".2f", 1),
-        "÷ Zarr": ("loader_vs_zarr_rows", ".0f", 1),
+        "ratio   ": ("loader_vs_zarr_rows", ".0f", 1),
         "statistics, s": ("statistics_seconds", ".2f", 1),
-        "peak: loader": ("loader_peak_memory", ".0f", 1e-6),
-        "memmap ": ("memmap_peak_memory", ".0f", 1e-6),
+        "peak: streamed": ("streamed_peak_memory", ".0f", 1e-6),
+        "memmap    ": ("memmap_peak_memory", ".0f", 1e-6),
         "statistics": ("statistics_peak_memory", ".0f", 1e-6),
     }
     for heading in columns:

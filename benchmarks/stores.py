@@ -24,8 +24,9 @@ from zarr.codecs import Crc32cCodec
 
 from spatial_functa_pipeline.config import LatentShape
 from spatial_functa_pipeline.functasets.batches import FunctasetBatches
+from spatial_functa_pipeline.functasets.ordering import epoch_batches
 from spatial_functa_pipeline.functasets.statistics import compute_statistics
-from spatial_functa_pipeline.functasets.store import Functaset, FunctasetHeader, Rows
+from spatial_functa_pipeline.functasets.store import MEMORY_LIMIT, Functaset, FunctasetHeader, Rows
 from spatial_functa_pipeline.functasets.windows import windows
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan, write
 
@@ -63,6 +64,11 @@ class StoreCase:
     def row_bytes(self) -> int:
         """Bytes of one latent."""
         return 4 * self.side**2 * self.channels
+
+    @property
+    def held(self) -> bool:
+        """Whether the loader holds the functaset in memory if it may keep as much as it does by default."""
+        return self.rows * self.row_bytes <= MEMORY_LIMIT
 
     @property
     def steps(self) -> int:
@@ -126,26 +132,38 @@ def write_memmap(case: StoreCase, folder: Path) -> Result:
 
 
 def read_batches(case: StoreCase, folder: Path) -> Result:
-    """The project's loader, which may keep nothing in memory; the files are in the page cache."""
-    batches, _ = _loader(case, folder, case.steps)
+    """The project's loader as a training uses it: a small functaset has been read into memory before."""
+    batches, _ = _loader(case, folder, case.steps, MEMORY_LIMIT)
     return _watched(batches) | _timed(batches)
 
 
 def read_memmap(case: StoreCase, folder: Path) -> Result:
-    """NumPy's memory map of the file, in the very same order, which is known beforehand."""
-    batches, _ = _memmap(case, folder, case.steps)
+    """NumPy's memory map of the file in the very same order, which is known beforehand; the file is in the page cache."""
+    batches, _ = _memmap(case, folder, case.steps, MEMORY_LIMIT)
+    return _watched(batches) | _timed(batches)
+
+
+def stream_batches(case: StoreCase, folder: Path) -> Result:
+    """The loader where it may keep nothing in memory; the files are in the page cache."""
+    batches, _ = _loader(case, folder, case.steps, 0)
+    return _watched(batches) | _timed(batches)
+
+
+def stream_memmap(case: StoreCase, folder: Path) -> Result:
+    """The memory map in the order of `stream_batches`."""
+    batches, _ = _memmap(case, folder, case.steps, 0)
     return _watched(batches) | _timed(batches)
 
 
 def read_batches_from_disk(case: StoreCase, folder: Path) -> Result:
-    """One epoch of the loader; no file is in the page cache."""
-    batches, files = _loader(case, folder, case.epoch_steps)
+    """One epoch of the loader, which may keep nothing in memory; no file is in the page cache."""
+    batches, files = _loader(case, folder, case.epoch_steps, 0)
     return _timed(batches) if _dropped(files) else {"seconds": None, "rows": 0}
 
 
 def read_memmap_from_disk(case: StoreCase, folder: Path) -> Result:
-    """One epoch of the memory map; the file is not in the page cache."""
-    batches, files = _memmap(case, folder, case.epoch_steps)
+    """One epoch of the memory map in that order; the file is not in the page cache."""
+    batches, files = _memmap(case, folder, case.epoch_steps, 0)
     return _timed(batches) if _dropped(files) else {"seconds": None, "rows": 0}
 
 
@@ -182,8 +200,8 @@ def statistics(case: StoreCase, folder: Path) -> Result:
 MEASUREMENTS: dict[str, Callable[[StoreCase, Path], Result]] = {
     measurement.__name__: measurement
     for measurement in (
-        *(write_functaset, write_memmap, read_batches, read_memmap, read_batches_from_disk, read_memmap_from_disk),
-        *(read_zarr_rows, statistics),
+        *(write_functaset, write_memmap, read_batches, read_memmap, stream_batches, stream_memmap),
+        *(read_batches_from_disk, read_memmap_from_disk, read_zarr_rows, statistics),
     )
 }
 
@@ -209,17 +227,17 @@ def _noise(shape: tuple[int, ...], kept: dict[tuple[int, ...], np.ndarray] = {})
     return kept[shape]
 
 
-def _loader(case: StoreCase, folder: Path, steps: int) -> tuple[Batches, list[Path]]:
+def _loader(case: StoreCase, folder: Path, steps: int, memory_limit: int) -> tuple[Batches, list[Path]]:
     path = folder / "functaset.zarr"
-    functaset = Functaset.open(path, memory_limit=0)
+    functaset = Functaset.open(path, memory_limit)
     batches = FunctasetBatches(functaset, case.batch, _SEED, steps)
     functaset.labels  # noqa: B018 - the memory map has them at once, too
     return lambda: iter(batches), [file for file in path.rglob("*") if file.is_file()]
 
 
-def _memmap(case: StoreCase, folder: Path, steps: int) -> tuple[Batches, list[Path]]:
+def _memmap(case: StoreCase, folder: Path, steps: int, memory_limit: int) -> tuple[Batches, list[Path]]:
     path = folder / "latents.bin"
-    functaset = Functaset.open(folder / "functaset.zarr", memory_limit=0)
+    functaset = Functaset.open(folder / "functaset.zarr", memory_limit)
     order = _order(FunctasetBatches(functaset, case.batch, _SEED, steps)).reshape(-1, case.batch)
     labels = torch.from_numpy(functaset.labels)
 
@@ -262,6 +280,9 @@ def _dropped(files: list[Path]) -> bool:
 
 def _order(batches: FunctasetBatches) -> np.ndarray:
     """The rows of all batches, one after the other."""
+    if batches.functaset.in_memory:
+        rows = len(batches.functaset)
+        return np.concatenate(list(epoch_batches(rows, batches.batch_size, batches.seed, 0, batches.steps)))
     chunking, last = batches.chunking, batches.steps * batches.batch_size
     order = np.empty(last, np.int64)
     for window in windows(chunking, batches.seed, 0, last):

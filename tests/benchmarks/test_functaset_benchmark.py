@@ -21,8 +21,8 @@ TINY = (
     StoreCase(50, 4, 16, batch=8, read_bytes=2**18, zarr_rows=20),
 )
 GOALS = [
-    *("loader_vs_memmap", "loader_vs_memmap_from_disk", "loader_vs_zarr_rows", "row_time_growth", "memory_growth"),
-    *("build_overhead", "two_workers_speedup"),
+    *("loader_vs_memmap", "streamed_vs_memmap", "loader_vs_memmap_from_disk", "loader_vs_zarr_rows"),
+    *("row_time_growth", "memory_growth", "build_overhead", "two_workers_speedup"),
 ]
 
 
@@ -31,6 +31,7 @@ def small(monkeypatch):
     """The whole command, on tiny stores in this process and without builds."""
     monkeypatch.setattr(stores, "_CHUNK_BYTES", 2**12)
     monkeypatch.setattr(stores, "_SHARD_BYTES", 2**14)
+    monkeypatch.setattr(stores, "MEMORY_LIMIT", 2**17)  # of the three, the second is larger
     monkeypatch.setattr(benchmark, "CASES", TINY)
 
     def measure(measurement, case, folder):
@@ -57,11 +58,14 @@ def test_the_json_has_every_goal_and_the_details(small, tmp_path, capsys):
     results = json.loads(path.read_text())
     assert list(results) == [*GOALS, "cases"]
     assert [detail["case"] for detail in results["cases"]] == [case.name for case in TINY]
-    for ratio in ("loader_vs_memmap", "loader_vs_zarr_rows"):
+    for ratio in ("loader_vs_memmap", "streamed_vs_memmap", "loader_vs_zarr_rows"):
         assert results[ratio] == min(detail[ratio] for detail in results["cases"]) > 0
     assert results["memory_growth"] == pytest.approx(700 / (10**6 + 300))
     few, many, _ = results["cases"]
-    assert results["row_time_growth"] == pytest.approx(few["loader_rows_per_s"] / many["loader_rows_per_s"] - 1)
+    assert results["row_time_growth"] == pytest.approx(few["streamed_rows_per_s"] / many["streamed_rows_per_s"] - 1)
+    assert [detail["held_in_memory"] for detail in results["cases"]] == [True, False, True]
+    assert few["loader_vs_memmap"] != few["streamed_vs_memmap"]
+    assert many["loader_vs_memmap"] == many["streamed_vs_memmap"]
     printed = capsys.readouterr()
     assert "two_workers_speedup: 1.8" in printed.out
     assert TINY[2].name in printed.out
