@@ -56,22 +56,21 @@ static inline uint32_t round_bf16(float x) {
 #if defined(__AVX512BF16__)
 #include <immintrin.h>
 constexpr bool HAS_BF16 = true;
-static inline __m512i rounded(const float* p) {  // sixteen bfloat16 values, each in the lower half of 32 bits
-    return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)load(p)));
-}
-static inline void pair_up(const float* low, const float* high, Pair* to) {
-    _mm512_storeu_si512(to, _mm512_or_si512(rounded(low), _mm512_slli_epi32(rounded(high), 16)));
-}
-static inline void shorten(const float* from, uint16_t* to) {
-    _mm256_storeu_si256((__m256i*)to, (__m256i)_mm512_cvtneps_pbh((__m512)load(from)));
+typedef __m256i Short;  // as many bfloat16 values as there are lanes
+static inline Short shorten(Aligned v) { return (__m256i)_mm512_cvtneps_pbh((__m512)v); }
+static inline void store_short(uint16_t* to, Short v) { _mm256_storeu_si256((__m256i*)to, v); }
+static inline void pair_up(Pair* to, Short low, Short high) {
+    _mm512_storeu_si512(to, _mm512_or_si512(_mm512_cvtepu16_epi32(low), _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16)));
 }
 static inline Aligned multiply_add(Aligned sum, Pair a, const Pair* b) {
     return (Aligned)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(a), (__m512bh)_mm512_loadu_si512(b));
 }
 #else
 constexpr bool HAS_BF16 = false;
-static inline void pair_up(const float*, const float*, Pair*) { abort(); }
-static inline void shorten(const float*, uint16_t*) { abort(); }
+typedef Aligned Short;
+static inline Short shorten(Aligned v) { abort(); return v; }
+static inline void store_short(uint16_t*, Short) { abort(); }
+static inline void pair_up(Pair*, Short, Short) { abort(); }
 static inline Aligned multiply_add(Aligned sum, Pair, const Pair*) { abort(); return sum; }
 #endif
 static inline Aligned multiply_add(Aligned sum, float a, const float* b) { return sum + a * load(b); }
@@ -93,21 +92,32 @@ static inline void tile(int depth, const Number* a, long row, long step, const N
 }
 
 // Sine and cosine in one pass. x / 2pi is reduced to f in [-1/2, 1/2]; with S = sin pi f and C = cos pi f, the results
-// are 2 S C and 1 - 2 S^2, which need no case for the quadrant. Polynomials: least squares on Chebyshev nodes.
+// are 2 S C and 1 - 2 S^2, which need no case for the quadrant. Polynomials: least squares on Chebyshev nodes. Where the
+// sine is rounded to bfloat16 anyway, one degree less is a hundred times as accurate as that.
+template <bool HALF>
 static inline void sine_cosine(Aligned x, Aligned& sine, Aligned& cosine) {
     const float shift = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer
     Aligned turns = x * 0.15915494309189535f;
     Aligned f = turns - ((turns + shift) - shift);
-    Aligned u = f * f;
-    Aligned s = 0.0776576612f * u + -0.5982913f;
-    s = s * u + 2.55007753f;
-    s = s * u + -5.16771008f;
-    s = s * u + 3.14159264f;
+    Aligned u = f * f, s, c;
+    if constexpr (HALF) {
+        s = -0.554608852f * u + 2.54188707f;
+        s = s * u + -5.1671413f;
+        s = s * u + 3.14158198f;
+        c = -1.22203176f * u + 4.0412481f;
+        c = c * u + -4.93393467f;
+        c = c * u + 0.999993249f;
+    } else {
+        s = 0.0776576612f * u + -0.5982913f;
+        s = s * u + 2.55007753f;
+        s = s * u + -5.16771008f;
+        s = s * u + 3.14159264f;
+        c = 0.219689615f * u + -1.33187662f;
+        c = c * u + 4.05841137f;
+        c = c * u + -4.93479283f;
+        c = c * u + 0.999999953f;
+    }
     s = s * f;
-    Aligned c = 0.219689615f * u + -1.33187662f;
-    c = c * u + 4.05841137f;
-    c = c * u + -4.93479283f;
-    c = c * u + 0.999999953f;
     sine = 2.f * s * c;
     cosine = 1.f - 2.f * s * s;
 }
@@ -136,22 +146,24 @@ class Worker {
     const std::vector<Number>&ahead, &back;  // packed weights of the hidden layers, for either direction
     std::vector<float> waves, cosines, rates, products, deltas, y, gy, mixed;
     std::vector<Number> wave_rows, wave_pairs, delta_rows, delta_pairs;
+    std::vector<size_t> places;  // of the block's points: where the shifts of their neighbours begin (R, neighbours)
+    std::vector<int> within;     // position of each point in its row (R,)
 
     static int keep(int layers) { return LEARN ? layers : 1; }
     size_t plane() const { return (size_t)STREAMS * R * W; }
     float* wave(int l) { return waves.data() + (LEARN ? l : 0) * plane(); }
 
-    // Rows of floats as the products take them; the pairs of rows are for the gradients of the weights.
+    // Rows of floats as the products take them, and in pairs of rows for the gradients of the weights.
     void convert(const float* from, Number* rows, Number* pairs) {
-        if constexpr (HALF) {
-            uint16_t* to = (uint16_t*)rows;
-            for (size_t i = 0; i < plane(); i += LANES) shorten(from + i, to + i);
-            if constexpr (LEARN) {
-                for (int r = 0; r < STREAMS * R; r += 2) {
-                    const float *even = from + (size_t)r * W, *odd = even + W;
-                    Pair* pair = pairs + (size_t)r / 2 * W;
-                    for (int j = 0; j < W; j += LANES) pair_up(even + j, odd + j, pair + j);
-                }
+        for (int r = 0; r < STREAMS * R; r += 2) {
+            const float *even = from + (size_t)r * W, *odd = even + W;
+            uint16_t* to = (uint16_t*)rows + (size_t)r * W;
+            Pair* pair = (Pair*)pairs + (size_t)r / 2 * W;
+            for (int j = 0; j < W; j += LANES) {
+                const Short low = shorten(load(even + j)), high = shorten(load(odd + j));
+                store_short(to + j, low);
+                store_short(to + W + j, high);
+                pair_up(pair + j, low, high);
             }
         }
     }
@@ -182,6 +194,8 @@ class Worker {
         mixed.resize(2 * W);
         y.resize((size_t)STREAMS * R * C);
         gy.resize((size_t)STREAMS * R * C);
+        places.resize((size_t)R * p.neighbours);
+        within.resize(R);
         if (HALF) {
             wave_rows.resize(keep(L) * plane() / 2);
             delta_rows.resize(plane() / 2);
@@ -193,37 +207,47 @@ class Worker {
         if (LEARN) learned.resize((size_t)(L - 1) * W * W + p.points * W + (size_t)C * W + C);
     }
 
-    // Where the shifts (rows, cells, L, W) of layer l are that point t's neighbour k has.
-    size_t place(long t, int l, int k) const {
-        return ((t / p.points * p.cells + p.cell[t % p.points * p.neighbours + k]) * L + l) * W;
+    // The points t0 … t0 + n - 1 are the block's; its rows beyond n repeat the last one.
+    void place(long t0, int n) {
+        long row = t0 / p.points, point = t0 % p.points;
+        for (int r = 0; r < R; r++) {
+            within[r] = point;
+            for (int k = 0; k < p.neighbours; k++)
+                places[r * p.neighbours + k] = (row * p.cells + p.cell[point * p.neighbours + k]) * L * W;
+            if (r + 1 < n && ++point == p.points) point = 0, row++;
+        }
     }
 
-    const float* interpolated(const float* shifts, long t, int l, float* into) const {
-        if (p.neighbours == 1) return shifts + place(t, l, 0);
-        const float* weight = p.weight + t % p.points * p.neighbours;
+    // The shift of layer l at row r.
+    const float* interpolated(const float* shifts, int r, int l, float* into) const {
+        const size_t* at = places.data() + r * p.neighbours;
+        const size_t layer = (size_t)l * W;
+        if (p.neighbours == 1) return shifts + at[0] + layer;
+        const float* weight = p.weight + within[r] * p.neighbours;
         for (int k = 0; k < p.neighbours; k++) {
-            const float* from = shifts + place(t, l, k);
+            const float* from = shifts + at[k] + layer;
             for (int j = 0; j < W; j += LANES)
                 store(into + j, k > 0 ? load(into + j) + weight[k] * load(from + j) : weight[k] * load(from + j));
         }
         return into;
     }
 
-    // Values (and tangents) of the points t0 … t0 + n - 1; rows beyond n repeat the last point.
-    void forward(long t0, int n, const float* direction) {
+    // Values (and tangents) of the block.
+    void forward(const float* direction) {
         for (int l = 0; l < L; l++) {
             if (l > 0) multiply(wave_operand(l - 1), ahead.data() + (size_t)(l - 1) * W * W / (HALF ? 2 : 1));
             float* h = wave(l);
+            const bool shortened = HALF && !LEARN && l < L - 1;  // nothing but the product reads this layer
             for (int r = 0; r < R; r++) {
-                const long t = t0 + std::min(r, n - 1);
-                const float* shift = interpolated(p.shifts, t, l, mixed.data());
-                const float* along = STREAMS == 2 ? interpolated(direction, t, l, mixed.data() + W) : nullptr;
-                const float* base = l > 0 ? products.data() + (size_t)r * W : p.first + t % p.points * W;
+                const float* shift = interpolated(p.shifts, r, l, mixed.data());
+                const float* along = STREAMS == 2 ? interpolated(direction, r, l, mixed.data() + W) : nullptr;
+                const float* base = l > 0 ? products.data() + (size_t)r * W : p.first + (size_t)within[r] * W;
                 float* c = cosines.data() + ((size_t)l * R + r) * W;
                 for (int j = 0; j < W; j += LANES) {
                     Aligned sine, cosine;
-                    sine_cosine(load(base + j) + load(shift + j), sine, cosine);
-                    store(h + (size_t)r * W + j, sine);
+                    sine_cosine<HALF>(load(base + j) + load(shift + j), sine, cosine);
+                    if (shortened) store_short((uint16_t*)wave_rows.data() + (size_t)r * W + j, shorten(sine));
+                    else store(h + (size_t)r * W + j, sine);
                     store(c + j, cosine);
                     if constexpr (STREAMS == 2) {
                         Aligned rate = load(along + j);
@@ -233,8 +257,7 @@ class Worker {
                     }
                 }
             }
-            if (HALF && l < L - 1)
-                convert(h, (Number*)wave_operand(l), wave_pairs.data() + (LEARN ? l : 0) * plane() / 2);
+            if (HALF && LEARN && l < L - 1) convert(h, (Number*)wave_operand(l), wave_pairs.data() + l * plane() / 2);
         }
         const float* h = wave(L - 1);
         for (int r = 0; r < STREAMS * R; r++)
@@ -248,7 +271,7 @@ class Worker {
     }
 
     // Gradients, from those of the outputs in `gy`, for the shifts (added to `shifts`) and, if asked for, all else.
-    void backward(long t0, int n, float* shifts) {
+    void backward(int n, float* shifts) {
         for (int r = 0; r < STREAMS * R; r++)
             for (int j = 0; j < W; j += LANES) {
                 Aligned g = {};
@@ -282,13 +305,14 @@ class Worker {
                         store(deltas.data() + other + j, g * cosine);
                     }
                     store(deltas.data() + row + j, delta);
+                    if (HALF && !LEARN) store_short((uint16_t*)delta_rows.data() + row + j, shorten(delta));
                 }
             }
             if (p.neighbours == 1) {
                 for (int r = 0; r < n;) {  // points that follow each other mostly share their cell
-                    const size_t at = place(t0 + r, l, 0);
+                    const size_t at = places[r] + (size_t)l * W;
                     int end = r + 1;
-                    while (end < n && place(t0 + end, l, 0) == at) end++;
+                    while (end < n && places[end] == places[r]) end++;
                     for (int j = 0; j < W; j += LANES) {
                         Aligned sum = load(shifts + at + j);
                         for (int i = r; i < end; i++) sum += load(deltas.data() + (size_t)i * W + j);
@@ -299,8 +323,8 @@ class Worker {
             } else {
                 for (int r = 0; r < n; r++)
                     for (int k = 0; k < p.neighbours; k++) {
-                        float* to = shifts + place(t0 + r, l, k);
-                        const float weight = p.weight[(t0 + r) % p.points * p.neighbours + k];
+                        float* to = shifts + places[r * p.neighbours + k] + (size_t)l * W;
+                        const float weight = p.weight[within[r] * p.neighbours + k];
                         for (int j = 0; j < W; j += LANES)
                             store(to + j, load(to + j) + weight * load(deltas.data() + (size_t)r * W + j));
                     }
@@ -308,7 +332,7 @@ class Worker {
             if (l == 0) {
                 if (LEARN)
                     for (int r = 0; r < n; r++) {
-                        float* to = first + (t0 + r) % p.points * W;
+                        float* to = first + (size_t)within[r] * W;
                         for (int j = 0; j < W; j += LANES)
                             store(to + j, load(to + j) + load(deltas.data() + (size_t)r * W + j));
                     }
@@ -316,7 +340,7 @@ class Worker {
             }
             const Number* rows;
             if constexpr (HALF) {
-                convert(deltas.data(), delta_rows.data(), delta_pairs.data());
+                if (LEARN) convert(deltas.data(), delta_rows.data(), delta_pairs.data());
                 rows = delta_rows.data();
             } else {
                 rows = deltas.data();
@@ -340,7 +364,8 @@ class Worker {
     }
 
     void run(Mode mode, long t0, int n, const float* given, float* out) {
-        forward(t0, n, given);
+        place(t0, n);
+        forward(given);
         if (mode == VALUES) {
             std::copy(y.begin(), y.begin() + n * C, out + t0 * C);
             return;
@@ -359,7 +384,7 @@ class Worker {
                 gy[i] = gradient;
             }
         }
-        backward(t0, n, out);
+        backward(n, out);
     }
 };
 
