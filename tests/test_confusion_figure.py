@@ -22,3 +22,8 @@ def test_what_would_be_too_small_to_read_is_left_out(count, names, numbers):
     assert bool(axis.texts) is numbers
     assert ("class 7" in [label.get_text() for label in axis.get_yticklabels()]) is names
     figure.savefig(io.BytesIO(), dpi=40)
+
+
+def test_a_share_below_one_percent_is_not_rounded_to_nothing():
+    figure = confusion_figure(np.array([[398, 2], [0, 1]]), ["shirt", "coat"], "")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["100", "<1", "100"]

@@ -31,6 +31,6 @@ def confusion_figure(confusion: np.ndarray, classes: Sequence[str], title: str) 
         for row, column in np.argwhere(confusion):
             value = share[row, column]
             colour = "white" if value > 50 else "black"
-            text = f"{value:.0f}" if value >= 0.5 else "<1"
+            text = f"{value:.0f}" if value >= 1 else "<1"
             axis.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
     return figure
