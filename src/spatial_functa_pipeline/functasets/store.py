@@ -210,7 +210,7 @@ class Functaset:
         """Number of rows that are images themselves; augmented copies come after all of them."""
         return int((self.augmentation == 0).sum())
 
-    @property
+    @cached_property
     def in_memory(self) -> bool:
         """Whether `batch` holds all latents in memory."""
         return self._group["latents"].nbytes <= self._memory_limit
