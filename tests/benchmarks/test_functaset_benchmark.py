@@ -40,6 +40,7 @@ def small(monkeypatch):
     monkeypatch.setattr(benchmark, "measure_apart", measure)
     monkeypatch.setattr(benchmark, "build_overhead", lambda images, folder: {"build_overhead": 0.02})
     monkeypatch.setattr(benchmark, "two_workers_speedup", lambda images, folder: {"two_workers_speedup": 1.8})
+    monkeypatch.setattr(benchmark.os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
 
 
 def test_the_cases_are_those_of_the_goals():
@@ -146,3 +147,8 @@ def test_wrong_command_lines_say_what_to_do(arguments, message, capsys):
         benchmark.main(arguments)
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_second_worker_is_not_measured_on_one_core(small, monkeypatch, tmp_path):
+    monkeypatch.setattr(benchmark.os, "sched_getaffinity", lambda process: {3}, raising=False)
+    assert benchmark.measure_builds(16, tmp_path) == {"build_overhead": 0.02, "two_workers_speedup": None}
