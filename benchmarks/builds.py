@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from cases import CASES
 
-from spatial_functa_pipeline.config import FunctasetConfig, RuntimeConfig
-from spatial_functa_pipeline.datasets.images import Images
-from spatial_functa_pipeline.functasets.build import plan_functaset
+from spatial_functa_pipeline.config.functaset import FunctasetConfig
+from spatial_functa_pipeline.config.runtime import RuntimeConfig
+from spatial_functa_pipeline.functasets.encoding import plan_functaset
 from spatial_functa_pipeline.functasets.scheduling import Scheduling
 from spatial_functa_pipeline.functasets.store import Rows
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan, write
+from spatial_functa_pipeline.images.images import Images
 
 SHARDS = 8
 

@@ -28,7 +28,7 @@ def build(spec: FieldSpec) -> tuple[Callable[..., jax.Array], Callable[..., tupl
     `encode(parameters, images (B, n, n, h))` gives latents (B, s, s, c);
     `outer(parameters, images)` gives the mean squared error of the batch and its gradient.
     """
-    (rows, columns), (height, width), layers = spec.grid, spec.resolution, spec.depth - 1
+    (rows, columns), (height, width), layers = spec.latent_shape.grid, spec.resolution, spec.depth - 1
     patch = (height // rows, width // columns)
     if spec.interpolation == "nearest":
         # The coordinates of a cell (patch, D); modulations are broadcast over them.
@@ -37,7 +37,7 @@ def build(spec: FieldSpec) -> tuple[Callable[..., jax.Array], Callable[..., tupl
         coordinates = jnp.asarray(binary_coordinates(spec.resolution).reshape(height, width, -1), jnp.float32)
         along = [
             jnp.asarray(interpolation_matrix(n, s), jnp.float32)
-            for n, s in zip(spec.resolution, spec.grid, strict=True)
+            for n, s in zip(spec.resolution, spec.latent_shape.grid, strict=True)
         ]
 
     def decode(parameters: Parameters, latent: jax.Array) -> jax.Array:
@@ -59,7 +59,7 @@ def build(spec: FieldSpec) -> tuple[Callable[..., jax.Array], Callable[..., tupl
         def loss(latent: jax.Array) -> jax.Array:
             return jnp.square(decode(parameters, latent) - image).sum() / (patch[0] * patch[1] * spec.channels)
 
-        latent = jnp.zeros((*spec.grid, spec.latent_channels), jnp.float32)
+        latent = jnp.zeros((*spec.latent_shape.grid, spec.latent_shape.channels), jnp.float32)
         for _ in range(spec.inner_steps):
             latent = latent - jnp.clip(parameters["inner_rates"], 0, 1) * jax.grad(loss)(latent)
         return latent

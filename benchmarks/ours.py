@@ -7,7 +7,8 @@ from cases import Case, Precision
 from torch import Tensor
 
 from spatial_functa_pipeline.compute import accelerated
-from spatial_functa_pipeline.config import FunctasetConfig, RuntimeConfig
+from spatial_functa_pipeline.config.functaset import FunctasetConfig
+from spatial_functa_pipeline.config.runtime import RuntimeConfig
 
 _CALLS = 10**6
 """More than enough to repay any compilation, as in a long training."""

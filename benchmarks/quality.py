@@ -22,9 +22,11 @@ from rich.table import Table
 from stability import ROOT, load_configuration, load_images
 
 from spatial_functa_pipeline.compute import accelerated
-from spatial_functa_pipeline.config import MetaLearningConfig, PipelineParameters
+from spatial_functa_pipeline.config.meta_learning import MetaLearningConfig
+from spatial_functa_pipeline.config.tree import PipelineParameters
 from spatial_functa_pipeline.fields.field import SpatialField
-from spatial_functa_pipeline.metrics.image_quality import mean_psnr, pca_psnr, per_image_mse, unit_images
+from spatial_functa_pipeline.images.pixels import unit_images
+from spatial_functa_pipeline.metrics.image_quality import mean_psnr, pca_psnr, per_image_mse
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.field import train_field
 
@@ -95,12 +97,12 @@ def measure(variant: str, seconds: float) -> dict[str, Any]:
         images.batch(range(len(images)))
         for images in (load_images("nearest", name) for name in ("train_images", "test_images"))
     )
-    patch = tuple(n // s for n, s in zip(spec.resolution, spec.grid, strict=True))
+    patch = tuple(n // s for n, s in zip(spec.resolution, spec.latent_shape.grid, strict=True))
     result = {
         "variant": variant,
         "steps": steps,
         "seconds": taken,
-        "psnr_pca": pca_psnr(train_images, test_images, patch, spec.latent_channels),
+        "psnr_pca": pca_psnr(train_images, test_images, patch, spec.latent_shape.channels),
         "spectral_radius": field.spectral_radius(100).item(),
         "psnr_by_inner_steps": {steps: reconstruction_psnr(field, steps) for steps in INNER_STEPS},
     }

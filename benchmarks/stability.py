@@ -34,8 +34,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from spatial_functa_pipeline.config import MetaLearningConfig, PipelineParameters
-from spatial_functa_pipeline.datasets.images import Images
+from spatial_functa_pipeline.config.meta_learning import MetaLearningConfig
+from spatial_functa_pipeline.config.tree import PipelineParameters
+from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.settings import CONFIG_LOADER_ARGS
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.field import train_field

@@ -22,13 +22,15 @@ from rich.table import Table
 from stability import ROOT, load_images
 
 from spatial_functa_pipeline.compute import accelerated
-from spatial_functa_pipeline.config import LatentShape, RuntimeConfig, StorageType
+from spatial_functa_pipeline.config.functaset import StorageType
+from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.datasets.weights import WeightsDataset
 from spatial_functa_pipeline.functasets.check import check
 from spatial_functa_pipeline.functasets.store import Functaset, FunctasetHeader, Rows
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan, write
-from spatial_functa_pipeline.metrics.image_quality import mean_psnr, per_image_mse, unit_images
-from spatial_functa_pipeline.pipelines.weights import unpack_field
+from spatial_functa_pipeline.images.pixels import unit_images
+from spatial_functa_pipeline.metrics.image_quality import mean_psnr, per_image_mse
+from spatial_functa_pipeline.models.weights import unpack_field
 
 FIELD = ROOT / "data/06_models/fashion_mnist_sample/8x8x8-nearest/field.safetensors"
 BATCH = 50
@@ -51,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     spans = [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
     targets = [unit_images(images.batch(range(*span))) for span in spans]
     latents = torch.cat([field.encode(target) for target in targets]).numpy()
-    shape = LatentShape(field.spec.grid, field.spec.latent_channels)
+    shape = field.spec.latent_shape
 
     def rows(start: int, stop: int) -> Rows:
         return Rows.of_samples(latents[start:stop], images.labels[start:stop])

@@ -22,13 +22,13 @@ import zarr
 from torch import Tensor
 from zarr.codecs import Crc32cCodec
 
-from spatial_functa_pipeline.config import LatentShape
-from spatial_functa_pipeline.functasets.batches import FunctasetBatches
-from spatial_functa_pipeline.functasets.ordering import epoch_batches
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.statistics import compute_statistics
 from spatial_functa_pipeline.functasets.store import MEMORY_LIMIT, Functaset, FunctasetHeader, Rows
-from spatial_functa_pipeline.functasets.windows import windows
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan, write
+from spatial_functa_pipeline.loading.functaset_batches import FunctasetBatches
+from spatial_functa_pipeline.loading.ordering import epoch_batches
+from spatial_functa_pipeline.loading.windows import windows
 
 Result = dict[str, Any]
 Batches = Callable[[], Iterator[tuple[Tensor, Tensor]]]

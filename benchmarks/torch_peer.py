@@ -19,13 +19,13 @@ class TorchPeer:
 
     def __init__(self, spec: FieldSpec, dtype: torch.dtype = torch.float32) -> None:
         self.spec = spec
-        self.patch = tuple(n // s for n, s in zip(spec.resolution, spec.grid, strict=True))
+        self.patch = tuple(n // s for n, s in zip(spec.resolution, spec.latent_shape.grid, strict=True))
         if spec.interpolation == "nearest":
             # The coordinates of a cell; modulations are broadcast over them.
             self.coordinates = pixel_centres(self.patch).reshape(*self.patch, 2).to(dtype)
         else:
             self.coordinates = binary_coordinates(spec.resolution).reshape(*spec.resolution, -1).to(dtype)
-            sides = zip(spec.resolution, spec.grid, strict=True)
+            sides = zip(spec.resolution, spec.latent_shape.grid, strict=True)
             self.along = [interpolation_matrix(n, s).to(dtype) for n, s in sides]
 
     def decode(self, parameters: Parameters, latents: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class TorchPeer:
 
     def encode(self, parameters: Parameters, images: Tensor, *, create_graph: bool = False) -> Tensor:
         """Latents (B, s, s, c) of images (B, n, n, h): gradient steps from zero."""
-        shape = (len(images), *self.spec.grid, self.spec.latent_channels)
+        shape = (len(images), *self.spec.latent_shape.grid, self.spec.latent_shape.channels)
         latents = torch.zeros(shape, dtype=images.dtype, requires_grad=True)
         pixels = self.patch[0] * self.patch[1] * self.spec.channels
         for _ in range(self.spec.inner_steps):

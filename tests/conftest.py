@@ -10,6 +10,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
+pytest_plugins = ["functaset_fixtures"]
 torch.set_num_threads(1)  # the tests' tensors are small; two threads wait for each other
 
 

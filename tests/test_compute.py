@@ -5,12 +5,13 @@ import shutil
 import pytest
 import torch
 
-from spatial_functa_pipeline.compute import accelerated, products
-from spatial_functa_pipeline.config import RuntimeConfig
-from spatial_functa_pipeline.fields import native
+from spatial_functa_pipeline.compute import accelerated, tf32_products
+from spatial_functa_pipeline.config.runtime import RuntimeConfig
+from spatial_functa_pipeline.fields import native_engine as native
 from spatial_functa_pipeline.fields.field import FieldSpec, SpatialField
-from spatial_functa_pipeline.fields.native import NativeKernel
-from spatial_functa_pipeline.fields.siren import TorchKernel
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
+from spatial_functa_pipeline.fields.native_engine import NativeEngine
+from spatial_functa_pipeline.fields.torch_engine import TorchEngine
 
 CPU = torch.device("cpu")
 COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
@@ -18,7 +19,9 @@ COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
 def make(width=32, interpolation="nearest", precision="float32"):
     torch.manual_seed(0)
-    return SpatialField(FieldSpec((2, 2), 3, (8, 8), 1, interpolation, width, 3, 10.0, precision=precision))
+    return SpatialField(
+        FieldSpec(LatentShape((2, 2), 3), (8, 8), 1, interpolation, width, 3, 10.0, precision=precision)
+    )
 
 
 def choose(mode, calls, width=32):
@@ -30,20 +33,20 @@ def choose(mode, calls, width=32):
 def test_a_cpu_uses_its_kernel_unless_told_not_to():
     for calls in (1, 10**9):
         field, function = choose("auto", calls)
-        assert isinstance(field.kernel, NativeKernel)
+        assert isinstance(field.engine, NativeEngine)
         assert function is field
     field, function = choose("on", 1)
-    assert isinstance(field.kernel, NativeKernel)
+    assert isinstance(field.engine, NativeEngine)
     assert function is not field
     field, function = choose("off", 10**9)
-    assert isinstance(field.kernel, TorchKernel)
+    assert isinstance(field.engine, TorchEngine)
     assert function is field
 
 
 @COMPILER
 def test_without_the_kernel_auto_compiles_only_what_is_called_often():
     field, function = choose("auto", 10, width=24)
-    assert isinstance(field.kernel, TorchKernel)
+    assert isinstance(field.engine, TorchEngine)
     assert function is field
     assert choose("auto", 10**9, width=24)[1] is not field
 
@@ -53,7 +56,7 @@ def test_no_compiler_is_said_and_costs_only_time(monkeypatch, caplog):
     native.load.cache_clear()
     try:
         field, function = choose("auto", 10**9)
-        assert isinstance(field.kernel, TorchKernel)
+        assert isinstance(field.engine, TorchEngine)
         assert function is field
         assert "several times slower" in caplog.text
         assert "install g++" in caplog.text
@@ -69,7 +72,7 @@ def test_a_kernel_that_cannot_be_compiled_names_the_compilers_error(monkeypatch,
     monkeypatch.setattr(native, "_SOURCE", broken)
     native.load.cache_clear()
     try:
-        with pytest.raises(native.NativeKernelError, match=r"g\+\+ failed: .*error"):
+        with pytest.raises(native.NativeEngineError, match=r"g\+\+ failed: .*error"):
             native.load()
         assert list((tmp_path / "cache" / "spatial_functa_pipeline").iterdir()) == []
     finally:
@@ -92,21 +95,21 @@ def test_the_kernel_is_compiled_once_and_a_damaged_file_says_so(monkeypatch, tmp
         damaged.write_bytes(b"damaged")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
         native.load.cache_clear()
-        with pytest.raises(native.NativeKernelError, match="delete it"):
+        with pytest.raises(native.NativeEngineError, match="delete it"):
             native.load()
     finally:
         native.load.cache_clear()
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-@pytest.mark.parametrize("kernel", [TorchKernel(), pytest.param(NativeKernel(bf16=True), marks=COMPILER)])
+@pytest.mark.parametrize("kernel", [TorchEngine(), pytest.param(NativeEngine(bf16=True), marks=COMPILER)])
 @pytest.mark.parametrize("interpolation", ["nearest", "linear"])
 def test_the_field_traces_as_one_graph_with_the_same_gradients(interpolation, kernel, precision):
     """`fullgraph` fails where anything in the inner loop would fall back to Python."""
-    if precision == "bf16" and isinstance(kernel, NativeKernel) and not native.multiplies_bf16():
+    if precision == "bf16" and isinstance(kernel, NativeEngine) and not native.has_bf16_products():
         pytest.skip("this processor has no bfloat16 products")
     field = make(interpolation=interpolation, precision=precision)
-    field.kernel = kernel
+    field.engine = kernel
     images = torch.rand(2, 8, 8, 1)
     graph = torch.compile(field, fullgraph=True, dynamic=False, backend="aot_eager")
 
@@ -122,9 +125,9 @@ def test_tf32_is_on_only_while_it_is_asked_for():
         return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
 
     before = state()
-    with products("tf32"):
+    with tf32_products("tf32"):
         assert state() == ("high", True)
-    with products("float32"):
+    with tf32_products("float32"):
         assert state() == ("highest", False)
     assert state() == before
 

@@ -26,8 +26,8 @@ def check_functasets(names: tuple[str, ...], env: str | None, params: dict[str, 
     from rich.console import Console
     from rich.table import Table
 
-    from .datasets.functaset import FunctasetDataset
-    from .functasets.check import Report, check
+    from spatial_functa_pipeline.datasets.functaset import FunctasetDataset
+    from spatial_functa_pipeline.functasets.check import Report, check
 
     with KedroSession.create(Path.cwd(), env=env, runtime_params=params) as session:
         catalog = session.load_context().catalog

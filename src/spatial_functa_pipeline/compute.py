@@ -1,23 +1,35 @@
-"""Where and how to compute: the device, the field's CPU kernel, and `torch.compile` where it repays its half a minute."""
+"""Where and how to compute: device, the field's engine, `torch.compile` where it repays its half a minute, precision."""
 
 import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal
 
 import torch
 
-from .config import RuntimeConfig
-from .fields.field import SpatialField
-from .fields.native import WIDTH_MULTIPLE, NativeKernel, NativeKernelError, load, multiplies_bf16
-from .fields.siren import Precision, TorchKernel
+from spatial_functa_pipeline.config.runtime import RuntimeConfig
+from spatial_functa_pipeline.fields import native_engine
+from spatial_functa_pipeline.fields.field import SpatialField
+from spatial_functa_pipeline.fields.native_engine import (
+    WIDTH_MULTIPLE,
+    NativeEngine,
+    NativeEngineError,
+)
+from spatial_functa_pipeline.fields.siren import FieldPrecision
+from spatial_functa_pipeline.fields.torch_engine import TorchEngine
 
 logger = logging.getLogger(__name__)
 
+Precision = Literal["float32", "bf16"]
+"""Of the matrix products of a classifier's training."""
+
+
 _CALLS_THAT_REPAY = 3000
 """A compiled graph saves tens of milliseconds a call, and compiling costs about 40 s once."""
+
+
 _BYTES_PER_ACTIVATION = 4 * 12
 """Of one kind in the outer step: sine, cosine and their gradients, in the inner step and in its derivative."""
 
@@ -35,15 +47,15 @@ def resolve_device(name: str) -> torch.device:
 def accelerated(
     field: SpatialField, runtime: RuntimeConfig, *, calls: int, device: torch.device, name: str, training: bool = False
 ) -> Callable[..., Any]:
-    """The field's `forward`, as fast as `device` allows; `field` itself keeps the faster kernel.
+    """The field's `forward`, as fast as `device` allows; `field` itself keeps the faster engine.
 
-    `runtime.compile` decides. `off`: plain torch operations. `auto`: on a CPU the kernel in `fields/kernel.cpp`, compiled in
-    seconds; elsewhere, or where that kernel cannot be had, `torch.compile` if there will be enough `calls` to repay it.
+    `runtime.compile` decides. `off`: plain torch operations. `auto`: on a CPU the engine in `native_engine.cpp`, compiled
+    in seconds; elsewhere, or where that engine cannot be had, `torch.compile` if there will be enough `calls` to repay it.
     `on`: both, whatever the number of calls. Unless for `training`, CUDA graphs are used as well. What was compiled is
     kept on disk for the next run.
     """
-    field.kernel = _kernel(field, runtime, device, name)
-    if runtime.compile == "auto" and (isinstance(field.kernel, NativeKernel) or calls < _CALLS_THAT_REPAY):
+    field.engine = _engine(field, runtime, device, name)
+    if runtime.compile == "auto" and (isinstance(field.engine, NativeEngine) or calls < _CALLS_THAT_REPAY):
         return field
     if runtime.compile == "off":
         return field
@@ -55,35 +67,35 @@ def accelerated(
     return torch.compile(field, fullgraph=True, dynamic=False, mode=mode)
 
 
-def _kernel(field: SpatialField, runtime: RuntimeConfig, device: torch.device, name: str) -> TorchKernel | NativeKernel:
+def _engine(field: SpatialField, runtime: RuntimeConfig, device: torch.device, name: str) -> TorchEngine | NativeEngine:
     if field.spec.precision == "tf32" and device.type != "cuda":
         logger.info("%s: TensorFloat-32 is CUDA's; precision tf32 means float32 here", name)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return TorchKernel(floats_at_once=max(2**24, free // 2 // _BYTES_PER_ACTIVATION))
+        return TorchEngine(floats_at_once=max(2**24, free // 2 // _BYTES_PER_ACTIVATION))
     if device.type != "cpu" or runtime.compile == "off":
-        return TorchKernel()
+        return TorchEngine()
     if field.spec.width % WIDTH_MULTIPLE or next(field.parameters()).dtype != torch.float32:
         logger.info(
-            "%s: plain torch operations; a float32 field of a width that is a multiple of %d has a kernel several times "
+            "%s: plain torch operations; a float32 field of a width that is a multiple of %d has an engine several times "
             "faster",
             name,
             WIDTH_MULTIPLE,
         )
-        return TorchKernel()
+        return TorchEngine()
     try:
-        load()
-    except NativeKernelError as error:
-        logger.warning("%s: plain torch operations, several times slower than the CPU kernel: %s", name, error)
-        return TorchKernel()
-    bf16 = multiplies_bf16()
+        native_engine.load()
+    except NativeEngineError as error:
+        logger.warning("%s: plain torch operations, several times slower than the CPU engine: %s", name, error)
+        return TorchEngine()
+    bf16 = native_engine.has_bf16_products()
     if field.spec.precision == "bf16" and not bf16:
         logger.info("%s: this processor has no bfloat16 products; precision bf16 means float32 here", name)
-    return NativeKernel(bf16)
+    return NativeEngine(bf16)
 
 
 @contextmanager
-def products(precision: Precision) -> Iterator[None]:
+def tf32_products(precision: FieldPrecision) -> Iterator[None]:
     """TensorFloat-32 for CUDA's float32 products and convolutions while it lasts, if `precision` asks for it, or none."""
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
@@ -93,3 +105,23 @@ def products(precision: Precision) -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(before[0])
         torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def has_bf16_products(device: torch.device) -> bool:
+    """Whether `device` has bfloat16 products of its own: emulated ones are slower than those in float32."""
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def available_precision(precision: Precision, device: torch.device, name: str) -> Precision:
+    """`precision`, or float32 where the device would only emulate bf16; that is said once, with the `name` of the training."""
+    if precision == "bf16" and not has_bf16_products(device):
+        logger.info("%s: this %s has no bfloat16 products; precision bf16 means float32 here", name, device.type)
+        return "float32"
+    return precision
+
+
+def bf16_products(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """The context for a loss whose matrix products are to be rounded to bfloat16; weights and sums stay float32."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

@@ -4,7 +4,10 @@ import warnings
 
 from kedro.config import OmegaConfigLoader
 
-from spatial_functa_pipeline.hooks import FreshnessHooks, MlflowHooks, ParameterHooks, SummaryHooks
+from spatial_functa_pipeline.hooks.freshness import FreshnessHooks
+from spatial_functa_pipeline.hooks.mlflow import MlflowHooks
+from spatial_functa_pipeline.hooks.parameters import ParameterHooks
+from spatial_functa_pipeline.hooks.summary import SummaryHooks
 
 # kedro-mlflow's own hook is replaced by `MlflowHooks`, which extends it.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro_mlflow", "kedro-mlflow")  # the name has been spelled both ways

@@ -3,9 +3,9 @@ import pytest
 import zarr
 from kedro.io import DataCatalog, DatasetError
 
-from spatial_functa_pipeline.config import LatentShape
 from spatial_functa_pipeline.datasets.fingerprint import Fingerprint
 from spatial_functa_pipeline.datasets.functaset import FunctasetDataset
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.store import FunctasetHeader, Rows
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan
 

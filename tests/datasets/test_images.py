@@ -14,15 +14,11 @@ from kedro.io import AbstractDataset, DatasetError
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from spatial_functa_pipeline.datasets.images import (
-    CIFAR10Dataset,
-    FashionMNISTDataset,
-    ImageBatches,
-    ImageFolderDataset,
-    Images,
-    read_idx,
-)
-from spatial_functa_pipeline.functasets.ordering import Part
+from spatial_functa_pipeline.datasets.images import CIFAR10Dataset, FashionMNISTDataset, ImageFolderDataset
+from spatial_functa_pipeline.images.decoders import read_idx
+from spatial_functa_pipeline.images.images import Images, ImagesError
+from spatial_functa_pipeline.loading.image_batches import ImageBatches
+from spatial_functa_pipeline.loading.ordering import Part
 
 SAMPLE = Path(__file__).parents[2] / "data" / "01_raw" / "fashion_mnist_sample"
 
@@ -217,24 +213,24 @@ def test_idx_round_trip(tmp_path, shape, name):
 def test_a_broken_idx_file_is_named(tmp_path):
     array = np.zeros((2, 3), np.uint8)
     write_idx(tmp_path / "short", array, announced=(2, 4))
-    with pytest.raises(DatasetError, match="short announces 2×4 bytes but holds 6"):
+    with pytest.raises(ImagesError, match="short announces 2×4 bytes but holds 6"):
         read_idx(tmp_path / "short")
 
     (tmp_path / "header").write_bytes(b"\x00\x00\x08\x03\x00\x00")
-    with pytest.raises(DatasetError, match="header ends within its header"):
+    with pytest.raises(ImagesError, match="header ends within its header"):
         read_idx(tmp_path / "header")
 
     (tmp_path / "text").write_bytes(b"<html>")
-    with pytest.raises(DatasetError, match="text is not an IDX file"):
+    with pytest.raises(ImagesError, match="text is not an IDX file"):
         read_idx(tmp_path / "text")
 
     write_idx(tmp_path / "cut.gz", array)
     (tmp_path / "cut.gz").write_bytes((tmp_path / "cut.gz").read_bytes()[:-9])
-    with pytest.raises(DatasetError, match=r"cut\.gz is truncated"):
+    with pytest.raises(ImagesError, match=r"cut\.gz is truncated"):
         read_idx(tmp_path / "cut.gz")
 
     (tmp_path / "plain.gz").write_bytes(b"not zipped")
-    with pytest.raises(DatasetError, match=r"plain\.gz is truncated or no gzip file"):
+    with pytest.raises(ImagesError, match=r"plain\.gz is truncated or no gzip file"):
         read_idx(tmp_path / "plain.gz")
 
 
@@ -368,7 +364,7 @@ def test_a_broken_image_is_named(folder):
     broken = folder / "cat" / "2.png"
     broken.write_bytes(broken.read_bytes()[:60])
     images = ImageFolderDataset(filepath=str(folder), resolution=[8, 8]).load()
-    with pytest.raises(DatasetError, match=r"cannot decode .*cat/2\.png"):
+    with pytest.raises(ImagesError, match=r"cannot decode .*cat/2\.png"):
         images.batch(range(8))
 
 

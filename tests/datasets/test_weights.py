@@ -6,26 +6,21 @@ import pytest
 import torch
 from kedro.io import DatasetError
 
-from spatial_functa_pipeline.config import (
-    ClassificationConfig,
-    DenoiserMLPConfig,
-    DiffusionConfig,
-    FieldConfig,
-    LatentShape,
-    MLPConfig,
-    TrainingConfig,
-    TransformerConfig,
-    UNetConfig,
-)
-from spatial_functa_pipeline.datasets.weights import CheckpointDataset, Weights, WeightsDataset
+from spatial_functa_pipeline.config.classification import ClassificationConfig, TransformerConfig
+from spatial_functa_pipeline.config.diffusion import DenoiserMLPConfig, DiffusionConfig, UNetConfig
+from spatial_functa_pipeline.config.meta_learning import FieldConfig
+from spatial_functa_pipeline.config.mlp import MLPConfig
+from spatial_functa_pipeline.config.training import TrainingConfig
+from spatial_functa_pipeline.datasets.weights import CheckpointDataset, WeightsDataset
 from spatial_functa_pipeline.fields.field import SpatialField
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.metrics.features import FeatureNetwork
+from spatial_functa_pipeline.models import weights as pack
 from spatial_functa_pipeline.models.classifiers import build_classifier
 from spatial_functa_pipeline.models.denoisers import build_denoiser
-from spatial_functa_pipeline.pipelines import weights as pack
+from spatial_functa_pipeline.models.weights import Weights
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
-from spatial_functa_pipeline.training.field import field_spec
 
 CPU = torch.device("cpu")
 TRAINING = TrainingConfig(steps=1, batch_size=1, learning_rate=1)
@@ -80,7 +75,7 @@ def test_a_field_is_rebuilt(stored):
     config = FieldConfig(
         latent_shape="2x2x3", interpolation="linear", resolution=(8, 8), channels=2, width=5, depth=3, kernel_size=3
     )
-    field = SpatialField(field_spec(config))
+    field = SpatialField(config.spec)
     again = pack.unpack_field(stored(pack.pack_field(field, config)), CPU)
     images = torch.rand(1, 8, 8, 2)
     assert torch.equal(again.encode(images), field.encode(images))

@@ -6,12 +6,15 @@ import pytest
 import torch
 
 from spatial_functa_pipeline.fields.field import FieldSpec, SpatialField
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
 
 
 def make(grid, resolution, interpolation="nearest", kernel_size=1, channels=2, latent=3, width=7, depth=4, **more):
     """A small float64 field with non-zero biases, so that no term can hide."""
     torch.manual_seed(sum(grid) + kernel_size)
-    spec = FieldSpec(grid, latent, resolution, channels, interpolation, width, depth, 8.0, kernel_size, **more)
+    spec = FieldSpec(
+        LatentShape(grid, latent), resolution, channels, interpolation, width, depth, 8.0, kernel_size, **more
+    )
     field = SpatialField(spec).double()
     with torch.no_grad():
         for parameter in field.parameters():
@@ -41,7 +44,7 @@ CASES = [
 def reference_pixel(field, latent, pixel):
     """f(x; m_x) at one pixel of one image, from the definition (Sec. 4)."""
     spec = field.spec
-    grid, resolution = spec.grid, spec.resolution
+    grid, resolution = spec.latent_shape.grid, spec.resolution
     dims = len(grid)
     # λ: a convolution with zero padding, cell by cell.
     pad = spec.kernel_size // 2
@@ -84,9 +87,13 @@ def reference_decode(field, latents):
 def reference_encode(field, images, decode):
     """Three steps of autograd on the loss of design: mean over a cell's pixels and channels, summed over cells."""
     latents = torch.zeros(
-        len(images), *field.spec.grid, field.spec.latent_channels, dtype=torch.float64, requires_grad=True
+        len(images),
+        *field.spec.latent_shape.grid,
+        field.spec.latent_shape.channels,
+        dtype=torch.float64,
+        requires_grad=True,
     )
-    per_cell = math.prod(field.spec.resolution) / math.prod(field.spec.grid) * field.spec.channels
+    per_cell = math.prod(field.spec.resolution) / math.prod(field.spec.latent_shape.grid) * field.spec.channels
     for _ in range(field.spec.inner_steps):
         loss = (decode(latents) - images).square().sum() / per_cell
         (gradient,) = torch.autograd.grad(loss, latents, create_graph=True)
@@ -102,7 +109,7 @@ def random_images(field, count=2):
 @pytest.mark.parametrize("case", CASES)
 def test_values_match_the_definition(case):
     field = make(**case)
-    latents = torch.randn(2, *field.spec.grid, field.spec.latent_channels, dtype=torch.float64)
+    latents = torch.randn(2, *field.spec.latent_shape.grid, field.spec.latent_shape.channels, dtype=torch.float64)
     torch.testing.assert_close(field.decode(latents), reference_decode(field, latents), rtol=1e-10, atol=1e-12)
 
 
@@ -163,7 +170,7 @@ def test_an_image_has_the_same_latent_in_any_batch(case):
 def test_one_cell_is_vector_functa():
     """s = 1 is the original functa: global coordinates in [0, 1]², one shift vector for the whole image."""
     field = make(grid=(1, 1), resolution=(6, 4))
-    latent = torch.randn(1, 1, 1, field.spec.latent_channels, dtype=torch.float64)
+    latent = torch.randn(1, 1, 1, field.spec.latent_shape.channels, dtype=torch.float64)
     axes = [(torch.arange(n, dtype=torch.float64) + 0.5) / n for n in (6, 4)]
     hidden = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
     shifts = field.modulation_weight[:, :, 0, 0] @ latent.flatten() + field.modulation_bias
@@ -187,7 +194,7 @@ def test_each_channel_has_one_rate_shared_by_steps_and_cells():
     """Rates enter only through α ⊙ ∇: with all rates zero the latents stay at zero; above 1 they act as 1."""
     field = make(grid=(2, 2), resolution=(8, 8))
     images = random_images(field)
-    assert field.inner_rates.shape == (field.spec.latent_channels,)
+    assert field.inner_rates.shape == (field.spec.latent_shape.channels,)
     with torch.no_grad():
         field.inner_rates.fill_(-0.5)
         assert field.encode(images).abs().max() == 0
@@ -208,7 +215,7 @@ def test_more_inner_steps_fit_better():
 def test_initialisation_is_sirens():
     """First layer U(±1/f_in), later ones U(±√(6/f_in)/ω0), biases 0, λ a truncated normal of std 1/√fan_in."""
     torch.manual_seed(0)
-    field = SpatialField(FieldSpec((2, 2), 64, (8, 8), 3, "nearest", 256, 4, 20.0, 3))
+    field = SpatialField(FieldSpec(LatentShape((2, 2), 64), (8, 8), 3, "nearest", 256, 4, 20.0, 3))
     for index, layer in enumerate(field.layers):
         bound = 1 / 2 if index == 0 else math.sqrt(6 / 256) / 20
         assert bound * 0.95 < layer.weight.abs().max() <= bound

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from spatial_functa_pipeline.fields.field import FieldSpec, SpatialField
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
 
 CASES = [
     pytest.param((2, 2), "nearest", 1, id="nearest"),
@@ -16,7 +17,7 @@ CASES = [
 
 def make(grid, interpolation, kernel_size, rates=(0.005, 0.1)):
     torch.manual_seed(3)
-    spec = FieldSpec(grid, 3, (8, 8), 2, interpolation, 16, 3, 8.0, kernel_size, inner_rate_init=rates)
+    spec = FieldSpec(LatentShape(grid, 3), (8, 8), 2, interpolation, 16, 3, 8.0, kernel_size, inner_rate_init=rates)
     field = SpatialField(spec).double()
     with torch.no_grad():
         field.modulation_bias.normal_(std=0.1)
@@ -25,12 +26,12 @@ def make(grid, interpolation, kernel_size, rates=(0.005, 0.1)):
 
 def step_matrix(field):
     """α ⊙ (second derivative of the inner loss at z = 0 without the residual's part), by autograd."""
-    shape = (1, *field.spec.grid, field.spec.latent_channels)
+    shape = (1, *field.spec.latent_shape.grid, field.spec.latent_shape.channels)
     jacobian = torch.autograd.functional.jacobian(
         lambda z: field.decode(z.reshape(shape)).flatten(), torch.zeros(shape).double().flatten()
     )
-    pixels_per_cell = 64 / (field.spec.grid[0] * field.spec.grid[1]) * field.spec.channels
-    rates = field.inner_rates.detach().clamp(0, 1).repeat(len(jacobian.T) // field.spec.latent_channels)
+    pixels_per_cell = 64 / (field.spec.latent_shape.grid[0] * field.spec.latent_shape.grid[1]) * field.spec.channels
+    rates = field.inner_rates.detach().clamp(0, 1).repeat(len(jacobian.T) // field.spec.latent_shape.channels)
     return rates[:, None] * (2 / pixels_per_cell) * jacobian.T @ jacobian
 
 

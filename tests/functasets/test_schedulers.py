@@ -17,10 +17,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from spatial_functa_pipeline.config import AugmentationConfig, FunctasetConfig, RuntimeConfig
+from spatial_functa_pipeline.config.functaset import AugmentationConfig, FunctasetConfig
+from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.datasets.images import FashionMNISTDataset
 from spatial_functa_pipeline.fields.field import FieldSpec, SpatialField
-from spatial_functa_pipeline.functasets.build import plan_functaset
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
+from spatial_functa_pipeline.functasets.encoding import plan_functaset
 from spatial_functa_pipeline.functasets.scheduling import Scheduling
 from spatial_functa_pipeline.functasets.store import Functaset, Rows
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan, StaleFunctasetError, write
@@ -37,7 +39,7 @@ def real_plan(storage_type="float32", shard_rows=16, seed=3, augmentation=None, 
     import torch
 
     torch.manual_seed(0)
-    field = SpatialField(FieldSpec((4, 4), 6, (32, 32), 1, "nearest", 32, 3, 10.0)).eval()
+    field = SpatialField(FieldSpec(LatentShape((4, 4), 6), (32, 32), 1, "nearest", 32, 3, 10.0)).eval()
     images = FashionMNISTDataset(filepath=str(SAMPLE), part="test", rows=[0, 50]).load()
     return plan_functaset(
         images,

@@ -8,14 +8,8 @@ import pytest
 import torch
 import zarr
 
-from spatial_functa_pipeline.config import LatentShape
-from spatial_functa_pipeline.functasets.store import (
-    NO_SOURCE,
-    DamagedShardError,
-    Functaset,
-    Rows,
-    read_attributes,
-)
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
+from spatial_functa_pipeline.functasets.store import NO_SOURCE, DamagedShardError, Functaset, Rows, read_attributes
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan, write
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from spatial_functa_pipeline.images.pixels import unit_images
 from spatial_functa_pipeline.metrics.image_quality import (
     PSNR_CAP,
     PatchPCA,
@@ -14,7 +15,6 @@ from spatial_functa_pipeline.metrics.image_quality import (
     per_image_mse,
     psnr,
     psnr_of_mean_mse,
-    unit_images,
 )
 
 

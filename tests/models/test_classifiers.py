@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from spatial_functa_pipeline.config import ClassificationConfig, LatentShape
+from spatial_functa_pipeline.config.classification import ClassificationConfig
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.models.classifiers import (
     LatentTransformer,
     ResidualMLPClassifier,

@@ -4,7 +4,8 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
-from spatial_functa_pipeline.config import DiffusionConfig, LatentShape
+from spatial_functa_pipeline.config.diffusion import DiffusionConfig
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.models.denoisers import ResidualMLPDenoiser, UNetDenoiser, build_denoiser
 
 # Tab. 6 and App. C.3: latent shape, conditional, residual blocks, multipliers, attention sides, dropout

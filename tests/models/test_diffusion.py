@@ -9,17 +9,21 @@ import torch
 from diffusers import DDIMScheduler
 from torch import nn
 
-from spatial_functa_pipeline.config import DiffusionConfig, LatentShape, SamplingConfig
+from spatial_functa_pipeline.config.diffusion import DiffusionConfig
+from spatial_functa_pipeline.config.evaluation import SamplingConfig
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.models.diffusion import (
     diffusion_loss,
-    initial_noise,
     min_snr_weights,
-    network_evaluations,
     noise_schedule,
+    timestep_probabilities,
+)
+from spatial_functa_pipeline.models.sampling import (
+    initial_noise,
+    network_evaluations,
     predicted_clean,
     sample,
     sampling_settings,
-    timestep_probabilities,
 )
 
 SHAPE = LatentShape((1, 1), 3)

@@ -8,17 +8,14 @@ import pytest
 import tiny_trainings as tiny
 import torch
 
-from spatial_functa_pipeline.config import (
-    AugmentationConfig,
-    ClassificationConfig,
-    DataConfig,
-    FunctasetConfig,
-    LatentShape,
-)
-from spatial_functa_pipeline.datasets.images import Images
-from spatial_functa_pipeline.datasets.weights import Weights
+from spatial_functa_pipeline.config.classification import ClassificationConfig
+from spatial_functa_pipeline.config.data import DataConfig
+from spatial_functa_pipeline.config.functaset import AugmentationConfig, FunctasetConfig
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
-from spatial_functa_pipeline.functasets.patches import PixelPatches
+from spatial_functa_pipeline.images.images import Images
+from spatial_functa_pipeline.loading.pixel_patches import PixelPatches
+from spatial_functa_pipeline.models.weights import Weights
 from spatial_functa_pipeline.pipelines.classification import nodes
 from spatial_functa_pipeline.training import classifier as module
 from spatial_functa_pipeline.training.checkpoint import Checkpoint

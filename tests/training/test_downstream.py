@@ -4,23 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from spatial_functa_pipeline.config import (
-    ClassificationConfig,
-    DenoiserMLPConfig,
-    DiffusionConfig,
-    LatentShape,
-    MLPConfig,
-    RuntimeConfig,
-    SamplingConfig,
-    TrainingConfig,
-    TransformerConfig,
-    UNetConfig,
-)
+from spatial_functa_pipeline.config.classification import ClassificationConfig, TransformerConfig
+from spatial_functa_pipeline.config.diffusion import DenoiserMLPConfig, DiffusionConfig, UNetConfig
+from spatial_functa_pipeline.config.evaluation import SamplingConfig
+from spatial_functa_pipeline.config.mlp import MLPConfig
+from spatial_functa_pipeline.config.runtime import RuntimeConfig
+from spatial_functa_pipeline.config.training import TrainingConfig
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.functasets.statistics import compute_statistics
 from spatial_functa_pipeline.functasets.store import Functaset, FunctasetHeader, Rows
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan, write
-from spatial_functa_pipeline.models.diffusion import sample
+from spatial_functa_pipeline.models.sampling import sample
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.classifier import accuracy, train_classifier
 from spatial_functa_pipeline.training.denoiser import train_denoiser

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from spatial_functa_pipeline.config import GuardConfig, RuntimeConfig, TrainingConfig
-from spatial_functa_pipeline.functasets.ordering import epoch_batches
+from spatial_functa_pipeline.config.runtime import RuntimeConfig
+from spatial_functa_pipeline.config.training import GuardConfig, TrainingConfig
+from spatial_functa_pipeline.loading.ordering import epoch_batches
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.guard import TrainingDivergedError
 from spatial_functa_pipeline.training.loop import Training

@@ -10,15 +10,14 @@ import torch
 from torch import nn
 
 from spatial_functa_pipeline.compute import resolve_device
-from spatial_functa_pipeline.config import RuntimeConfig, TrainingConfig
+from spatial_functa_pipeline.config.runtime import RuntimeConfig
+from spatial_functa_pipeline.config.training import TrainingConfig
 from spatial_functa_pipeline.fields.field import FieldSpec, SpatialField
-from spatial_functa_pipeline.functasets.ordering import epoch_batches
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
+from spatial_functa_pipeline.loading.ordering import epoch_batches
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
-from spatial_functa_pipeline.training.loop import (
-    Training,
-    build_optimizer,
-    learning_rate_factor,
-)
+from spatial_functa_pipeline.training.loop import Training
+from spatial_functa_pipeline.training.schedule import build_optimizer, learning_rate_factor
 from spatial_functa_pipeline.training.seeding import derive_seed
 
 RUNTIME = RuntimeConfig(device="cpu", progress=False)
@@ -230,7 +229,7 @@ def weights_of(model):
 @pytest.mark.parametrize("interpolation", ["nearest", "linear"])
 def test_buffers_are_not_averaged(tmp_path, interpolation):
     """An average of whole numbers is rounded down: a field's points would end up in other cells."""
-    model = SpatialField(FieldSpec((8, 8), 2, (16, 16), 1, interpolation, 8, 2, 10.0))
+    model = SpatialField(FieldSpec(LatentShape((8, 8), 2), (16, 16), 1, interpolation, 8, 2, 10.0))
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     training = make_training(tmp_path / "c.pt", steps=30, ema_decay=0.9, validate_every=30)
     training.model = model

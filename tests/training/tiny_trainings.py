@@ -9,22 +9,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from spatial_functa_pipeline.config import (
-    ClassificationConfig,
-    DenoiserMLPConfig,
-    DiffusionConfig,
-    FieldConfig,
-    LatentShape,
-    MetaLearningConfig,
-    MLPConfig,
-    RuntimeConfig,
-    TransformerConfig,
-    UNetConfig,
-)
-from spatial_functa_pipeline.datasets.images import Images
+from spatial_functa_pipeline.config.classification import ClassificationConfig, TransformerConfig
+from spatial_functa_pipeline.config.diffusion import DenoiserMLPConfig, DiffusionConfig, UNetConfig
+from spatial_functa_pipeline.config.meta_learning import FieldConfig, MetaLearningConfig
+from spatial_functa_pipeline.config.mlp import MLPConfig
+from spatial_functa_pipeline.config.runtime import RuntimeConfig
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.functasets.store import Functaset, FunctasetHeader, Rows
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan, write
+from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.classifier import train_classifier
 from spatial_functa_pipeline.training.denoiser import train_denoiser

@@ -11,10 +11,10 @@ import fsspec
 from kedro.io import AbstractDataset
 from kedro_datasets._typing import TablePreview
 
-from ..functasets.location import Location
-from ..functasets.store import MEMORY_LIMIT, SCHEMA_VERSION, Functaset, read_attributes
-from ..functasets.writing import FunctasetPlan, refuse_to_replace, write
-from .fingerprint import FingerprintMixin
+from spatial_functa_pipeline.datasets.fingerprint import FingerprintMixin
+from spatial_functa_pipeline.functasets.location import Location
+from spatial_functa_pipeline.functasets.store import MEMORY_LIMIT, SCHEMA_VERSION, Functaset, read_attributes
+from spatial_functa_pipeline.functasets.writing import FunctasetPlan, refuse_to_replace, write
 
 
 class _FunctasetDataset(AbstractDataset[FunctasetPlan, Functaset]):

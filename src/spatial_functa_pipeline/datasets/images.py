@@ -1,4 +1,4 @@
-"""Images: what the pipelines read, the Kedro datasets that open them, and the batches a training loop iterates.
+"""Images in the Kedro catalog.
 
 torchvision takes seconds to import and Fashion-MNIST does without it, so it is imported where it is used.
 """
@@ -6,144 +6,26 @@ torchvision takes seconds to import and Fashion-MNIST does without it, so it is 
 from __future__ import annotations
 
 import base64
-import gzip
 import io
 import os
-import zlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
-from operator import getitem, index
+from operator import index
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import numpy as np
-import torch
 from einops import rearrange
 from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import ImagePreview
-from PIL import Image, ImageOps
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from PIL import Image
 
-from spatial_functa_pipeline.config import DataConfig
-from spatial_functa_pipeline.functasets.ordering import WHOLE, Part, epoch_batches
+from spatial_functa_pipeline.images.decoders import ImageFiles, read_idx
+from spatial_functa_pipeline.images.images import Images
 
 Rows = Sequence[int | None] | None
-
-
-@dataclass(frozen=True)
-class Images:
-    """A lazy, read-only, picklable set of N labelled images.
-
-    Attributes:
-        read: maps row indices (B,) to pixels, uint8 (B, *resolution, channels).
-        labels: int64 (N,), positions in `classes`.
-        classes: names of the classes.
-        resolution: pixels per axis.
-        channels: 1 for grey, 3 for colour.
-        reopen: opens the same images again. Where it is known, they are pickled as it, so that another process reads its
-            own files.
-    """
-
-    read: Callable[[np.ndarray], np.ndarray]
-    labels: np.ndarray
-    classes: tuple[str, ...]
-    resolution: tuple[int, ...]
-    channels: int
-    reopen: Callable[[], Images] | None = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if self.reopen:
-            return self.reopen, ()
-        return type(self), (self.read, self.labels, self.classes, self.resolution, self.channels)
-
-    @classmethod
-    def from_array(cls, pixels: np.ndarray, labels: Sequence[int] | np.ndarray, classes: Sequence[str]) -> Images:
-        """Images held in memory: `pixels` uint8 (N, *resolution, channels), `labels` (N,).
-
-        Raises:
-            ValueError: if the pixels are not uint8 or their number is not that of the labels.
-        """
-        if pixels.dtype != np.uint8 or len(pixels) != len(labels):
-            raise ValueError(
-                f"expected uint8 pixels and one label per image, got {pixels.dtype}, "
-                f"{len(pixels)} images and {len(labels)} labels"
-            )
-        *resolution, channels = pixels.shape[1:]
-        return cls(
-            read=partial(getitem, np.ascontiguousarray(pixels)),
-            labels=np.asarray(labels, np.int64),
-            classes=tuple(classes),
-            resolution=tuple(resolution),
-            channels=channels,
-        )
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def require(self, data: DataConfig) -> None:
-        """Raises DatasetError if these are not the images that the parameters `data` describe."""
-        found = {"resolution": self.resolution, "channels": self.channels, "num_classes": len(self.classes)}
-        wrong = [
-            f"data.{name} is {getattr(data, name)}, but the images have {value}"
-            for name, value in found.items()
-            if getattr(data, name) != value
-        ]
-        if wrong:
-            raise DatasetError(f"{'; '.join(wrong)}. Correct the parameters, or the images' entry in the catalog")
-
-    def batch(self, indices: Sequence[int] | np.ndarray) -> Tensor:
-        """Pixels of the rows `indices` (B,) in the order asked for: uint8 (B, *resolution, channels).
-
-        Raises:
-            IndexError: if there is no such row.
-            DatasetError: if an image cannot be decoded.
-        """
-        return torch.from_numpy(self.read(np.asarray(indices)))
-
-
-@dataclass(frozen=True)
-class ImageBatches:
-    """Shuffled batches of steps `start_step` … `steps` − 1: uint8 (B, *resolution, channels) and int64 labels (B,).
-
-    Which images make up a step is a pure function of `(seed, step)`, see `epoch_batches`. With `num_workers` > 0 that
-    many processes decode ahead; the batches are the same. Of each batch only `part` is decoded.
-    """
-
-    images: Images
-    batch_size: int
-    seed: int
-    steps: int
-    start_step: int = 0
-    num_workers: int = 0
-    part: Part = WHOLE
-
-    def __len__(self) -> int:
-        return max(self.steps - self.start_step, 0)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = epoch_batches(len(self.images), self.batch_size, self.seed, self.start_step, self.steps, self.part)
-        # The loader draws a seed for its workers, which need none: its own generator keeps the global one untouched.
-        yield from DataLoader(
-            _LabelledBatches(self.images),
-            batch_size=None,
-            sampler=order,
-            num_workers=self.num_workers,
-            generator=torch.Generator(),
-        )
-
-
-@dataclass(frozen=True)
-class _LabelledBatches(Dataset):
-    """`Images` as the DataLoader wants them: indexed by a whole batch of rows."""
-
-    images: Images
-
-    def __getitem__(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
-        return self.images.batch(indices), torch.from_numpy(self.images.labels[indices])
 
 
 class ImagesDataset(AbstractDataset[None, Images]):
@@ -366,56 +248,3 @@ class ImageFolderDataset(ImagesDataset):
         files = (path for path in self._filepath.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
         paths = np.array([os.fsencode(path) for path in islice(files, count)])
         return ImageFiles(paths, self._resolution)(np.arange(len(paths)))
-
-
-@dataclass(frozen=True)
-class ImageFiles:
-    """Decodes image files: row indices (B,) → uint8 (B, *resolution, 3).
-
-    `paths` is one array of bytes: unlike a list of strings it is not copied, reference by reference, into each forked
-    worker, which matters for a million files.
-    """
-
-    paths: np.ndarray
-    resolution: tuple[int, int]
-
-    def __call__(self, indices: np.ndarray) -> np.ndarray:
-        return np.stack([self._decode(Path(os.fsdecode(path))) for path in self.paths[indices]])
-
-    def _decode(self, path: Path) -> np.ndarray:
-        height, width = self.resolution
-        try:
-            with Image.open(path) as image:
-                return np.asarray(ImageOps.fit(image.convert("RGB"), (width, height), Image.Resampling.LANCZOS))
-        except Exception as error:  # Pillow's decoders raise almost anything on a broken file
-            raise DatasetError(f"cannot decode the image {path} ({error}): replace or remove the file") from error
-
-
-def read_idx(path: Path) -> np.ndarray:
-    """The uint8 array in an IDX file, the format of MNIST and its relatives; gzipped if its name ends in `.gz`.
-
-    The format: two zero bytes, the code of the element type (8: unsigned byte), the number of dimensions, each
-    dimension as a big-endian 32-bit integer, then the elements in C order.
-
-    Raises:
-        DatasetError: if the file is truncated or not such a file.
-    """
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DatasetError(f"{path} is truncated or no gzip file ({error}): remove it and get it again") from error
-    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
-        raise DatasetError(
-            f"{path} is not an IDX file of unsigned bytes: it starts with {content[:4].hex()} instead of 000008; "
-            "remove it and get it again"
-        )
-    start = 4 + 4 * content[3]
-    if len(content) < start:
-        raise DatasetError(f"{path} ends within its header: remove it and get it again")
-    shape = np.frombuffer(content, ">i4", count=content[3], offset=4).tolist()
-    elements = np.frombuffer(content, np.uint8, offset=start)
-    if len(elements) != np.prod(shape):
-        raise DatasetError(
-            f"{path} announces {'×'.join(map(str, shape))} bytes but holds {len(elements)}: remove it and get it again"
-        )
-    return elements.reshape(shape)

@@ -4,7 +4,7 @@ from kedro_datasets.json import JSONDataset as _JSONDataset
 from kedro_datasets.matplotlib import MatplotlibDataset as _MatplotlibDataset
 from kedro_datasets.pandas import CSVDataset as _CSVDataset
 
-from .fingerprint import FingerprintMixin
+from spatial_functa_pipeline.datasets.fingerprint import FingerprintMixin
 
 
 class JSONDataset(FingerprintMixin, _JSONDataset):

@@ -1,8 +1,6 @@
 """Tensors and their configuration in one safetensors file."""
 
-import hashlib
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +10,9 @@ from kedro_datasets._typing import JSONPreview
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ..training.checkpoint import Checkpoint
-from .fingerprint import FingerprintMixin
-
-
-@dataclass
-class Weights:
-    """Named tensors, and the configuration that is needed to use them (anything that JSON can hold)."""
-
-    tensors: dict[str, torch.Tensor]
-    config: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of names, values and configuration, shortened to 16 hexadecimal digits."""
-        content = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
-        for name, tensor in sorted(self.tensors.items()):
-            content.update(name.encode())
-            content.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return content.hexdigest()[:16]
+from spatial_functa_pipeline.datasets.fingerprint import FingerprintMixin
+from spatial_functa_pipeline.models.weights import Weights
+from spatial_functa_pipeline.training.checkpoint import Checkpoint
 
 
 class _SafetensorsDataset(AbstractDataset[Weights, Weights]):

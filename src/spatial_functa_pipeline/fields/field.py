@@ -12,9 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .geometry import GEOMETRIES, Geometry, Interpolation
-from .native import NativeKernel
-from .siren import Precision, Siren, TorchKernel, backward, output, waves
+from spatial_functa_pipeline.fields.geometry import GEOMETRIES, Geometry, Interpolation
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
+from spatial_functa_pipeline.fields.native_engine import NativeEngine
+from spatial_functa_pipeline.fields.siren import FieldPrecision, Siren, backward, output, waves
+from spatial_functa_pipeline.fields.torch_engine import TorchEngine
 
 CONVOLUTIONS = {1: (F.conv1d, F.conv_transpose1d), 2: (F.conv2d, F.conv_transpose2d), 3: (F.conv3d, F.conv_transpose3d)}
 
@@ -23,8 +25,7 @@ CONVOLUTIONS = {1: (F.conv1d, F.conv_transpose1d), 2: (F.conv2d, F.conv_transpos
 class FieldSpec:
     """Everything that fixes the field's shape. Sides are per axis, for any dimension D."""
 
-    grid: tuple[int, ...]
-    latent_channels: int
+    latent_shape: LatentShape
     resolution: tuple[int, ...]
     channels: int
     interpolation: Interpolation
@@ -34,7 +35,7 @@ class FieldSpec:
     kernel_size: int = 1
     inner_steps: int = 3
     inner_rate_init: tuple[float, float] = (0.005, 0.1)
-    precision: Precision = "float32"
+    precision: FieldPrecision = "float32"
 
 
 class SpatialField(nn.Module):
@@ -42,25 +43,27 @@ class SpatialField(nn.Module):
 
     def __init__(self, spec: FieldSpec) -> None:
         super().__init__()
-        if spec.kernel_size > 1 and len(spec.grid) not in CONVOLUTIONS:
+        if spec.kernel_size > 1 and len(spec.latent_shape.grid) not in CONVOLUTIONS:
             raise ValueError(
-                f"λ with a kernel of {spec.kernel_size} needs a grid of 1 to 3 dimensions, got {spec.grid}"
+                f"λ with a kernel of {spec.kernel_size} needs a grid of 1 to 3 dimensions, got {spec.latent_shape.grid}"
             )
         self.spec = spec
-        self.geometry = GEOMETRIES[spec.interpolation](spec.grid, spec.resolution, spec.resolution)
+        self.geometry = GEOMETRIES[spec.interpolation](spec.latent_shape.grid, spec.resolution, spec.resolution)
         # ∂ loss / ∂ output = 2 (output − target) / (pixels of a cell · channels); ω0 is ∂ a / ∂ modulation.
-        self._loss_scale = 2 * spec.omega0 * prod(spec.grid) / (prod(spec.resolution) * spec.channels)
+        self._loss_scale = 2 * spec.omega0 * prod(spec.latent_shape.grid) / (prod(spec.resolution) * spec.channels)
         self.sine_layers = spec.depth - 1
         sizes = [self.geometry.coordinates.shape[-1], *[spec.width] * self.sine_layers, spec.channels]
         self.layers = nn.ModuleList(nn.Linear(n, m) for n, m in pairwise(sizes))
-        kernel = (spec.kernel_size,) * len(spec.grid)
+        kernel = (spec.kernel_size,) * len(spec.latent_shape.grid)
         # λ as a convolution kernel (L·W, c, *kernel); a 1×1 kernel is applied as a plain matrix product.
-        self.modulation_weight = nn.Parameter(torch.empty(self.sine_layers * spec.width, spec.latent_channels, *kernel))
+        self.modulation_weight = nn.Parameter(
+            torch.empty(self.sine_layers * spec.width, spec.latent_shape.channels, *kernel)
+        )
         self.modulation_bias = nn.Parameter(torch.empty(self.sine_layers * spec.width))
-        self.inner_rates = nn.Parameter(torch.empty(spec.latent_channels))
+        self.inner_rates = nn.Parameter(torch.empty(spec.latent_shape.channels))
         # Largest eigenvector of the inner loop's step matrix, as far as `spectral_radius` has found it.
-        self.register_buffer("spectral_vector", torch.empty(1, *spec.grid, spec.latent_channels))
-        self.kernel: TorchKernel | NativeKernel = TorchKernel()
+        self.register_buffer("spectral_vector", torch.empty(1, *spec.latent_shape.grid, spec.latent_shape.channels))
+        self.engine: TorchEngine | NativeEngine = TorchEngine()
         self.reset_parameters()
 
     @torch.no_grad()
@@ -84,7 +87,7 @@ class SpatialField(nn.Module):
         """λ: latents `(B, *grid, c)` → modulations `(B, *grid, L·W)`."""
         if self.spec.kernel_size == 1:
             return F.linear(latents, self.modulation_weight.flatten(1), self.modulation_bias)
-        convolve, _ = CONVOLUTIONS[len(self.spec.grid)]
+        convolve, _ = CONVOLUTIONS[len(self.spec.latent_shape.grid)]
         out = convolve(latents.movedim(-1, 1), self.modulation_weight, self.modulation_bias, padding="same")
         return out.movedim(1, -1)
 
@@ -92,7 +95,7 @@ class SpatialField(nn.Module):
         """λᵀ: gradients of modulations `(B, *grid, L·W)` → of latents `(B, *grid, c)`."""
         if self.spec.kernel_size == 1:
             return gradients @ self.modulation_weight.flatten(1)
-        _, convolve_transposed = CONVOLUTIONS[len(self.spec.grid)]
+        _, convolve_transposed = CONVOLUTIONS[len(self.spec.latent_shape.grid)]
         padding = self.spec.kernel_size // 2
         return convolve_transposed(gradients.movedim(-1, 1), self.modulation_weight, padding=padding).movedim(1, -1)
 
@@ -136,7 +139,7 @@ class SpatialField(nn.Module):
     def _gradient(self, latents: Tensor, targets: Tensor, siren: Siren) -> Tensor:
         """∇_z L at any z, written out, `(B, *grid, c)`."""
         shifts = self._shifts(self.modulate(latents))
-        gradient = self.kernel.gradient(siren, self.geometry, shifts, targets, self._loss_scale, self.spec.precision)
+        gradient = self.engine.gradient(siren, self.geometry, shifts, targets, self._loss_scale, self.spec.precision)
         return self.modulate_adjoint(gradient.flatten(-2))
 
     def _fit(self, targets: Tensor, steps: int, siren: Siren) -> Tensor:
@@ -189,11 +192,13 @@ class SpatialField(nn.Module):
         """
         geometry = self.geometry
         if resolution is not None and tuple(resolution) != self.spec.resolution:
-            geometry = GEOMETRIES[self.spec.interpolation](self.spec.grid, resolution, self.spec.resolution).to(latents)
+            geometry = GEOMETRIES[self.spec.interpolation](
+                self.spec.latent_shape.grid, resolution, self.spec.resolution
+            ).to(latents)
         return self._decode(latents, geometry, self._siren(geometry.coordinates))
 
     def _decode(self, latents: Tensor, geometry: Geometry, siren: Siren) -> Tensor:
-        return geometry.to_images(self.kernel.values(siren, geometry, self._shifts(self.modulate(latents))))
+        return geometry.to_images(self.engine.values(siren, geometry, self._shifts(self.modulate(latents))))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Encode and decode: reconstructions like `images`, and their latents. What the outer loop differentiates."""

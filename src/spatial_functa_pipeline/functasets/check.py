@@ -9,9 +9,16 @@ import numpy as np
 import zarr
 from tqdm.auto import tqdm
 
-from .location import Location
-from .store import SCHEMA_VERSION, DamagedShardError, FunctasetHeader, array_types, read_attributes, read_shard
-from .writing import finished_shards
+from spatial_functa_pipeline.functasets.location import Location
+from spatial_functa_pipeline.functasets.store import (
+    SCHEMA_VERSION,
+    DamagedShardError,
+    FunctasetHeader,
+    array_types,
+    read_attributes,
+    read_shard,
+)
+from spatial_functa_pipeline.functasets.writing import finished_shards
 
 
 @dataclass

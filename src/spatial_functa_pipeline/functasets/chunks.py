@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ShardingCodecIndexLocation
 
-from .store import Functaset, shard_file
+from spatial_functa_pipeline.functasets.store import Functaset, shard_file
 
 _CHECKSUM_BYTES = 4
 _TABLE_ENTRY = np.dtype([("offset", "<u8"), ("size", "<u8")])

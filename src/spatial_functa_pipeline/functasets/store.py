@@ -21,9 +21,11 @@ import numpy as np
 import torch
 import zarr
 
-from ..config import Interpolation, LatentShape, StorageType
-from .location import Location
-from .quantisation import MISSING, bits_of, dequantise
+from spatial_functa_pipeline.config.functaset import StorageType
+from spatial_functa_pipeline.fields.geometry import Interpolation
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
+from spatial_functa_pipeline.functasets.location import Location
+from spatial_functa_pipeline.functasets.quantisation import MISSING, bits_of, dequantise
 
 SCHEMA_VERSION = 2
 MEMORY_LIMIT = 2 * 2**30

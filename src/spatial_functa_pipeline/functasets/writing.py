@@ -17,10 +17,10 @@ import zarr
 from tqdm.auto import tqdm
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from .location import Location
-from .quantisation import quantise
-from .scheduling import SYNCHRONOUS, Scheduling
-from .store import (
+from spatial_functa_pipeline.functasets.location import Location
+from spatial_functa_pipeline.functasets.quantisation import quantise
+from spatial_functa_pipeline.functasets.scheduling import SYNCHRONOUS, Scheduling
+from spatial_functa_pipeline.functasets.store import (
     DamagedShardError,
     FunctasetHeader,
     Rows,

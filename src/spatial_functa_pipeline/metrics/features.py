@@ -18,7 +18,7 @@ from einops import rearrange
 from pytorch_fid import inception
 from torch import Tensor, nn
 
-from spatial_functa_pipeline.metrics.image_quality import unit_images
+from spatial_functa_pipeline.images.pixels import unit_images
 
 INCEPTION = "inception"
 _INCEPTION_SHA256_PREFIX = "6726825d"  # part of the file name of pytorch-fid's weights

@@ -13,24 +13,14 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from spatial_functa_pipeline.images.pixels import unit_images
 from spatial_functa_pipeline.metrics.frechet import FeatureMoments
 
 PSNR_CAP = 100.0
 """Highest PSNR in dB: an exact reconstruction would have an infinite one, which spoils means and is not valid JSON."""
 
+
 _BATCH = 1024
-
-
-def unit_images(images: Tensor) -> Tensor:
-    """Images on the scale [0, 1] as floats: uint8 is divided by 255, floats pass unchanged (and unclamped).
-
-    Half precision becomes float32. Raises TypeError for other integers, whose scale is unknown.
-    """
-    if images.dtype == torch.uint8:
-        return images.float() / 255
-    if not images.is_floating_point():
-        raise TypeError(f"images must be uint8 or floats in [0, 1], got {images.dtype}")
-    return images.to(torch.promote_types(images.dtype, torch.float32))
 
 
 def per_image_mse(prediction: Tensor, target: Tensor) -> Tensor:

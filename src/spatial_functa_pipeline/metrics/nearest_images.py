@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spatial_functa_pipeline.metrics.image_quality import unit_images
+from spatial_functa_pipeline.images.pixels import unit_images
 
 _SPARE = 3
 """Candidates beyond the neighbours asked for: the rounding of float32 may exchange images of almost equal distance."""

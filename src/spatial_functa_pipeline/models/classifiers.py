@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spatial_functa_pipeline.config import ClassificationConfig, LatentShape, uses_mlp
+from spatial_functa_pipeline.config.classification import ClassificationConfig
+from spatial_functa_pipeline.config.mlp import uses_mlp
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
 
 
 class TransformerBlock(nn.Module):

@@ -7,7 +7,9 @@ from diffusers import UNet2DModel
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 
-from spatial_functa_pipeline.config import DenoiserMLPConfig, DiffusionConfig, LatentShape, UNetConfig, uses_mlp
+from spatial_functa_pipeline.config.diffusion import DenoiserMLPConfig, DiffusionConfig, UNetConfig
+from spatial_functa_pipeline.config.mlp import uses_mlp
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
 
 
 class Denoiser(nn.Module, ABC):

@@ -8,21 +8,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..compute import resolve_device
-from ..config import ClassificationConfig, RuntimeConfig
-from ..datasets.images import ImageBatches
-from ..functasets.batches import FunctasetBatches, consecutive_batches
-from ..functasets.normalisation import Normaliser
-from ..functasets.patches import PixelPatches
-from ..functasets.store import Functaset
-from ..models.classifiers import build_classifier
-from .checkpoint import Checkpoint
-from .identity import images_digest
-from .launch import several_processes
-from .loop import Batch, Report, Training
-from .precision import available_precision, products
-from .ranks import this_process
-from .seeding import derive_seed
+from spatial_functa_pipeline.compute import available_precision, bf16_products, resolve_device
+from spatial_functa_pipeline.config.classification import ClassificationConfig
+from spatial_functa_pipeline.config.runtime import RuntimeConfig
+from spatial_functa_pipeline.functasets.normalisation import Normaliser
+from spatial_functa_pipeline.functasets.store import Functaset
+from spatial_functa_pipeline.images.digest import images_digest
+from spatial_functa_pipeline.loading.functaset_batches import FunctasetBatches, consecutive_batches
+from spatial_functa_pipeline.loading.image_batches import ImageBatches
+from spatial_functa_pipeline.loading.pixel_patches import PixelPatches
+from spatial_functa_pipeline.models.classifiers import build_classifier
+from spatial_functa_pipeline.training.checkpoint import Checkpoint
+from spatial_functa_pipeline.training.launch import several_processes
+from spatial_functa_pipeline.training.loop import Batch, Report, Training
+from spatial_functa_pipeline.training.ranks import this_process
+from spatial_functa_pipeline.training.seeding import derive_seed
 
 _EVALUATION_BATCH = 256
 
@@ -81,7 +81,7 @@ def train_classifier(
 
     def loss(batch: Batch, generator: torch.Generator) -> Tensor:
         latents, labels = batch
-        with products(precision, device):
+        with bf16_products(precision, device):
             logits = classifier(normaliser(latents))
         return F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
 

@@ -4,18 +4,19 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..compute import resolve_device
-from ..config import DiffusionConfig, RuntimeConfig
-from ..functasets.batches import FunctasetBatches, consecutive_batches
-from ..functasets.normalisation import Normaliser
-from ..functasets.store import Functaset
-from ..models.denoisers import Denoiser, build_denoiser
-from ..models.diffusion import diffusion_loss, noise_schedule
-from .checkpoint import Checkpoint
-from .launch import several_processes
-from .loop import Batch, Report, Training
-from .ranks import this_process
-from .seeding import derive_seed, step_generator
+from spatial_functa_pipeline.compute import resolve_device
+from spatial_functa_pipeline.config.diffusion import DiffusionConfig
+from spatial_functa_pipeline.config.runtime import RuntimeConfig
+from spatial_functa_pipeline.functasets.normalisation import Normaliser
+from spatial_functa_pipeline.functasets.store import Functaset
+from spatial_functa_pipeline.loading.functaset_batches import FunctasetBatches, consecutive_batches
+from spatial_functa_pipeline.models.denoisers import Denoiser, build_denoiser
+from spatial_functa_pipeline.models.diffusion import diffusion_loss, noise_schedule
+from spatial_functa_pipeline.training.checkpoint import Checkpoint
+from spatial_functa_pipeline.training.launch import several_processes
+from spatial_functa_pipeline.training.loop import Batch, Report, Training
+from spatial_functa_pipeline.training.ranks import this_process
+from spatial_functa_pipeline.training.seeding import derive_seed, step_generator
 
 _VALIDATION_ROWS = 1024
 _VALIDATION_BATCH = 256

@@ -5,13 +5,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import RuntimeConfig, TrainingConfig
-from ..datasets.images import ImageBatches, Images
-from ..metrics.features import FeatureNetwork
-from .checkpoint import Checkpoint
-from .identity import images_digest
-from .loop import Batch, Report, Training
-from .seeding import derive_seed
+from spatial_functa_pipeline.config.runtime import RuntimeConfig
+from spatial_functa_pipeline.config.training import TrainingConfig
+from spatial_functa_pipeline.images.digest import images_digest
+from spatial_functa_pipeline.images.images import Images
+from spatial_functa_pipeline.loading.image_batches import ImageBatches
+from spatial_functa_pipeline.metrics.features import FeatureNetwork
+from spatial_functa_pipeline.training.checkpoint import Checkpoint
+from spatial_functa_pipeline.training.loop import Batch, Report, Training
+from spatial_functa_pipeline.training.seeding import derive_seed
 
 _EVALUATION_BATCH = 256
 

@@ -4,39 +4,24 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..compute import accelerated, products, resolve_device
-from ..config import FieldConfig, MetaLearningConfig, RuntimeConfig
-from ..datasets.images import ImageBatches, Images
-from ..fields.field import FieldSpec, SpatialField
-from ..metrics.image_quality import mean_psnr, per_image_mse, psnr_of_mean_mse, unit_images
-from .checkpoint import Checkpoint
-from .identity import images_digest
-from .launch import several_processes
-from .loop import Batch, Report, Training
-from .ranks import this_process
-from .seeding import derive_seed
+from spatial_functa_pipeline.compute import accelerated, resolve_device, tf32_products
+from spatial_functa_pipeline.config.meta_learning import MetaLearningConfig
+from spatial_functa_pipeline.config.runtime import RuntimeConfig
+from spatial_functa_pipeline.fields.field import SpatialField
+from spatial_functa_pipeline.images.digest import images_digest
+from spatial_functa_pipeline.images.images import Images
+from spatial_functa_pipeline.images.pixels import unit_images
+from spatial_functa_pipeline.loading.image_batches import ImageBatches
+from spatial_functa_pipeline.metrics.image_quality import mean_psnr, per_image_mse, psnr_of_mean_mse
+from spatial_functa_pipeline.training.checkpoint import Checkpoint
+from spatial_functa_pipeline.training.launch import several_processes
+from spatial_functa_pipeline.training.loop import Batch, Report, Training
+from spatial_functa_pipeline.training.ranks import this_process
+from spatial_functa_pipeline.training.seeding import derive_seed
 
 _VALIDATION_BATCH = 16
 _POWER_ITERATIONS = 4  # per step; the eigenvector is followed, and changes slowly
 _VALIDATION_POWER_ITERATIONS = 30
-
-
-def field_spec(config: FieldConfig) -> FieldSpec:
-    """The method's own description of the field."""
-    return FieldSpec(
-        grid=config.latent_shape.grid,
-        latent_channels=config.latent_shape.channels,
-        resolution=config.resolution,
-        channels=config.channels,
-        interpolation=config.interpolation,
-        width=config.width,
-        depth=config.depth,
-        omega0=config.omega0,
-        kernel_size=config.kernel_size,
-        inner_steps=config.inner_steps,
-        inner_rate_init=config.inner_rate_init,
-        precision=config.precision,
-    )
 
 
 @several_processes
@@ -52,7 +37,7 @@ def train_field(
 ) -> tuple[SpatialField, pd.DataFrame]:
     """Meta-learn a field; returns the weights with the best `validation_psnr` (dB), and the history."""
     torch.manual_seed(derive_seed(seed, "field", "initialisation"))
-    field = SpatialField(field_spec(config.field))
+    field = SpatialField(config.field.spec)
     training, penalty = config.training, config.spectral_penalty
     device = resolve_device(runtime.device)
     fit = accelerated(field, runtime, calls=training.steps, device=device, name="field", training=True)
@@ -105,6 +90,6 @@ def train_field(
         before_step=follow_spectrum,
         random=False,
     )
-    with products(config.field.precision):
+    with tf32_products(config.field.precision):
         history = training_of_field.run()
     return field, history

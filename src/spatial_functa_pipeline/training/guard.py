@@ -10,23 +10,23 @@ class TrainingDivergedError(RuntimeError):
     """The training failed, and rolling back did not help or was not allowed."""
 
 
-class TroubleError(Exception):
+class RollBackNeededError(Exception):
     """Something is wrong since the last good state; the training loop answers with a roll-back."""
 
 
 def require_finite(step: int, **values: float) -> None:
-    """Raises TroubleError if a value is NaN or infinite."""
+    """Raises RollBackNeededError if a value is NaN or infinite."""
     for name, value in values.items():
         if not math.isfinite(value):
-            raise TroubleError(f"the {name.replace('_', ' ')} is {value} at step {step}")
+            raise RollBackNeededError(f"the {name.replace('_', ' ')} is {value} at step {step}")
 
 
 def require_no_collapse(step: int, name: str, value: float, best: float, margin: float | None) -> None:
-    """Raises TroubleError if the validation metric `name` is NaN, or fell more than `margin` below its best value."""
+    """Raises RollBackNeededError if the validation metric `name` is NaN, or fell more than `margin` below its best value."""
     if math.isnan(value):
-        raise TroubleError(f"the {name.replace('_', ' ')} is nan at step {step}")
+        raise RollBackNeededError(f"the {name.replace('_', ' ')} is nan at step {step}")
     if margin is not None and value < best - margin:
-        raise TroubleError(
+        raise RollBackNeededError(
             f"the {name.replace('_', ' ')} fell to {value:.4g} at step {step}, more than {margin:g} below its best, "
             f"{best:.4g}"
         )

@@ -5,7 +5,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import NoReturn, Self
 
-from .ranks import Ranks
+from spatial_functa_pipeline.training.ranks import Ranks
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -26,11 +26,11 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 import torch.distributed as dist
 
-from ..compute import resolve_device
-from ..config import RuntimeConfig
-from .guard import TrainingDivergedError
-from .interruption import stop_process
-from .ranks import Ranks, set_this_process, this_process
+from spatial_functa_pipeline.compute import resolve_device
+from spatial_functa_pipeline.config.runtime import RuntimeConfig
+from spatial_functa_pipeline.training.guard import TrainingDivergedError
+from spatial_functa_pipeline.training.interruption import stop_process
+from spatial_functa_pipeline.training.ranks import Ranks, set_this_process, this_process
 
 logger = logging.getLogger(__name__)
 

@@ -14,59 +14,31 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from ..compute import resolve_device
-from ..config import RESULT_NEUTRAL, RuntimeConfig, TrainingConfig
-from .checkpoint import Checkpoint
-from .draws import WholeBatchDraws
-from .guard import TrainingDivergedError, TroubleError, copied, require_finite, require_no_collapse
-from .interruption import HeldBackSignals, StopRequestedError, stop_process
-from .ranks import this_process
-from .seeding import derive_seed, step_generator
+from spatial_functa_pipeline.compute import resolve_device
+from spatial_functa_pipeline.config.block import RESULT_NEUTRAL
+from spatial_functa_pipeline.config.runtime import RuntimeConfig
+from spatial_functa_pipeline.config.training import TrainingConfig
+from spatial_functa_pipeline.training.batch_invariant_random import BatchInvariantRandom
+from spatial_functa_pipeline.training.checkpoint import Checkpoint
+from spatial_functa_pipeline.training.guard import (
+    RollBackNeededError,
+    TrainingDivergedError,
+    copied,
+    require_finite,
+    require_no_collapse,
+)
+from spatial_functa_pipeline.training.interruption import HeldBackSignals, StopRequestedError, stop_process
+from spatial_functa_pipeline.training.ranks import this_process
+from spatial_functa_pipeline.training.schedule import build_optimizer, learning_rate_factor
+from spatial_functa_pipeline.training.seeding import derive_seed, step_generator
 
 logger = logging.getLogger(__name__)
 
+
 Batch = Sequence[Tensor]
+
+
 Report = Callable[[int, dict[str, float]], None]
-
-
-def learning_rate_factor(config: TrainingConfig, step: int) -> float:
-    """Factor on the learning rate at `step` (from 0): linear warm-up, then the schedule."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    if config.schedule == "cosine":
-        done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-        return 0.5 * (1 + math.cos(math.pi * done))
-    if config.schedule == "inverse_sqrt":
-        return math.sqrt(max(1, config.warmup_steps) / (step + 1))
-    return 1.0
-
-
-def build_optimizer(
-    model: nn.Module, config: TrainingConfig, rate_factors: Mapping[str, float] | None = None
-) -> torch.optim.Optimizer:
-    """Adam; with `weight_decay`, AdamW on all that has two or more axes (not biases, norms and inner rates).
-
-    `rate_factors` multiply the learning rate of single parameters, given by their names in the model. Raises ValueError
-    if there is no such parameter.
-    """
-    factors = dict(rate_factors or {})
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        factor = factors.pop(name, 1.0)
-        if parameter.requires_grad:
-            decay = config.weight_decay if parameter.ndim >= 2 else 0.0
-            groups.setdefault((decay, factor), []).append(parameter)
-    if factors:
-        raise ValueError(f"no parameter is named {', '.join(factors)}")
-    return torch.optim.AdamW(
-        [
-            {"params": parameters, "weight_decay": decay, "rate_factor": factor}
-            for (decay, factor), parameters in groups.items()
-        ],
-        lr=config.learning_rate,
-        betas=config.betas,
-        fused=True,
-    )
 
 
 @dataclass
@@ -153,7 +125,7 @@ class Training:
                     try:
                         self._train(signals, bar)
                         break
-                    except TroubleError as trouble:
+                    except RollBackNeededError as trouble:
                         self._roll_back(trouble)
                         bar.n = self.step
         except StopRequestedError as stop:
@@ -235,7 +207,7 @@ class Training:
         if not self.random or count == total:
             return nullcontext()
         start += rows * self.ranks.rank
-        return WholeBatchDraws(slice(start, start + count), total)
+        return BatchInvariantRandom(slice(start, start + count), total)
 
     def _rate_factor(self, step: int) -> float:
         lowered = self.config.guard.learning_rate_factor**self.rollbacks if self.rollbacks else 1.0
@@ -275,7 +247,7 @@ class Training:
             latest |= row
         return {key: value for key, value in latest.items() if key not in ("step", "seconds", "learning_rate")}
 
-    def _roll_back(self, trouble: TroubleError) -> None:
+    def _roll_back(self, trouble: RollBackNeededError) -> None:
         """Back to the last good state, on with a lower learning rate and other random numbers.
 
         If that has been tried, and led nowhere, back to the good state before it: the last one was good by its metric alone.

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..functasets.ordering import Part
+from spatial_functa_pipeline.loading.ordering import Part
 
 T = TypeVar("T")
 

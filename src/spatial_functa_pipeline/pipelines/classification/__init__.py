@@ -1,5 +1,5 @@
 """The `classification` pipeline."""
 
-from .pipeline import create_pipeline
+from spatial_functa_pipeline.pipelines.classification.pipeline import create_pipeline
 
 __all__ = ["create_pipeline"]

@@ -6,19 +6,21 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from spatial_functa_pipeline.compute import resolve_device
-from spatial_functa_pipeline.config import ClassificationConfig, DataConfig, FunctasetConfig, RuntimeConfig
-from spatial_functa_pipeline.datasets.images import Images
-from spatial_functa_pipeline.datasets.weights import Weights
+from spatial_functa_pipeline.config.classification import ClassificationConfig
+from spatial_functa_pipeline.config.data import DataConfig
+from spatial_functa_pipeline.config.functaset import FunctasetConfig
+from spatial_functa_pipeline.config.runtime import RuntimeConfig
+from spatial_functa_pipeline.evaluation.classification_figure import confusion_figure
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
-from spatial_functa_pipeline.functasets.patches import PixelPatches
 from spatial_functa_pipeline.functasets.statistics import LatentStatistics
 from spatial_functa_pipeline.functasets.store import Functaset
+from spatial_functa_pipeline.images.images import Images
+from spatial_functa_pipeline.loading.pixel_patches import PixelPatches
 from spatial_functa_pipeline.metrics.classification import class_accuracies, confusion_matrix, confusion_table
-from spatial_functa_pipeline.pipelines.classification.figures import confusion_figure
-from spatial_functa_pipeline.pipelines.weights import pack_model, unpack_classifier
+from spatial_functa_pipeline.models.weights import Weights, pack_model, unpack_classifier
+from spatial_functa_pipeline.tracking import mlflow_report
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.classifier import Examples, predict_classes, train_classifier
-from spatial_functa_pipeline.training.reporting import mlflow_report
 
 logger = logging.getLogger(__name__)
 

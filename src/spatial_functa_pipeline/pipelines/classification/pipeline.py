@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from .nodes import train_latent_classifier
+from spatial_functa_pipeline.pipelines.classification.nodes import train_latent_classifier
 
 
 def create_pipeline() -> Pipeline:

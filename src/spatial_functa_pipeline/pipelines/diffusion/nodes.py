@@ -2,15 +2,16 @@
 
 import pandas as pd
 
-from spatial_functa_pipeline.config import DataConfig, DiffusionConfig, RuntimeConfig
-from spatial_functa_pipeline.datasets.weights import Weights
+from spatial_functa_pipeline.config.data import DataConfig
+from spatial_functa_pipeline.config.diffusion import DiffusionConfig
+from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.functasets.statistics import LatentStatistics
 from spatial_functa_pipeline.functasets.store import Functaset
-from spatial_functa_pipeline.pipelines.weights import pack_model
+from spatial_functa_pipeline.models.weights import Weights, pack_model
+from spatial_functa_pipeline.tracking import mlflow_report
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.denoiser import train_denoiser
-from spatial_functa_pipeline.training.reporting import mlflow_report
 
 
 def train_latent_denoiser(

@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from .nodes import train_latent_denoiser
+from spatial_functa_pipeline.pipelines.diffusion.nodes import train_latent_denoiser
 
 
 def create_pipeline() -> Pipeline:

@@ -1,5 +1,5 @@
 """The `evaluation` pipeline."""
 
-from .pipeline import create_pipeline
+from spatial_functa_pipeline.pipelines.evaluation.pipeline import create_pipeline
 
 __all__ = ["create_pipeline"]

@@ -6,36 +6,22 @@ import torch
 from matplotlib.figure import Figure
 
 from spatial_functa_pipeline.compute import resolve_device
-from spatial_functa_pipeline.config import DataConfig, FrechetConfig, RuntimeConfig, SamplingConfig
-from spatial_functa_pipeline.datasets.images import Images
-from spatial_functa_pipeline.datasets.weights import Weights
+from spatial_functa_pipeline.config.data import DataConfig
+from spatial_functa_pipeline.config.evaluation import FrechetConfig, SamplingConfig
+from spatial_functa_pipeline.config.runtime import RuntimeConfig
+from spatial_functa_pipeline.evaluation.decoding import NO_CLASS, PCA_IMAGES, Metrics, decoded, pca_patch
+from spatial_functa_pipeline.evaluation.figures import latent_statistics_figure, reconstruction_figure, training_curves
 from spatial_functa_pipeline.functasets.statistics import LatentStatistics
 from spatial_functa_pipeline.functasets.store import Functaset, FunctasetHeader, Rows
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan
-from spatial_functa_pipeline.metrics.image_quality import (
-    mean_psnr,
-    pca_psnr,
-    per_image_mse,
-    psnr,
-    psnr_of_mean_mse,
-)
-from spatial_functa_pipeline.models.diffusion import sample, sampling_settings
-from spatial_functa_pipeline.pipelines.evaluation.figures import (
-    latent_statistics_figure,
-    reconstruction_figure,
-    training_curves,
-)
-from spatial_functa_pipeline.pipelines.weights import (
-    pack_feature_network,
-    unpack_denoiser,
-    unpack_field,
-)
+from spatial_functa_pipeline.images.images import Images
+from spatial_functa_pipeline.metrics.image_quality import mean_psnr, pca_psnr, per_image_mse, psnr, psnr_of_mean_mse
+from spatial_functa_pipeline.models.sampling import sample, sampling_settings
+from spatial_functa_pipeline.models.weights import Weights, pack_feature_network, unpack_denoiser, unpack_field
+from spatial_functa_pipeline.tracking import mlflow_report
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.feature_network import train_feature_network
-from spatial_functa_pipeline.training.reporting import mlflow_report
 from spatial_functa_pipeline.training.seeding import derive_seed
-
-from .reading import NO_CLASS, PCA_IMAGES, Metrics, decoded, pca_patch
 
 
 def evaluate_reconstructions(

@@ -2,15 +2,15 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from ..classification.nodes import evaluate_classifier
-from .generation import (
+from spatial_functa_pipeline.evaluation.generation import (
     assess_memorisation,
     draw_samples,
     measure_real_images,
     measure_reference_points,
     score_samples,
 )
-from .nodes import (
+from spatial_functa_pipeline.pipelines.classification.nodes import evaluate_classifier
+from spatial_functa_pipeline.pipelines.evaluation.nodes import (
     collect_metrics,
     draw_latent_channels,
     draw_training_curves,

@@ -1,5 +1,5 @@
 """The `functaset_build` pipeline."""
 
-from .pipeline import create_pipeline
+from spatial_functa_pipeline.pipelines.functaset_build.pipeline import create_pipeline
 
 __all__ = ["create_pipeline"]

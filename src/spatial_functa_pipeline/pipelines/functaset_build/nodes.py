@@ -2,12 +2,12 @@
 
 import torch
 
-from spatial_functa_pipeline.config import FunctasetConfig, RuntimeConfig, StorageType
-from spatial_functa_pipeline.datasets.images import Images
-from spatial_functa_pipeline.datasets.weights import Weights
-from spatial_functa_pipeline.functasets.build import plan_functaset
+from spatial_functa_pipeline.config.functaset import FunctasetConfig, StorageType
+from spatial_functa_pipeline.config.runtime import RuntimeConfig
+from spatial_functa_pipeline.functasets.encoding import plan_functaset
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan
-from spatial_functa_pipeline.pipelines.weights import unpack_field
+from spatial_functa_pipeline.images.images import Images
+from spatial_functa_pipeline.models.weights import Weights, unpack_field
 
 
 def build_train_functaset(

@@ -2,7 +2,11 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from .nodes import build_test_functaset, build_train_functaset, build_validation_functaset
+from spatial_functa_pipeline.pipelines.functaset_build.nodes import (
+    build_test_functaset,
+    build_train_functaset,
+    build_validation_functaset,
+)
 
 _STORE = [f"params:functaset.{name}" for name in ("shard_rows", "chunk_rows", "encode_batch", "storage_type")]
 

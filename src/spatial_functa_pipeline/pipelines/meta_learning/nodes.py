@@ -2,13 +2,14 @@
 
 import pandas as pd
 
-from spatial_functa_pipeline.config import DataConfig, MetaLearningConfig, RuntimeConfig
-from spatial_functa_pipeline.datasets.images import Images
-from spatial_functa_pipeline.datasets.weights import Weights
-from spatial_functa_pipeline.pipelines.weights import pack_field
+from spatial_functa_pipeline.config.data import DataConfig
+from spatial_functa_pipeline.config.meta_learning import MetaLearningConfig
+from spatial_functa_pipeline.config.runtime import RuntimeConfig
+from spatial_functa_pipeline.images.images import Images
+from spatial_functa_pipeline.models.weights import Weights, pack_field
+from spatial_functa_pipeline.tracking import mlflow_report
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.field import train_field
-from spatial_functa_pipeline.training.reporting import mlflow_report
 
 
 def meta_learn_field(

@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from .nodes import meta_learn_field
+from spatial_functa_pipeline.pipelines.meta_learning.nodes import meta_learn_field
 
 
 def create_pipeline() -> Pipeline:

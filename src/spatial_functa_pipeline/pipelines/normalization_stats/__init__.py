@@ -1,5 +1,5 @@
 """The `normalization_stats` pipeline."""
 
-from .pipeline import create_pipeline
+from spatial_functa_pipeline.pipelines.normalization_stats.pipeline import create_pipeline
 
 __all__ = ["create_pipeline"]

@@ -1,8 +1,8 @@
 """Nodes of `normalization_stats`."""
 
-from spatial_functa_pipeline.datasets.weights import Weights
 from spatial_functa_pipeline.functasets.statistics import compute_statistics
 from spatial_functa_pipeline.functasets.store import Functaset
+from spatial_functa_pipeline.models.weights import Weights
 
 
 def compute_latent_statistics(train_functaset: Functaset) -> Weights:

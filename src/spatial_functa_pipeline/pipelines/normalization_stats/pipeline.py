@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from .nodes import compute_latent_statistics
+from spatial_functa_pipeline.pipelines.normalization_stats.nodes import compute_latent_statistics
 
 
 def create_pipeline() -> Pipeline:

@@ -1,0 +1,38 @@
+"""The base of all blocks of parameters, and the kinds of value that several of them have."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
+
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
+
+RESULT_NEUTRAL = frozenset({"micro_batch", "log_every", "checkpoint_every", "encode_batch", "retries"})
+"""Keys that change no result beyond rounding: they enter no fingerprint and no checkpoint's identity."""
+
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+LatentShapeText = Annotated[LatentShape, BeforeValidator(LatentShape.parse), PlainSerializer(str)]
+
+
+class Block(BaseModel):
+    """Base of all blocks: immutable, and an unknown key is an error that lists the known ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_unknown_keys(cls, data: Any) -> Any:
+        if isinstance(data, dict) and (unknown := sorted(set(data) - set(cls.model_fields), key=str)):
+            raise ValueError(f"unknown key {', '.join(map(str, unknown))}; known keys: {', '.join(cls.model_fields)}")
+        return data

@@ -1,0 +1,60 @@
+"""`classification`: the classifier on latents."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import (
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from spatial_functa_pipeline.config.block import Block, Share
+from spatial_functa_pipeline.config.mlp import MLPConfig
+from spatial_functa_pipeline.config.training import TrainingConfig
+
+
+class TransformerConfig(Block):
+    """Pre-LN Transformer over the latent cells (App. C, Tab. 5)."""
+
+    width: PositiveInt
+    ffw_width: PositiveInt
+    blocks: PositiveInt
+    heads: PositiveInt
+    head_dim: PositiveInt | None = Field(None, description="null: width / heads")
+    pooling: Literal["mean", "concatenate"] = Field(
+        "mean", description="how the last block's tokens become one vector; concatenate learns faster from few images"
+    )
+    vector_tokens: PositiveInt = Field(
+        16, description="vector functa (s = 1): the vector is cut into so many equal tokens; must divide its length"
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> TransformerConfig:
+        if self.head_dim is None and self.width % self.heads:
+            raise ValueError(f"heads ({self.heads}) must divide width ({self.width}) unless head_dim is given")
+        return self
+
+
+class ClassificationConfig(Block):
+    """Classifier on latents (App. B.1, C; Tab. 5), or on the pixels that they stand for."""
+
+    input: Literal["latents", "pixels"] = Field(
+        "latents", description="pixels: the baseline, raw patches in the place of latents; its files are pixel_*"
+    )
+    architecture: Literal["auto", "transformer", "mlp"] = Field("auto", description="auto: mlp if s = 1")
+    transformer: TransformerConfig
+    mlp: MLPConfig
+    dropout: Share = 0.1
+    label_smoothing: Share = 0.1
+    normalisation_scale: PositiveFloat | None = Field(
+        None,
+        description="latents are divided by it; null: the training set's scalar standard deviation. Pixels are always "
+        "normalised by their mean and standard deviation",
+    )
+    precision: Literal["float32", "bf16"] = Field(
+        "float32", description="of the matrix products in training, where the device has bf16 ones; sums are float32"
+    )
+    training: TrainingConfig

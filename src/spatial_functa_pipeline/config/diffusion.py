@@ -1,0 +1,107 @@
+"""`diffusion`: the denoiser and its process."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import (
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from spatial_functa_pipeline.config.block import Block, Share
+from spatial_functa_pipeline.config.mlp import MLPConfig
+from spatial_functa_pipeline.config.training import TrainingConfig
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
+
+
+class UNetConfig(Block):
+    """The UNet of Dhariwal & Nichol (App. C, Tab. 6)."""
+
+    channels: Annotated[int, Field(gt=0, multiple_of=32)]
+    multipliers: tuple[PositiveInt, ...] = Field(min_length=1)
+    residual_blocks: PositiveInt
+    attention_resolutions: tuple[PositiveInt, ...] | None = Field(
+        None, description="grid sides of the levels with attention; null: the coarsest level"
+    )
+    dropout: Share = 0.0
+    head_dim: PositiveInt = 64
+
+    def levels_with_attention(self, latent_shape: LatentShape) -> list[bool]:
+        """For each level, whether its grid side (the longer one) is among the attention resolutions.
+
+        Raises ValueError if the UNet does not fit the grid, never reaches a side that should attend, or attends where
+        `head_dim` does not divide the channels.
+        """
+        grid, levels = latent_shape.grid, len(self.multipliers)
+        if len(grid) != 2:
+            raise ValueError(
+                f"diffusion.architecture unet needs a two-dimensional grid, not {latent_shape}; choose mlp"
+            )
+        halvings = 2 ** (levels - 1)
+        if any(side % halvings for side in grid):
+            raise ValueError(
+                f"diffusion.unet.multipliers has {levels} levels, which halve the grid {levels - 1} times: each side of "
+                f"latent_shape {latent_shape} must be a multiple of {halvings}"
+            )
+        sides = [max(grid) // 2**level for level in range(levels)]
+        wanted = sides[-1:] if self.attention_resolutions is None else self.attention_resolutions
+        if missing := sorted(set(wanted) - set(sides)):
+            raise ValueError(
+                f"diffusion.unet.attention_resolutions has {missing}, but on {latent_shape} latents a UNet of "
+                f"{levels} levels has the grid sides {sides}: choose among them, or change multipliers"
+            )
+        attends = [side in wanted for side in sides]
+        attends_or_middle = [*attends[:-1], True]  # the middle block, at the last level's width, always attends
+        for multiplier, attend in zip(self.multipliers, attends_or_middle, strict=True):
+            if attend and self.channels * multiplier % self.head_dim:
+                raise ValueError(
+                    f"diffusion.unet.head_dim ({self.head_dim}) must divide the channels of every level with attention, "
+                    f"the last level included; one has {self.channels} × {multiplier} = {self.channels * multiplier}"
+                )
+        return attends
+
+
+class NormalisationConfig(Block):
+    """Eq. 1 and its three kinds (App. C.4.1)."""
+
+    kind: Literal["scalar", "vector", "array"] = "vector"
+    gamma: PositiveFloat = 1.0
+
+
+class DenoiserMLPConfig(MLPConfig):
+    """The residual MLP as a denoiser, with dropout in every block: the UNet's remedy against memorising (App. C.2)."""
+
+    dropout: Share = 0.0
+
+
+class DiffusionConfig(Block):
+    """DDPM on normalised latents (App. B.1, C; Tab. 6)."""
+
+    conditional: bool = True
+    dummy_label_share: Share = 0.2
+    architecture: Literal["auto", "unet", "mlp"] = Field("auto", description="auto: mlp if s = 1")
+    unet: UNetConfig
+    mlp: DenoiserMLPConfig
+    normalisation: NormalisationConfig = NormalisationConfig()
+    timesteps: PositiveInt = 1000
+    noise_schedule: Literal["linear", "cosine"] = "cosine"
+    prediction: Literal["epsilon", "v_prediction"] = "epsilon"
+    timestep_ratio: Annotated[float, Field(ge=1)] = Field(1.0, description="p(t=0)/p(t=T), falling linearly (C.4.3)")
+    timestep_reweighting: bool = Field(
+        False, description="divide the loss by p(t)·T, so that its expectation is uniform"
+    )
+    min_snr_gamma: PositiveFloat | None = Field(
+        None, description="Min-SNR-γ weights of the loss, 5 in Hang et al. (2023); null: the simple loss, as the paper"
+    )
+    training: TrainingConfig
+
+    @model_validator(mode="after")
+    def _linear_schedule_has_enough_timesteps(self) -> DiffusionConfig:
+        if self.noise_schedule == "linear" and self.timesteps <= 20:
+            raise ValueError(
+                f"noise_schedule linear needs more than 20 timesteps, for its β to stay below 1; got {self.timesteps}"
+            )
+        return self

@@ -1,0 +1,102 @@
+"""`evaluation`: sampling, scores and figures."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from spatial_functa_pipeline.config.block import Block
+from spatial_functa_pipeline.config.training import TrainingConfig
+
+SAMPLING_PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"sampler": "ddpm", "steps": 1000},
+    "fast": {"sampler": "dpm_solver", "steps": 12},
+}
+"""Values of `SamplingConfig.preset`: ancestral sampling as the paper has it (Fig. 9), or at most 25 network evaluations.
+
+A guided step is two evaluations: `fast` takes 24, or 12 without guidance. With as many evaluations, first order, steps even in
+log-SNR and more steps guided within an interval only all gave larger Fréchet distances on Fashion-MNIST.
+"""
+
+
+class SamplingConfig(Block):
+    """How latents are sampled from the denoiser."""
+
+    samples: PositiveInt = Field(1000, description="classes take turns, so that each has the same number")
+    preset: Literal["paper", "fast"] | None = Field(
+        None, description="sets sampler and steps, each unless it is given too: see SAMPLING_PRESETS"
+    )
+    sampler: Literal["ddpm", "ddim", "dpm_solver"] = "ddim"
+    steps: PositiveInt = 50
+    guidance_scale: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="0: unconditional, 1: conditional, null: no guidance (one network evaluation a step)"
+    )
+    guidance_interval: tuple[Annotated[float, Field(ge=0)], PositiveFloat] | None = Field(
+        None, description="guide at noise levels in (low, high] only (Kynkäänniemi et al., 2024); null: at all"
+    )
+    batch_size: PositiveInt = Field(250, description="denoised at once, and stored: what an interruption can cost")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_fills_in(cls, data: Any) -> Any:
+        preset = data.get("preset") if isinstance(data, dict) else None
+        if not isinstance(preset, str) or preset not in SAMPLING_PRESETS:
+            return data
+        return SAMPLING_PRESETS[preset] | data
+
+    @model_validator(mode="after")
+    def _interval_is_of_use(self) -> SamplingConfig:
+        if self.guidance_interval is None:
+            return self
+        low, high = self.guidance_interval
+        if low >= high:
+            raise ValueError(f"guidance_interval must be (low, high) with low < high, got ({low}, {high})")
+        if self.guidance_scale is None:
+            raise ValueError(
+                f"guidance_interval is ({low}, {high}), but guidance_scale is null: set the scale, or the interval to null"
+            )
+        return self
+
+
+class FrechetConfig(Block):
+    """Features of the Fréchet distance and the other scores: only Inception's make it `fid`."""
+
+    features: Literal["convnet", "inception"] = "convnet"
+    inception_weights: str | None = Field(None, description="path of pytorch-fid's weights; null: its download")
+    feature_network: TrainingConfig = Field(description="training of the small classifier behind `convnet`")
+
+
+class ScoresConfig(Block):
+    """How many images the scores of generated images look at."""
+
+    reference_images: PositiveInt | None = Field(
+        50_000, description="of the training and of the test set, at most: samples are compared with them; null: all"
+    )
+    pair_images: Annotated[int, Field(gt=5)] = Field(
+        10_000, description="of each set, at most, in KID, precision, recall, density, coverage: they take N² pairs"
+    )
+
+
+class MemorisationConfig(Block):
+    """The search for each sample's nearest training images in pixel space (App. C.2)."""
+
+    images: PositiveInt | None = Field(
+        None, description="samples, and test images, at most, that are looked up among all training images; null: all"
+    )
+    max_side: PositiveInt = Field(64, description="larger images are averaged down to so many pixels a side")
+
+
+class EvaluationConfig(Block):
+    """What is measured and drawn at the end."""
+
+    sampling: SamplingConfig
+    frechet: FrechetConfig
+    scores: ScoresConfig = ScoresConfig()
+    memorisation: MemorisationConfig = MemorisationConfig()
+    figure_images: Annotated[int, Field(ge=1, le=32)] = Field(10, description="columns of the image figures")

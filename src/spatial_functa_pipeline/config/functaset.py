@@ -1,0 +1,44 @@
+"""`functaset`: how images become latents on disk."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import (
+    Field,
+    PositiveInt,
+    model_validator,
+)
+
+from spatial_functa_pipeline.config.block import Block
+
+StorageType = Literal["float32", "float16", "uint8", "uint7", "uint6", "uint5", "uint4", "uint3", "uint2"]
+
+
+class AugmentationConfig(Block):
+    """How augmented copies of training images are drawn (App. B.1 for CIFAR-10, App. C for ImageNet)."""
+
+    flip: bool = True
+    crop_padding: Annotated[int, Field(ge=0)] = Field(4, description="zero padding before a random crop; 0: no crop")
+    resized_crop: bool = Field(False, description="random distorted bounding box (Szegedy et al., 2016)")
+    randaugment_operations: Annotated[int, Field(ge=0)] = 0
+    randaugment_magnitude: Annotated[int, Field(ge=0, le=10)] = 5
+
+
+class FunctasetConfig(Block):
+    """How images become a functaset on disk."""
+
+    augmented_copies: Annotated[int, Field(ge=0)] = Field(1, description="copies per training image beside the image")
+    augmentation: AugmentationConfig = AugmentationConfig()
+    storage_type: StorageType = Field(
+        "float32", description="uint<b>: uniformly quantised, b bits per latent dimension (C.4.4)"
+    )
+    shard_rows: PositiveInt = 2048
+    chunk_rows: PositiveInt = 64
+    encode_batch: PositiveInt = Field(16, description="images encoded at once; small fits the CPU's cache")
+
+    @model_validator(mode="after")
+    def _chunks_fill_shards(self) -> FunctasetConfig:
+        if self.shard_rows % self.chunk_rows:
+            raise ValueError(f"shard_rows ({self.shard_rows}) must be a multiple of chunk_rows ({self.chunk_rows})")
+        return self

@@ -1,0 +1,132 @@
+"""The whole tree of parameters, and the conditions that bind one block to another."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Annotated
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from spatial_functa_pipeline.config.block import Block, LatentShapeText
+from spatial_functa_pipeline.config.classification import ClassificationConfig
+from spatial_functa_pipeline.config.data import DataConfig
+from spatial_functa_pipeline.config.diffusion import DiffusionConfig
+from spatial_functa_pipeline.config.evaluation import EvaluationConfig
+from spatial_functa_pipeline.config.functaset import AugmentationConfig, FunctasetConfig
+from spatial_functa_pipeline.config.meta_learning import MetaLearningConfig
+from spatial_functa_pipeline.config.mlp import uses_mlp
+from spatial_functa_pipeline.config.runtime import RuntimeConfig
+from spatial_functa_pipeline.fields.geometry import Interpolation
+
+
+class PipelineParameters(Block):
+    """All of `parameters*.yml`, with the conditions that bind one block to another."""
+
+    dataset: str
+    latent_shape: LatentShapeText
+    interpolation: Interpolation
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    data_path: str | None = Field(None, description="where the images are, for environments whose catalog reads it")
+    runtime: RuntimeConfig
+    data: DataConfig
+    meta_learning: MetaLearningConfig
+    functaset: FunctasetConfig
+    classification: ClassificationConfig
+    diffusion: DiffusionConfig
+    evaluation: EvaluationConfig
+
+    @model_validator(mode="after")
+    def _field_is_the_variant(self) -> PipelineParameters:
+        field, data = self.meta_learning.field, self.data
+        for name, here, there in (
+            ("latent_shape", field.latent_shape, self.latent_shape),
+            ("interpolation", field.interpolation, self.interpolation),
+            ("resolution", field.resolution, data.resolution),
+            ("channels", field.channels, data.channels),
+        ):
+            if here != there:
+                where = name if name in type(self).model_fields else f"data.{name}"
+                raise ValueError(f"meta_learning.field.{name} is {here}, but {where} is {there}: set {where} instead")
+        return self
+
+    @model_validator(mode="after")
+    def _guidance_needs_a_conditional_model(self) -> PipelineParameters:
+        scale = self.evaluation.sampling.guidance_scale
+        if scale is not None and not self.diffusion.conditional:
+            raise ValueError(
+                f"evaluation.sampling.guidance_scale is {scale}, but diffusion.conditional is false: "
+                "guidance needs a conditional model; set the scale to null"
+            )
+        if scale is not None and scale != 1 and self.diffusion.dummy_label_share == 0:
+            raise ValueError(
+                f"evaluation.sampling.guidance_scale is {scale}, but diffusion.dummy_label_share is 0: the model never "
+                "learns the unconditional distribution; set a share above 0, or the scale to null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sampler_has_enough_timesteps(self) -> PipelineParameters:
+        steps, timesteps = self.evaluation.sampling.steps, self.diffusion.timesteps
+        if steps > timesteps:
+            raise ValueError(f"evaluation.sampling.steps ({steps}) must not exceed diffusion.timesteps ({timesteps})")
+        return self
+
+    @model_validator(mode="after")
+    def _denoiser_fits_the_grid(self) -> PipelineParameters:
+        if not uses_mlp(self.diffusion.architecture, self.latent_shape):
+            self.diffusion.unet.levels_with_attention(self.latent_shape)
+        return self
+
+    @model_validator(mode="after")
+    def _vector_is_cut_into_equal_tokens(self) -> PipelineParameters:
+        config, field = self.classification, self.meta_learning.field
+        if self.latent_shape.cells == 1 and not uses_mlp(config.architecture, self.latent_shape):
+            pixels = config.input == "pixels"
+            length = prod(field.resolution) * field.channels if pixels else self.latent_shape.channels
+            if length % config.transformer.vector_tokens:
+                raise ValueError(
+                    f"classification.transformer.vector_tokens ({config.transformer.vector_tokens}) must divide the "
+                    f"{length} numbers of {'an image' if pixels else 'a latent vector'}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _batches_divide_among_the_processes(self) -> PipelineParameters:
+        ranks = self.runtime.ranks
+        for name in ("meta_learning", "classification", "diffusion"):
+            size = getattr(self, name).training.batch_size
+            if size % ranks:
+                raise ValueError(
+                    f"{name}.training.batch_size ({size}) must be divisible by the number of processes, "
+                    f"runtime.processes × runtime.machines = {ranks}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _guard_has_a_metric(self) -> PipelineParameters:
+        for name, training in (
+            ("diffusion.training", self.diffusion.training),
+            ("evaluation.frechet.feature_network", self.evaluation.frechet.feature_network),
+        ):
+            if training.guard and training.guard.margin is not None:
+                raise ValueError(
+                    f"{name}.guard.margin is {training.guard.margin}, but this training has no validation metric that "
+                    "it keeps the best of: set it to null"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _crop_needs_an_image(self) -> PipelineParameters:
+        augmentation = self.functaset.augmentation
+        if (
+            len(self.data.resolution) != 2
+            and self.functaset.augmented_copies
+            and augmentation != AugmentationConfig(flip=False, crop_padding=0)
+        ):
+            raise ValueError(
+                "functaset.augmentation is for images: set augmented_copies to 0 for data of another dimension"
+            )
+        return self

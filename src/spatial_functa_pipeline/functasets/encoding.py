@@ -1,0 +1,108 @@
+"""From images to a functaset: each image is fitted by the inner loop of the meta-learned field (Sec. 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from spatial_functa_pipeline.compute import accelerated, resolve_device, tf32_products
+from spatial_functa_pipeline.config.functaset import FunctasetConfig
+from spatial_functa_pipeline.config.runtime import RuntimeConfig
+from spatial_functa_pipeline.fields.field import SpatialField
+from spatial_functa_pipeline.functasets.scheduling import Scheduling
+from spatial_functa_pipeline.functasets.store import FunctasetHeader, Rows
+from spatial_functa_pipeline.functasets.writing import FunctasetPlan
+from spatial_functa_pipeline.images.augmentation import augment
+from spatial_functa_pipeline.images.images import Images
+from spatial_functa_pipeline.images.pixels import unit_images
+from spatial_functa_pipeline.metrics.image_quality import per_image_mse, psnr
+
+
+def plan_functaset(
+    images: Images,
+    field: SpatialField,
+    config: FunctasetConfig,
+    *,
+    dataset: str,
+    split: str,
+    copies: int,
+    fingerprint: str,
+    seed: int,
+    runtime: RuntimeConfig,
+) -> FunctasetPlan:
+    """The functaset of all images, followed by `copies` augmented copies of all of them.
+
+    Row r is copy r // N of image r mod N, for N images; copy 0 is the image itself. The PSNR of a row is that of its
+    reconstruction, unclamped. `field` is on the CPU; `fingerprint` stands for its weights.
+    """
+    header = FunctasetHeader(
+        dataset=dataset,
+        split=split,
+        latent_shape=field.spec.latent_shape,
+        interpolation=field.spec.interpolation,
+        rows=len(images) * (copies + 1),
+        shard_rows=config.shard_rows,
+        chunk_rows=config.chunk_rows,
+        storage_type=config.storage_type,
+        fingerprint=fingerprint,
+    )
+    calls = header.rows // config.encode_batch
+    return FunctasetPlan(
+        header,
+        ImageEncoder(images, field, config, seed, runtime, calls, f"{split} functaset"),
+        progress=runtime.progress,
+        scheduling=Scheduling(runtime.scheduler, runtime.workers),
+        replace=runtime.replace_stale,
+    )
+
+
+@dataclass(frozen=True)
+class ImageEncoder:
+    """Fits latents to images and their augmented copies. Each process that gets it moves the field to its own device."""
+
+    images: Images
+    field: SpatialField
+    config: FunctasetConfig
+    seed: int
+    runtime: RuntimeConfig
+    calls: int
+    name: str
+
+    @torch.no_grad()
+    def __call__(self, start: int, stop: int) -> Rows:
+        """The rows start, …, stop − 1 of the functaset, see `plan_functaset`."""
+        field, fit, device = self._fit
+        size = self.config.encode_batch
+        copy, source = np.divmod(np.arange(start, stop), len(self.images))
+        latents, quality = [], []
+        for first in range(0, stop - start, size):
+            part = slice(first, first + size)
+            pixels = self.images.batch(source[part])
+            pixels = augment(pixels, source[part], copy[part], self.config.augmentation, self.seed)
+            targets = unit_images(pixels.to(device))
+            # A batch of another size would be compiled for itself.
+            with tf32_products(field.spec.precision):
+                reconstructions, encoded = (fit if len(targets) == size else field)(targets)
+            latents.append(encoded.cpu())
+            quality.append(psnr(per_image_mse(reconstructions, targets)).cpu())
+        return Rows(
+            latents=torch.cat(latents).numpy(),
+            labels=self.images.labels[source],
+            source_index=source,
+            augmentation=copy.astype(np.int32),
+            psnr=torch.cat(quality).numpy(),
+        )
+
+    @cached_property
+    def _fit(self) -> tuple[SpatialField, Callable[..., Any], torch.device]:
+        device = resolve_device(self.runtime.device)
+        field = self.field.to(device).eval()
+        return field, accelerated(field, self.runtime, calls=self.calls, device=device, name=self.name), device
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_fit"}

@@ -1,0 +1,44 @@
+"""What a run that ended in metrics says at its end."""
+
+from pathlib import Path
+from typing import Any
+
+from kedro.framework.hooks import hook_impl
+from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
+
+
+class SummaryHooks:
+    """After a run that ended in metrics: a table of them, where the pictures are, and what to try next."""
+
+    @hook_impl(trylast=True)
+    def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol, run_params: dict[str, Any]) -> None:
+        """Print the summary if this run made `metrics`."""
+        if "metrics" not in pipeline.outputs():
+            return
+        from rich.console import Console
+        from rich.table import Column, Table
+
+        metrics = catalog.load("metrics")
+        details = metrics.pop("details")
+        memorisation = catalog.load("memorisation_metrics")
+        title = " ".join(str(catalog.load(f"params:{name}")) for name in ("dataset", "latent_shape", "interpolation"))
+        table = Table(Column("metric", no_wrap=True), "value", "measured on", title=title, title_justify="left")
+        for name, value in metrics.items():
+            if name.endswith(("_against_train", "_test_images")) or (name in memorisation and name != "near_copies"):
+                continue  # in the file, beside what they are compared with
+            table.add_row(name, f"{value:.4g}", details.get(name, ""))
+        folder = Path(str(catalog.get("metrics")._filepath)).parent
+        if folder.is_relative_to(run_params["project_path"]):
+            folder = folder.relative_to(run_params["project_path"])
+        env = f" --env {run_params['env']}" if run_params.get("env") else ""
+        console = Console()
+        console.print(table)
+        console.print(f"Pictures, tables and metrics: [bold]{folder}[/bold]", soft_wrap=True)
+        console.print("Next (in the environment: [bold]source .venv/bin/activate[/bold]):")
+        for command, why in (
+            ("kedro viz run", "the pipelines, with these figures in them"),
+            ("kedro mlflow ui", "this run beside others"),
+            (f"kedro run{env} --params latent_shape=4x4x32", "another latent shape, beside this one"),
+        ):
+            console.print(f"  [bold]{command:<48}[/bold] {why}", soft_wrap=True)

@@ -1,0 +1,90 @@
+"""The noun: a lazy set of labelled pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from operator import getitem
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spatial_functa_pipeline.config.data import DataConfig
+
+
+class ImagesError(RuntimeError):
+    """Images cannot be read, or are not what they should be."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """A lazy, read-only, picklable set of N labelled images.
+
+    Attributes:
+        read: maps row indices (B,) to pixels, uint8 (B, *resolution, channels).
+        labels: int64 (N,), positions in `classes`.
+        classes: names of the classes.
+        resolution: pixels per axis.
+        channels: 1 for grey, 3 for colour.
+        reopen: opens the same images again. Where it is known, they are pickled as it, so that another process reads its
+            own files.
+    """
+
+    read: Callable[[np.ndarray], np.ndarray]
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    resolution: tuple[int, ...]
+    channels: int
+    reopen: Callable[[], Images] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.reopen:
+            return self.reopen, ()
+        return type(self), (self.read, self.labels, self.classes, self.resolution, self.channels)
+
+    @classmethod
+    def from_array(cls, pixels: np.ndarray, labels: Sequence[int] | np.ndarray, classes: Sequence[str]) -> Images:
+        """Images held in memory: `pixels` uint8 (N, *resolution, channels), `labels` (N,).
+
+        Raises:
+            ValueError: if the pixels are not uint8 or their number is not that of the labels.
+        """
+        if pixels.dtype != np.uint8 or len(pixels) != len(labels):
+            raise ValueError(
+                f"expected uint8 pixels and one label per image, got {pixels.dtype}, "
+                f"{len(pixels)} images and {len(labels)} labels"
+            )
+        *resolution, channels = pixels.shape[1:]
+        return cls(
+            read=partial(getitem, np.ascontiguousarray(pixels)),
+            labels=np.asarray(labels, np.int64),
+            classes=tuple(classes),
+            resolution=tuple(resolution),
+            channels=channels,
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def require(self, data: DataConfig) -> None:
+        """Raises ImagesError if these are not the images that the parameters `data` describe."""
+        found = {"resolution": self.resolution, "channels": self.channels, "num_classes": len(self.classes)}
+        wrong = [
+            f"data.{name} is {getattr(data, name)}, but the images have {value}"
+            for name, value in found.items()
+            if getattr(data, name) != value
+        ]
+        if wrong:
+            raise ImagesError(f"{'; '.join(wrong)}. Correct the parameters, or the images' entry in the catalog")
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> Tensor:
+        """Pixels of the rows `indices` (B,) in the order asked for: uint8 (B, *resolution, channels).
+
+        Raises:
+            IndexError: if there is no such row.
+            ImagesError: if an image cannot be decoded.
+        """
+        return torch.from_numpy(self.read(np.asarray(indices)))

@@ -1,0 +1,79 @@
+"""What a user reads when the parameters of the processes or of the guard do not fit together."""
+
+import copy
+from pathlib import Path
+
+import pytest
+from kedro.config import OmegaConfigLoader
+from pydantic import ValidationError
+
+from spatial_functa_pipeline.config.runtime import RuntimeConfig
+from spatial_functa_pipeline.config.training import TrainingConfig
+from spatial_functa_pipeline.config.tree import PipelineParameters
+from spatial_functa_pipeline.settings import CONFIG_LOADER_ARGS
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+@pytest.fixture(scope="module")
+def base():
+    return OmegaConfigLoader(str(CONF), env="base", **CONFIG_LOADER_ARGS)["parameters"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"machines": 2}, r"machines is 2: set rendezvous to host:port"),
+        ({"rendezvous": "node1:29500"}, r"rendezvous is node1:29500, but machines is 1"),
+        ({"machines": 2, "rendezvous": "node1"}, r"rendezvous\n.*should match pattern"),
+        ({"processes": 2, "device": "cuda:1"}, r"device cuda:1 is one device, but there are 2 processes"),
+        ({"processes": 2, "device": "mps"}, r"device mps is one device"),
+        ({"processes": 0}, r"greater than 0"),
+    ],
+)
+def test_processes_that_cannot_be(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        RuntimeConfig(**changes)
+
+
+@pytest.mark.parametrize(("read", "meant"), [(True, "on"), (False, "off"), ("auto", "auto"), ("off", "off")])
+def test_on_and_off_may_be_written_as_yaml_has_them(read, meant):
+    assert RuntimeConfig(compile=read).compile == meant
+
+
+def test_all_machines_processes_are_counted():
+    assert RuntimeConfig(processes=4, machines=2, rendezvous="node1:29500").ranks == 8
+
+
+@pytest.mark.parametrize("name", ["meta_learning", "classification", "diffusion"])
+def test_every_batch_must_be_divisible_by_the_number_of_processes(base, name):
+    parameters = copy.deepcopy(base)
+    parameters["runtime"]["processes"] = 4
+    PipelineParameters.model_validate(parameters)
+    parameters[name]["training"]["batch_size"] = 10
+    with pytest.raises(ValidationError, match=rf"{name}\.training\.batch_size \(10\) must be divisible by .* = 4"):
+        PipelineParameters.model_validate(parameters)
+
+
+@pytest.mark.parametrize("name", ["diffusion.training", "evaluation.frechet.feature_network"])
+def test_a_margin_needs_a_metric_of_which_the_best_is_kept(base, name):
+    parameters = copy.deepcopy(base)
+    block = parameters
+    for part in name.split("."):
+        block = block[part]
+    block["guard"] = {"margin": 1.0}
+    with pytest.raises(ValidationError, match=rf"{name}\.guard\.margin is 1\.0, but .* set it to null"):
+        PipelineParameters.model_validate(parameters)
+
+
+def test_every_environment_guards_its_field():
+    for path in CONF.iterdir():
+        if not path.is_dir() or path.name in ("local", "test"):
+            continue
+        loaded = OmegaConfigLoader(str(CONF), env=path.name, **CONFIG_LOADER_ARGS)["parameters"]
+        assert PipelineParameters.model_validate(loaded).meta_learning.training.guard.margin == 1.0
+
+
+def test_a_guard_lowers_the_learning_rate():
+    with pytest.raises(ValidationError, match="less than 1"):
+        TrainingConfig(steps=1, batch_size=1, learning_rate=1, guard={"learning_rate_factor": 1.0})

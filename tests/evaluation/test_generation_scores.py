@@ -1,0 +1,95 @@
+"""The node that scores samples: names, checksum and settings beside the numbers, whatever the features."""
+
+import numpy as np
+import pytest
+import torch
+
+from spatial_functa_pipeline.config.evaluation import FrechetConfig, ScoresConfig
+from spatial_functa_pipeline.config.meta_learning import FieldConfig
+from spatial_functa_pipeline.config.runtime import RuntimeConfig
+from spatial_functa_pipeline.evaluation import generation
+from spatial_functa_pipeline.fields.field import SpatialField
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
+from spatial_functa_pipeline.functasets.store import Functaset, FunctasetHeader, Rows
+from spatial_functa_pipeline.functasets.writing import FunctasetPlan, write
+from spatial_functa_pipeline.metrics.comparison import SCORES
+from spatial_functa_pipeline.metrics.features import InceptionFeatures
+from spatial_functa_pipeline.models.weights import Weights, pack_field
+
+CONFIG = FieldConfig(latent_shape="2x2x3", interpolation="nearest", resolution=(8, 8), channels=1, width=8, depth=2)
+SETTINGS = {"sampler": "ddpm", "steps": 1000, "network_evaluations": 2000, "guidance_scale": 2.0, "classes": "in turn"}
+
+
+class FewInceptionFeatures(InceptionFeatures):
+    """Eight numbers of each image under Inception's name: its weights are 96 MB that need a network."""
+
+    width = 8
+
+    def __init__(self, config, network, device):
+        self.name, self.weights_sha256 = "inception", "6726825d" + 56 * "0"
+
+    def __call__(self, images):
+        return images[:, :8].flatten(1)[:, ::8].float()
+
+
+def score(tmp_path, monkeypatch, settings, labels):
+    monkeypatch.setattr(generation, "_extractor", FewInceptionFeatures)
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(20, 2, 2, 3, generator=generator).numpy()
+    header = FunctasetHeader("d", "samples", LatentShape.parse("2x2x3"), "nearest", 20, settings=settings)
+    write(
+        tmp_path / "samples.zarr", FunctasetPlan(header, lambda a, b: Rows.of_samples(latents[a:b], labels[a:b]), False)
+    )
+    torch.manual_seed(0)
+    return generation.score_samples(
+        Functaset.open(tmp_path / "samples.zarr"),
+        pack_field(SpatialField(CONFIG.spec), CONFIG),
+        Weights({}),
+        Weights({name: torch.rand(count, 8, generator=generator) for name, count in (("train", 60), ("test", 30))}),
+        Weights({name: torch.rand(20, 8, generator=generator) for name in ("reconstructions", "noise")}),
+        FrechetConfig(features="inception", feature_network={"steps": 1, "batch_size": 1, "learning_rate": 1}),
+        ScoresConfig(pair_images=10),
+        5,
+        RuntimeConfig(device="cpu"),
+    )
+
+
+@pytest.fixture
+def scored(tmp_path, monkeypatch):
+    return score(tmp_path, monkeypatch, {**SETTINGS, "guidance_interval": [0.3, 3.0]}, np.arange(20) % 2)
+
+
+def test_inceptions_scores_have_their_plain_names_and_the_checksum_beside_them(scored):
+    metrics, table, _ = scored
+    names = {"fid", *SCORES[1:]}
+    points = {"fid_train_images", "fid_reconstructions", "fid_noise"}
+    assert set(metrics) == names | {f"{name}_against_train" for name in names} | points | {"details"}
+    assert set(metrics["details"]) == set(metrics) - {"details"}
+    assert all("weights 6726825d" in text and "seed 5" in text for text in metrics["details"].values())
+    assert (table["feature_weights_sha256"] == "6726825d" + 56 * "0").all()
+    assert "unbiased" in metrics["details"]["kid"]
+
+
+def test_how_samples_were_drawn_stands_beside_their_scores(scored):
+    metrics, table, _ = scored
+    detail = metrics["details"]["fid_against_train"]
+    assert detail.startswith(
+        "20 samples by ddpm in 1000 steps (2000 evaluations), guidance 2.0 at noise levels 0.3 to 3"
+    )
+    assert "classes in turn, against 60 train images" in detail
+    sampled = table[table["images"] == "samples"]
+    assert {name: set(sampled[name]) for name in SETTINGS} == {name: {value} for name, value in SETTINGS.items()}
+
+
+def test_pairs_are_bounded_and_as_many_of_each_set(scored):
+    metrics, table, _ = scored
+    assert set(table["count_pairs"]) == set(table["count_pairs_against"]) == {10}
+    assert set(table["count"]) == {20}
+    assert set(table["count_against"]) == {30, 60}
+    assert metrics["details"]["recall"].startswith("10 samples")
+
+
+def test_unconditional_samples_say_so(tmp_path, monkeypatch):
+    settings = SETTINGS | {"guidance_scale": None, "classes": None}
+    metrics, _, _ = score(tmp_path, monkeypatch, settings, np.full(20, -1))
+    assert "(2000 evaluations), unconditional, against 30 test images" in metrics["details"]["fid"]
