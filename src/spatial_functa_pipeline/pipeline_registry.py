@@ -14,6 +14,11 @@ PIPELINES = (
 )
 
 
+def whole_flow() -> Pipeline:
+    """All pipelines together, those which are not part of the default included: outputs are followed back through it."""
+    return sum((pipeline for name, pipeline in register_pipelines().items() if name != "__default__"), Pipeline([]))
+
+
 def register_pipelines() -> dict[str, Pipeline]:
     """Map pipeline names to pipelines; `__default__` is their sum.
 

@@ -64,7 +64,7 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-def _git_commit(project_path: Path) -> str:
+def git_commit(project_path: Path) -> str:
     """The commit that is checked out, `+` appended if files differ from it, or `none` outside a git checkout."""
     try:
         import git

@@ -8,14 +8,14 @@ import pytest
 from kedro.io import AbstractDataset, DatasetError
 
 from spatial_functa_pipeline.datasets.fingerprint import Fingerprint, FingerprintMixin
-from spatial_functa_pipeline.datasets.reporting import JSONDataset
+from spatial_functa_pipeline.datasets.reporting import MetricsDataset
 
 MADE = Fingerprint("train", {"training.steps": 10, "seed": 0}, {"functaset": "abc"})
 
 
 @pytest.fixture
 def dataset(tmp_path):
-    dataset = JSONDataset(filepath=str(tmp_path / "metrics.json"))
+    dataset = MetricsDataset(filepath=str(tmp_path / "metrics.json"))
     dataset.expected = MADE
     return dataset
 
@@ -79,7 +79,7 @@ def test_a_record_that_cannot_be_read_counts_as_none(dataset, tmp_path):
 
 
 def test_without_an_expectation_it_is_the_plain_dataset(tmp_path):
-    dataset = JSONDataset(filepath=str(tmp_path / "metrics.json"))
+    dataset = MetricsDataset(filepath=str(tmp_path / "metrics.json"))
     dataset.save({"psnr": 30})
     assert dataset.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
@@ -104,7 +104,7 @@ def chain(tmp_path):
     """field → functaset → classifier → metrics, each made from the one before it, and all stored."""
     chain, before = {}, {}
     for name in ("field", "functaset", "classifier", "metrics"):
-        chain[name] = JSONDataset(filepath=str(tmp_path / f"{name}.json"))
+        chain[name] = MetricsDataset(filepath=str(tmp_path / f"{name}.json"))
         chain[name].expected, chain[name].sources = Fingerprint(f"make_{name}"), before
         chain[name].save({"content": name})
         before = {name: chain[name]}
@@ -135,7 +135,7 @@ def test_an_input_made_again_with_other_content_makes_all_after_it_stale(chain):
 
 
 def test_an_input_replaced_together_with_its_record_is_noticed(chain, tmp_path):
-    other = JSONDataset(filepath=str(tmp_path / "elsewhere" / "field.json"))
+    other = MetricsDataset(filepath=str(tmp_path / "elsewhere" / "field.json"))
     other.expected = chain.field.expected
     other.save({"content": "of another machine"})
     for path in (tmp_path / "elsewhere").iterdir():
@@ -183,7 +183,7 @@ def test_missing_inputs_make_nothing_stale_but_are_looked_through(chain, tmp_pat
 def test_what_was_loaded_is_recorded_not_what_replaced_it_meanwhile(chain, tmp_path):
     """A training loads its functaset, and hours later somebody builds another one while it goes on."""
     chain.functaset.load()
-    elsewhere = JSONDataset(filepath=str(tmp_path / "functaset.json"))
+    elsewhere = MetricsDataset(filepath=str(tmp_path / "functaset.json"))
     elsewhere.expected = chain.functaset.expected
     elsewhere.save({"content": "of another session"})
     chain.classifier.save({"content": "classifier"})
@@ -223,7 +223,7 @@ def test_the_content_of_a_folder_is_all_of_its_files(tmp_path):
 
 
 def test_a_record_can_be_kept_elsewhere(tmp_path):
-    class Elsewhere(JSONDataset):
+    class Elsewhere(MetricsDataset):
         record = None
 
         def _read_record(self):

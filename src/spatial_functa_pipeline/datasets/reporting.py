@@ -1,19 +1,43 @@
-"""The reporting datasets of kedro-datasets, with fingerprints."""
+"""Metrics, histories, tables and figures in the Kedro catalog. What is done with each depends on its type."""
 
-from kedro_datasets.json import JSONDataset as _JSONDataset
-from kedro_datasets.matplotlib import MatplotlibDataset as _MatplotlibDataset
-from kedro_datasets.pandas import CSVDataset as _CSVDataset
+from typing import Any, ClassVar
 
-from spatial_functa_pipeline.datasets.fingerprint import FingerprintMixin
+from kedro_datasets._typing import TablePreview
+from kedro_datasets.json import JSONDataset
+from kedro_datasets.matplotlib import MatplotlibDataset
+from kedro_datasets.pandas import CSVDataset
 
-
-class JSONDataset(FingerprintMixin, _JSONDataset):
-    """Metrics."""
-
-
-class CSVDataset(FingerprintMixin, _CSVDataset):
-    """Training histories and tables."""
+from .fingerprint import FingerprintMixin
 
 
-class MatplotlibDataset(FingerprintMixin, _MatplotlibDataset):
-    """Figures."""
+class MetricsDataset(FingerprintMixin, JSONDataset):
+    """Numbers by name, and under `details` what each was measured on: metrics of the MLflow run.
+
+    `variant`, if it is given, is stored beside them.
+    """
+
+    def __init__(self, *, filepath: str, variant: str | None = None, **options: Any) -> None:
+        super().__init__(filepath=filepath, **options)
+        self._variant = variant
+
+    def save(self, data: dict[str, Any]) -> None:
+        """Write the metrics as JSON."""
+        super().save(data if self._variant is None else {"variant": self._variant, **data})
+
+
+class TableDataset(FingerprintMixin, CSVDataset):
+    """A table: an artifact of the MLflow run."""
+
+    def preview(self, nrows: int = 40) -> TablePreview:
+        """The first rows, for kedro-viz."""
+        return super().preview(nrows)
+
+
+class HistoryDataset(TableDataset):
+    """What a training measured on its way, a row for each step: MLflow has it as curves already."""
+
+
+class FigureDataset(FingerprintMixin, MatplotlibDataset):
+    """A picture: an artifact of the MLflow run."""
+
+    DEFAULT_SAVE_ARGS: ClassVar[dict[str, Any]] = {"dpi": 150, "bbox_inches": "tight"}

@@ -37,6 +37,11 @@ class _SafetensorsDataset(AbstractDataset[Weights, Weights]):
                 f"{self._filepath} is not a complete safetensors file ({error}): make it again"
             ) from error
 
+    def read_config(self) -> dict[str, Any]:
+        """The configuration; reads the header only."""
+        with safe_open(self._filepath, framework="pt") as file:
+            return json.loads(file.metadata()["config"])
+
     def preview(self) -> JSONPreview:
         """The configuration, and how many numbers there are; reads the header only."""
         with safe_open(self._filepath, framework="pt") as file:

@@ -11,15 +11,21 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
+from spatial_functa_pipeline.datasets.reporting import FigureDataset, HistoryDataset, MetricsDataset, TableDataset
+from spatial_functa_pipeline.datasets.weights import WeightsDataset
 from spatial_functa_pipeline.hooks.freshness import outdated_outputs
 from spatial_functa_pipeline.hooks.parameters import plain
-from spatial_functa_pipeline.tracking import _git_commit, end_abandoned_runs
+from spatial_functa_pipeline.pipeline_registry import whole_flow
+from spatial_functa_pipeline.tracking import end_abandoned_runs, git_commit
+
+_ARTIFACTS = {FigureDataset: "figures", MetricsDataset: "metrics", TableDataset: "tables"}
 
 
 class MlflowHooks(MlflowHook):
@@ -30,9 +36,16 @@ class MlflowHooks(MlflowHook):
         self._undo: list[Callable[[], Any]] = []
 
     @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Keep what the run's outputs are named by."""
+        super().after_context_created(context)
+        self._places = context.config_loader.places
+
+    @hook_impl
     def after_catalog_created(self, catalog: CatalogProtocol) -> None:
         """Keep the catalog, to find the files of what is saved."""
         self.catalog = catalog
+        self._saved: set[str] = set()
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
@@ -52,10 +65,12 @@ class MlflowHooks(MlflowHook):
         mlflow.set_tags(
             {
                 **tags,
+                "variant": self._places.name,
+                **{f"changed.{change.key}": change.value for change in self._places.changes},
                 "environment": run_params.get("env") or "base",
-                "git_commit": _git_commit(Path(run_params["project_path"])),
+                "git_commit": git_commit(Path(run_params["project_path"])),
                 "process": f"{socket.gethostname()}:{os.getpid()}",
-                "mlflow.runName": f"{tags['dataset']} {tags['latent_shape']}-{tags['interpolation']} {what}",
+                "mlflow.runName": f"{tags['dataset']} {self._places.name} {what}",
             }
         )
 
@@ -95,7 +110,11 @@ class MlflowHooks(MlflowHook):
 
     @hook_impl
     def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        """End the run as finished."""
+        """Log the metrics of what the run has reused, so that its row has no holes; end it as finished."""
+        import mlflow
+
+        if mlflow.active_run() is not None:
+            self._log_reused()
         super().after_pipeline_run(run_params=run_params, pipeline=pipeline, catalog=catalog)
         self._leave_the_process()
 
@@ -114,17 +133,91 @@ class MlflowHooks(MlflowHook):
         super().before_node_run(node=node, catalog=catalog, inputs=inputs, is_async=is_async)
 
     @hook_impl
-    def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
+    def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:
         """Metrics as metrics; figures, metric files and tables (but for histories, which are curves) as artifacts."""
         import mlflow
 
-        from spatial_functa_pipeline.datasets.reporting import CSVDataset, JSONDataset, MatplotlibDataset
-
         if mlflow.active_run() is None:
             return
+        self._saved.add(dataset_name)
         dataset = self.catalog.get(dataset_name)
-        if isinstance(dataset, JSONDataset) and dataset_name.endswith("_metrics"):
-            mlflow.log_metrics({name: value for name, value in data.items() if isinstance(value, int | float)})
-        for kind, folder in ((MatplotlibDataset, "figures"), (JSONDataset, "metrics"), (CSVDataset, "tables")):
-            if isinstance(dataset, kind) and not dataset_name.endswith("_history"):
+        match dataset:
+            case MetricsDataset():
+                _log_metrics(data)
+            case HistoryDataset():
+                self._log_training(node)
+        for kind, folder in _ARTIFACTS.items():
+            if type(dataset) is kind:
                 mlflow.log_artifact(str(dataset._filepath), folder)
+
+    def _log_training(self, node: Node) -> None:
+        """Size and duration of the training that is `node`; its weights are saved before its history."""
+        import mlflow
+
+        outputs = {name: self.catalog.get(name) for name in node.outputs}
+        weights = {name: dataset for name, dataset in outputs.items() if isinstance(dataset, WeightsDataset)}
+        histories = [dataset for dataset in outputs.values() if isinstance(dataset, HistoryDataset)]
+        for (name, dataset), history in zip(weights.items(), histories, strict=True):
+            table = history.load()
+            if len(table):  # there is nothing to train for Inception's features
+                mlflow.log_metric(f"{name}.seconds", table["seconds"].iloc[-1])
+                mlflow.log_metric(f"{name}.parameters", dataset.read_config()["parameters"])
+
+    def _log_reused(self) -> None:
+        """Metrics that other runs have made, as they are on disk, with the tag `reused` to tell them."""
+        import mlflow
+
+        reused = []
+        for node in whole_flow().nodes:
+            outputs = {name: self.catalog.get(name) for name in node.outputs if name not in self._saved}
+            measured = [
+                name for name, dataset in outputs.items() if isinstance(dataset, MetricsDataset | HistoryDataset)
+            ]
+            for name in filter(self.catalog.exists, measured):
+                reused.append(name)
+                if isinstance(outputs[name], MetricsDataset):
+                    _log_metrics(self.catalog.load(name))
+                else:
+                    self._log_training(node)
+        if reused:
+            mlflow.set_tag("reused", ", ".join(reused))
+
+    def _end_with_the_process(self) -> None:
+        """From now on, Ctrl-C and SIGTERM end the MLflow run as killed: Kedro calls no hook on either.
+
+        Without it MLflow would end the run as finished on Ctrl-C, and SIGTERM would leave it running for ever. Does nothing
+        on SIGTERM where somebody handles it already, or outside the main thread.
+        """
+        import mlflow
+
+        from spatial_functa_pipeline.training.interruption import stop_process
+
+        process = os.getpid()
+
+        def end_run() -> None:
+            if os.getpid() == process and mlflow.active_run():
+                mlflow.end_run("KILLED")
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            if os.getpid() != process:  # a forked child, which inherits this handler: end it as it would have ended
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            stop_process(number)
+
+        atexit.register(end_run)
+        self._undo = [partial(atexit.unregister, end_run)]
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, stop)
+            self._undo.append(partial(signal.signal, signal.SIGTERM, signal.SIG_DFL))
+
+    def _leave_the_process(self) -> None:
+        """The MLflow run is over: take back `_end_with_the_process`."""
+        while self._undo:
+            self._undo.pop()()
+
+
+def _log_metrics(metrics: dict[str, Any]) -> None:
+    import mlflow
+
+    mlflow.log_metrics({name: value for name, value in metrics.items() if isinstance(value, int | float)})

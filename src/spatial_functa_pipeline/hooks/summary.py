@@ -20,10 +20,9 @@ class SummaryHooks:
         from rich.table import Column, Table
 
         metrics = catalog.load("metrics")
-        details = metrics.pop("details")
+        details, variant = metrics.pop("details"), metrics.pop("variant")
         memorisation = catalog.load("memorisation_metrics")
-        title = " ".join(str(catalog.load(f"params:{name}")) for name in ("dataset", "latent_shape", "interpolation"))
-        table = Table(Column("metric", no_wrap=True), "value", "measured on", title=title, title_justify="left")
+        table = Table(Column("metric", no_wrap=True), "value", "measured on", title=variant, title_justify="left")
         for name, value in metrics.items():
             if name.endswith(("_against_train", "_test_images")) or (name in memorisation and name != "near_copies"):
                 continue  # in the file, beside what they are compared with

@@ -38,7 +38,7 @@ class Weights:
 
 def pack_field(field: SpatialField, config: FieldConfig) -> Weights:
     """A field and its configuration."""
-    return Weights(field.state_dict(), {"field": config.model_dump(mode="json")})
+    return Weights(field.state_dict(), {"field": config.model_dump(mode="json"), "parameters": _count(field)})
 
 
 def unpack_field(weights: Weights, device: torch.device) -> SpatialField:
@@ -57,7 +57,12 @@ def pack_model(
 ) -> Weights:
     """A classifier or denoiser with the normalisation it was trained with: neither is of use without the other."""
     both = nn.ModuleDict({"model": model, "normaliser": normaliser})
-    settings = {"model": config.model_dump(mode="json"), "latent_shape": str(shape), "num_classes": classes}
+    settings = {
+        "model": config.model_dump(mode="json"),
+        "latent_shape": str(shape),
+        "num_classes": classes,
+        "parameters": _count(model),
+    }
     return Weights(both.state_dict(), settings)
 
 
@@ -88,11 +93,17 @@ def _load(model: nn.Module, weights: Weights, device: torch.device) -> tuple[nn.
 
 def pack_feature_network(network: FeatureNetwork, classes: int) -> Weights:
     """The small classifier behind `frechet_distance_convnet`."""
-    return Weights(network.state_dict(), {"channels": network.channels, "num_classes": classes})
+    settings = {"channels": network.channels, "num_classes": classes, "parameters": _count(network)}
+    return Weights(network.state_dict(), settings)
 
 
 def unpack_feature_network(weights: Weights, device: torch.device) -> FeatureNetwork:
     """The network, in evaluation mode."""
-    network = FeatureNetwork(**weights.config)
+    network = FeatureNetwork(weights.config["channels"], weights.config["num_classes"])
     network.load_state_dict(weights.tensors)
     return network.to(device).eval()
+
+
+def _count(model: nn.Module) -> int:
+    """Numbers that are trained."""
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,179 @@
+"""Where a run's outputs go: into folders named by what they depend on.
+
+`<dataset>/<latent shape>-<interpolation>/` is the place of what the data set's own parameters make. What depends on a
+parameter that a run has changed lies one folder below, named by that parameter and its value; what does not is shared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any
+
+from pydantic import ValidationError
+
+from spatial_functa_pipeline.config.block import RESULT_NEUTRAL
+from spatial_functa_pipeline.config.tree import PipelineParameters
+
+Tree = Mapping[str, Any]
+
+IMAGES = "images"
+"""Beside the variants: the folder of what depends on the images alone, and on no latent."""
+NAMED_APART = ("dataset", "latent_shape", "interpolation")
+"""Parameters that name the folders above."""
+_NAME_NOTHING = ("data_path", "runtime")
+_FIELD = "meta_learning"
+_LONGEST = 120
+"""Characters of a folder's name; file systems take 255 bytes, and some programs fewer."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A parameter that a run has changed.
+
+    Attributes:
+        key: as in `diffusion.normalisation.gamma`.
+        value: as JSON has it.
+        affects: the keys whose values it changes: its own and those that follow from it, as a preset's row does.
+    """
+
+    key: str
+    value: Any
+    affects: frozenset[str]
+
+    def __str__(self) -> str:
+        return f"{self.key}={_in_words(self.value)}"
+
+
+@dataclass(frozen=True)
+class Places:
+    """The folders of one run.
+
+    Attributes:
+        dataset: its name.
+        variant: latent shape and interpolation, as in `8x8x16-nearest`.
+        changes: what this run has changed, by name.
+        folders: those that were asked for, and what names each.
+    """
+
+    dataset: str
+    variant: str
+    changes: tuple[Change, ...] = ()
+    folders: dict[str, dict[str, Any]] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def of_run(cls, load: Callable[[Tree], Tree], given: Tree) -> Places:
+        """The places of a run with the parameters `given` on the command line.
+
+        `load` maps given parameters to all parameters. A value that equals the one without it changes nothing.
+        """
+        flat = {key: value for key, value in flatten(given) if not _covers((*NAMED_APART, *_NAME_NOTHING), key)}
+        flat = {key: value for key, value in flat.items() if key.split(".")[-1] not in RESULT_NEUTRAL}
+        names = {name: value for name, value in given.items() if name in NAMED_APART}
+        tree, preset = load(given), load(names)
+        actual, former = _complete(tree), _complete(preset)
+        if (
+            actual is None or former is None
+        ):  # a preset may be wrong without what is given; then all that is given counts
+            actual, former, changed = tree, {}, list(flat)
+        else:
+            changed = [key for key in flat if _get(actual, key) != _get(former, key)]
+        different = _differences(actual, former)
+        if len(changed) == 1:
+            affects = {changed[0]: different}
+        else:
+            affects = {key: _differences(load({**names, **nest({key: flat[key]})}), preset) for key in changed}
+        # What follows from several of them together, or from completing the values, counts for each.
+        rest = different.difference(*affects.values()) if affects else frozenset()
+        changes = (Change(key, _get(actual, key), frozenset({key, *affects[key], *rest})) for key in sorted(changed))
+        variant = f"{tree['latent_shape']}-{tree['interpolation']}"
+        return cls(str(tree["dataset"]), variant, tuple(changes))
+
+    def of(self, *blocks: str) -> str:
+        """The folder of an output that depends on these blocks of parameters, as in `"seed", "meta_learning.field"`.
+
+        An argument may hold several blocks, joined by commas.
+        """
+        blocks = tuple(block.strip() for argument in blocks for block in argument.split(",") if block.strip())
+        top = f"{self.dataset}/{self.variant if _FIELD in blocks else IMAGES}"
+        changes = tuple(change for change in self.changes if any(_covers(blocks, key) for key in change.affects))
+        if not changes:
+            return top
+        folder = f"{top}/{_folder(changes)}"
+        self.folders[folder] = {change.key: change.value for change in changes}
+        return folder
+
+    @property
+    def name(self) -> str:
+        """The variant and everything that the run has changed."""
+        return "/".join([self.variant, *([_folder(self.changes)] if self.changes else [])])
+
+
+def flatten(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """`{"a": {"b": 1}}` → `("a.b", 1)`. An empty block is a value."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def nest(flat: Tree) -> dict[str, Any]:
+    """The inverse of `flatten`."""
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        *blocks, last = key.split(".")
+        reduce(lambda block, name: block.setdefault(name, {}), blocks, tree)[last] = value
+    return tree
+
+
+def _complete(tree: Tree) -> Tree | None:
+    """The tree with all defaults, as plain values; None if it is not valid."""
+    try:
+        return PipelineParameters.model_validate(tree).model_dump(mode="json")
+    except ValidationError:
+        return None
+
+
+def _differences(tree: Tree, other: Tree) -> frozenset[str]:
+    """The keys of values that are not in both trees, or not equal."""
+    flat, others = dict(flatten(tree)), dict(flatten(other))
+    missing = object()
+    keys = {*flat, *others}
+    return frozenset(key for key in keys if flat.get(key, missing) != others.get(key, missing))
+
+
+def _get(tree: Tree, key: str) -> Any:
+    """The value at a key; None if there is none."""
+    value: Any = tree
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def _covers(blocks: tuple[str, ...], key: str) -> bool:
+    """Whether a key is one of the blocks, or inside of one, or holds one."""
+    return any(f"{key}.".startswith(f"{block}.") or f"{block}.".startswith(f"{key}.") for block in blocks)
+
+
+def _in_words(value: Any) -> str:
+    """A value as part of a folder's name. Different values have different names."""
+    if isinstance(value, list | tuple) and value:
+        return "x".join(map(_in_words, value))
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    if re.fullmatch(r"[\w.+-]+", text, re.ASCII):
+        return text
+    return f"{re.sub(r'[^A-Za-z0-9_.+-]+', '-', text).strip('-')[:20]}-{_digest(text)}"
+
+
+def _folder(changes: tuple[Change, ...]) -> str:
+    name = ",".join(map(str, changes))
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 9]}-{_digest(name)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
