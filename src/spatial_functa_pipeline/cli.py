@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import click
 from kedro.framework.cli.utils import CONTEXT_SETTINGS, _split_params
 from kedro.framework.session import KedroSession
+from kedro.framework.startup import ProjectMetadata
 
 
 @click.group(context_settings=CONTEXT_SETTINGS, name="spatial_functa_pipeline")
@@ -62,3 +64,73 @@ def check_functasets(names: tuple[str, ...], env: str | None, params: dict[str, 
             console.print(f"{name}: {problem}", soft_wrap=True, markup=False)
     if any(report.problems for report in reports.values()):
         raise SystemExit(1)
+
+
+@cli.command("variants")
+@click.option(
+    "--remove", "pattern", metavar="PATTERN", help="Remove the outputs of what fits, as in 'cifar10/*seed=1*'."
+)
+@click.option("--yes", is_flag=True, help="Do not ask before removing.")
+@click.pass_obj
+def variants(metadata: ProjectMetadata, pattern: str | None, yes: bool) -> None:
+    """What runs have left on disk, a row for each variant: outputs, size, and what was measured.
+
+    A variant is named by data set, latent shape and interpolation, and by the parameters that were changed for it. --remove
+    keeps what other variants were made from. Functasets in object stores are not listed.
+    """
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    from spatial_functa_pipeline.datasets.variants import find_variants, matching, removable, remove
+
+    found = find_variants(metadata.project_path / "data")
+    chosen = found if pattern is None else matching(found, pattern)
+    if not chosen:
+        fitting = f" that fits {pattern!r}" if pattern else ""
+        raise click.ClickException(f"there is no variant{fitting}; `kedro run` makes one, `kedro variants` lists all")
+    console = Console(width=None if Console().is_terminal else 160)
+    names = ("data set", "variant", "outputs")
+    numbers = ("MiB", "PSNR", "top-1", "Fréchet distance", "age")
+    table = Table(*(Column(name, overflow="fold") for name in names), *(Column(n, justify="right") for n in numbers))
+    for variant in chosen:
+        distance = variant.frechet_distance
+        table.add_row(
+            variant.dataset,
+            variant.name,
+            variant.summary,
+            f"{variant.bytes / 2**20:.1f}",
+            _number(variant.metrics.get("psnr"), ".2f", " dB"),
+            _number(variant.metrics.get("top1_accuracy"), ".3f"),
+            "" if distance is None else f"{distance[1]:.3g} ({distance[0].removeprefix('frechet_distance_')})",
+            _age(time.time() - variant.changed),
+        )
+    console.print(table)
+    if pattern is None:
+        return
+    unused, used = removable(chosen, found)
+    for output in used:
+        console.print(
+            f"kept, since other variants were made from it: {output.path.relative_to(metadata.project_path)}",
+            soft_wrap=True,
+            markup=False,
+        )
+    if not unused:
+        console.print("Nothing to remove.")
+        return
+    size = sum(output.bytes for output in unused) / 2**20
+    if not yes:
+        click.confirm(f"Remove {len(unused)} outputs, {size:.1f} MiB?", abort=True)
+    remove(unused)
+    console.print(f"Removed {len(unused)} outputs, {size:.1f} MiB.")
+
+
+def _number(value: float | None, form: str, unit: str = "") -> str:
+    return "" if value is None else f"{value:{form}}{unit}"
+
+
+def _age(seconds: float) -> str:
+    """Roughly, as in `3 h`."""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -16,6 +16,8 @@ from typing import Any, Self
 
 from kedro.io import DatasetError
 
+RECORD_SUFFIX = ".fingerprint.json"
+
 
 @dataclass(frozen=True)
 class Fingerprint:
@@ -214,4 +216,4 @@ class FingerprintMixin:
 
     @property
     def _record_path(self) -> Path:
-        return self._path.with_name(f".{self._file_name}.fingerprint.json")
+        return self._path.with_name(f".{self._file_name}{RECORD_SUFFIX}")

@@ -11,7 +11,7 @@ import fsspec
 from kedro.io import AbstractDataset
 from kedro_datasets._typing import TablePreview
 
-from spatial_functa_pipeline.datasets.fingerprint import FingerprintMixin
+from spatial_functa_pipeline.datasets.fingerprint import RECORD_SUFFIX, FingerprintMixin
 from spatial_functa_pipeline.functasets.location import Location
 from spatial_functa_pipeline.functasets.store import MEMORY_LIMIT, SCHEMA_VERSION, Functaset, read_attributes
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan, refuse_to_replace, write
@@ -124,4 +124,4 @@ class FunctasetDataset(FingerprintMixin, _FunctasetDataset):
     @property
     def _record_url(self) -> str:
         folder, _, name = self._filepath.rstrip("/").rpartition("/")
-        return f"{folder}/.{name}.fingerprint.json"
+        return f"{folder}/.{name}{RECORD_SUFFIX}"
