@@ -62,3 +62,16 @@ def finished(make_project):
     project = make_project()
     project.output = project.kedro("run", "--env", "test")
     return project
+
+
+@pytest.fixture(scope="session")
+def copy_of(make_project):
+    """A second project with the outputs of a finished one, to be changed at will."""
+
+    def copy(finished):
+        project = make_project()
+        for folder in ("05_model_input", "06_models", "07_model_output", "08_reporting"):
+            subprocess.run(["cp", "-a", finished.path / "data" / folder, project.path / "data"], check=True)
+        return project
+
+    return copy

@@ -88,7 +88,7 @@ def variants(metadata: ProjectMetadata, pattern: str | None, yes: bool) -> None:
     if not chosen:
         fitting = f" that fits {pattern!r}" if pattern else ""
         raise click.ClickException(f"there is no variant{fitting}; `kedro run` makes one, `kedro variants` lists all")
-    console = Console(width=None if Console().is_terminal else 160)
+    console = Console(width=None if Console().is_terminal else 240)
     names = ("data set", "variant", "outputs")
     numbers = ("MiB", "PSNR", "top-1", "Fréchet distance", "age")
     table = Table(*(Column(name, overflow="fold") for name in names), *(Column(n, justify="right") for n in numbers))

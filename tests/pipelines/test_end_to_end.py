@@ -185,19 +185,6 @@ def test_another_variant_runs_beside_the_default_one(finished, params, variant):
     assert runs[0].data.tags["latent_shape"] == params.split(",")[0].removeprefix("latent_shape=")
 
 
-@pytest.fixture
-def copy_of(make_project):
-    """A second project with the outputs of a finished one, to be changed at will."""
-
-    def copy(finished):
-        project = make_project()
-        for folder in ("05_model_input", "06_models", "07_model_output", "08_reporting"):
-            subprocess.run(["cp", "-a", finished.path / "data" / folder, project.path / "data"], check=True)
-        return project
-
-    return copy
-
-
 def test_a_pipeline_is_rerun_alone_from_what_is_on_disk(finished, copy_of):
     project = copy_of(finished)
     before = project.files()

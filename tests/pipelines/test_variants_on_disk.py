@@ -1,0 +1,151 @@
+"""Nine variants of one run beside each other: each makes what depends on its change, and shares the rest."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from spatial_functa_pipeline.pipeline_registry import register_pipelines
+
+ALL = {node.name for node in register_pipelines()["__default__"].nodes}
+OF_IMAGES = {"train_feature_network", "measure_real_images"}
+OF_SAMPLES = {"sample_latents", "assess_memorisation", "draw_samples", "score_samples", "collect_metrics"}
+OF_DENOISER = OF_SAMPLES | {"train_latent_denoiser", "draw_training_curves"}
+OF_CLASSIFIER = {"train_latent_classifier", "evaluate_classifier", "draw_training_curves", "collect_metrics"}
+
+VARIANTS = {  # what is changed → the nodes that run, and the folder of the metrics below 4x4x8-nearest
+    "preset": ({}, set(), ""),
+    "gamma": ({"diffusion.normalisation.gamma": 2.5}, OF_DENOISER, "/diffusion.normalisation.gamma=2.5"),
+    "unconditional": (
+        {"diffusion.conditional": False, "evaluation.sampling.guidance_scale": None},
+        OF_DENOISER,
+        "/diffusion.conditional=false,evaluation.sampling.guidance_scale=null",
+    ),
+    "3×3 λ": ({"meta_learning.field.kernel_size": 3}, ALL - OF_IMAGES, "/meta_learning.field.kernel_size=3"),
+    "uint6": (
+        {"functaset.storage_type": "uint6"},
+        ALL - OF_IMAGES - {"meta_learn_field"},
+        "/functaset.storage_type=uint6",
+    ),
+    "MLP": ({"classification.architecture": "mlp"}, OF_CLASSIFIER, "/classification.architecture=mlp"),
+    "guidance": ({"evaluation.sampling.guidance_scale": 3.0}, OF_SAMPLES, "/evaluation.sampling.guidance_scale=3.0"),
+    "seed": ({"seed": 1}, ALL, "/seed=1"),
+    "omega0": ({"meta_learning.field.omega0": 20.0}, ALL - OF_IMAGES, "/meta_learning.field.omega0=20.0"),
+}
+
+# All runs in one process, which spares the seconds that `kedro` takes to start.
+RUNS = """
+import json, logging, sys
+from pathlib import Path
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+
+
+class Nodes(logging.Handler):
+    def emit(self, record):
+        if record.getMessage().startswith("Running node: "):
+            nodes.append(record.getMessage().split(": ")[1])
+
+
+def files():
+    return {
+        str(file): [file.stat().st_mtime_ns, file.stat().st_size]
+        for file in Path("data").rglob("*")
+        if file.is_file() and "01_raw" not in file.parts
+    }
+
+
+bootstrap_project(Path.cwd())
+logging.getLogger().addHandler(Nodes())
+found = {}
+for name, params in json.loads(sys.argv[1]).items():
+    nodes, before = [], files()
+    with KedroSession.create(project_path=Path.cwd(), env="test", runtime_params=params) as session:
+        session.run(only_missing_outputs=True)
+    after = files()
+    touched = [file for file, stat in before.items() if after.get(file) != stat]
+    found[name] = {"nodes": nodes, "touched": touched, "made": sorted({*after} - {*before})}
+Path("found.json").write_text(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(finished, copy_of):
+    project = copy_of(finished)
+    changes = {name: changed for name, (changed, _, _) in VARIANTS.items()}
+    nested = {name: nest(changed) for name, changed in changes.items()}
+    done = subprocess.run(
+        [sys.executable, "-c", RUNS, json.dumps(nested)], cwd=project.path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return project, json.loads((project.path / "found.json").read_text())
+
+
+def nest(flat):
+    tree = {}
+    for key, value in flat.items():
+        *blocks, last = key.split(".")
+        block = tree
+        for name in blocks:
+            block = block.setdefault(name, {})
+        block[last] = value
+    return tree
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_makes_what_depends_on_its_change_and_nothing_else(runs, name):
+    project, found = runs
+    _, nodes, folder = VARIANTS[name]
+    assert set(found[name]["nodes"]) == nodes
+    assert len(found[name]["nodes"]) == len(nodes)
+    assert found[name]["touched"] == []
+    place = f"test_run/4x4x8-nearest{folder}"
+    metrics = json.loads((project.path / "data/08_reporting" / place / "metrics.json").read_text())
+    assert metrics["variant"] == place
+    changed = {part for part in folder.strip("/").split(",") if part}
+    for file in found[name][
+        "made"
+    ]:  # only in folders that are named by the change, or by the part of it they depend on
+        assert changed & set(file.split("/")[4].split(",")) or file.split("/")[3] == "seed=1", file
+
+
+@pytest.mark.slow
+def test_a_variant_has_a_row_of_its_own_in_mlflow_without_holes(runs):
+    import mlflow
+
+    project, _ = runs
+    client = mlflow.MlflowClient(f"sqlite:///{project.path / 'mlflow.db'}")
+    (experiment,) = client.search_experiments(filter_string="name = 'spatial_functa'")
+    rows = {run.data.tags["variant"]: run for run in client.search_runs([experiment.experiment_id])}
+    assert set(rows) == {f"4x4x8-nearest{folder}" for changed, _, folder in VARIANTS.values() if changed}
+    wanted = {"psnr", "top1_accuracy", "frechet_distance_convnet", "near_copies"}
+    wanted |= {f"{model}.{what}" for model in ("field", "classifier", "denoiser") for what in ("parameters", "seconds")}
+    for run in rows.values():
+        assert wanted <= set(run.data.metrics)
+    guided = rows["4x4x8-nearest/evaluation.sampling.guidance_scale=3.0"]
+    assert "reconstruction_metrics" in guided.data.tags["reused"].split(", ")
+    assert "generation_metrics" not in guided.data.tags["reused"].split(", ")
+    assert guided.data.tags["changed.evaluation.sampling.guidance_scale"] == "3.0"
+    assert (
+        rows["4x4x8-nearest/classification.architecture=mlp"].data.metrics["classifier.parameters"]
+        != (guided.data.metrics["classifier.parameters"])
+    )
+    assert "field_history" not in rows["4x4x8-nearest/seed=1"].data.tags.get("reused", "").split(", ")
+
+
+@pytest.mark.slow
+def test_variants_are_listed_and_removed(runs):
+    project, _ = runs
+    listed = project.kedro("variants", COLUMNS="300")
+    for _, _, folder in VARIANTS.values():
+        assert f"4x4x8-nearest{folder} " in listed
+    output = project.kedro("variants", "--remove", "test_run/*gamma=2.5", "--yes")
+    assert "Removed" in output
+    assert not list((project.path / "data").rglob("*gamma=2.5"))
+    before = project.files()
+    project.kedro("run", "--env", "test", "--only-missing-outputs")
+    assert project.files() == before  # the preset is still whole
+    refused = project.kedro("variants", "--remove", "nothing*", "--yes", check=False)
+    assert "there is no variant that fits 'nothing*'" in refused
