@@ -20,7 +20,7 @@ class SummaryHooks:
         from rich.table import Column, Table
 
         metrics = catalog.load("metrics")
-        details, variant = metrics.pop("details"), metrics.pop("variant")
+        details, variant = metrics.pop("details"), metrics.pop("variant", "")
         memorisation = catalog.load("memorisation_metrics")
         table = Table(Column("metric", no_wrap=True), "value", "measured on", title=variant, title_justify="left")
         for name, value in metrics.items():
@@ -38,6 +38,7 @@ class SummaryHooks:
         for command, why in (
             ("kedro viz run", "the pipelines, with these figures in them"),
             ("kedro mlflow ui", "this run beside others"),
+            ("kedro variants", "what runs have left on disk"),
             (f"kedro run{env} --params latent_shape=4x4x32", "another latent shape, beside this one"),
         ):
             console.print(f"  [bold]{command:<48}[/bold] {why}", soft_wrap=True)
