@@ -9,6 +9,8 @@ import pytest
 PACKAGE = "spatial_functa_pipeline"
 SOURCE = Path(__file__).parents[1] / "src" / PACKAGE
 ROOMS = (  # from the ground up: each may import those before it, and itself
+    "files",
+    "digest",
     "fields",
     "config",
     "images",

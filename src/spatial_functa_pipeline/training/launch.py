@@ -21,16 +21,17 @@ from datetime import timedelta
 from functools import wraps
 from pathlib import Path
 from types import FrameType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 
-from spatial_functa_pipeline.compute import resolve_device
+from spatial_functa_pipeline.compute import DeviceError, resolve_device
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.training.guard import TrainingDivergedError
 from spatial_functa_pipeline.training.interruption import stop_process
 from spatial_functa_pipeline.training.ranks import Ranks, set_this_process, this_process
+from spatial_functa_pipeline.training.run import TrainingRun
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class _Outcome:
 
     result: bytes | None = None
     signal: int = 0
-    diverged: str | None = None
+    diverged: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,25 +68,26 @@ class _Settings:
 
 
 def several_processes(train: Callable[P, R]) -> Callable[P, R]:
-    """Let `train`, a function of a module, be run by as many processes as its argument `runtime` asks for.
+    """Let `train`, a function of a module, be run by as many processes as its keyword argument `run` asks for.
 
     All of its arguments and its result must be picklable then. In each process `train` finds its own rank with
     `ranks.this_process`; what it returns must not depend on that, nor may the order of its collective operations.
 
     Raises:
         ProcessDiedError: a process failed or was killed; the checkpoint is kept.
-        RuntimeError: there are not that many devices, or the machines did not meet.
-        TrainingDivergedError, KeyboardInterrupt, SystemExit: as `Training.run` does.
+        DeviceError: there are not that many devices.
+        RuntimeError: the machines did not meet.
+        TrainingDivergedError, KeyboardInterrupt, SystemExit: as `Training.train` does.
     """
 
     @wraps(train)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        runtime: RuntimeConfig = kwargs["runtime"]
-        if runtime.ranks == 1 or this_process().count > 1:
+    def train_together(*args: P.args, **kwargs: P.kwargs) -> R:
+        run = cast(TrainingRun, kwargs["run"])
+        if run.runtime.ranks == 1 or this_process().count > 1:
             return train(*args, **kwargs)
-        return _launch(run, runtime, args, kwargs)
+        return _launch(train_together, run.runtime, args, kwargs)
 
-    return run
+    return train_together
 
 
 def _launch(train: Callable[..., R], runtime: RuntimeConfig, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
@@ -134,21 +136,19 @@ def _launch(train: Callable[..., R], runtime: RuntimeConfig, args: tuple[Any, ..
     if number := outcome.signal or relayed.value:
         stop_process(number)
     if outcome.diverged:
-        raise TrainingDivergedError(outcome.diverged)
+        raise TrainingDivergedError(*outcome.diverged)
     return torch.load(io.BytesIO(outcome.result), map_location="cpu", weights_only=False)
 
 
 def _check_devices(runtime: RuntimeConfig) -> None:
     device = resolve_device(runtime.device)
     if device.type == "cuda" and torch.cuda.device_count() < runtime.processes:
-        raise RuntimeError(
-            f"runtime.processes is {runtime.processes}, but this machine has {torch.cuda.device_count()} GPUs: "
-            "each process needs its own. Lower it, or set runtime.device to cpu"
+        raise DeviceError(
+            f"processes is {runtime.processes}, but this machine has {torch.cuda.device_count()} GPUs: each process needs "
+            "its own. Lower it, or set device to cpu"
         )
     if device.type not in ("cpu", "cuda"):
-        raise RuntimeError(
-            f"several processes cannot share {device.type}: set runtime.processes to 1, or device to cpu"
-        )
+        raise DeviceError(f"several processes cannot share {device.type}: set processes to 1, or device to cpu")
 
 
 def _work(task: Path, runtime: RuntimeConfig, relayed: c_int, settings: _Settings) -> _Outcome:
@@ -193,7 +193,7 @@ def _outcome(train: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     except SystemExit as stop:
         return _Outcome(signal=stop.code - 128)
     except TrainingDivergedError as error:
-        return _Outcome(diverged=str(error))
+        return _Outcome(diverged=(error.name, error.problem))
     buffer = io.BytesIO()
     if keep:
         torch.save(result, buffer)
