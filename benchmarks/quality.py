@@ -29,6 +29,7 @@ from spatial_functa_pipeline.images.pixels import unit_images
 from spatial_functa_pipeline.metrics.image_quality import mean_psnr, pca_psnr, per_image_mse
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.field import train_field
+from spatial_functa_pipeline.training.run import TrainingRun
 
 VARIANTS = (
     "8x8x4-nearest-k1",
@@ -66,10 +67,11 @@ def train(variant: str, steps: int, probe: bool = False) -> tuple[SpatialField, 
         field, _ = train_field(
             *images,
             config,
-            seed=parameters.seed,
-            runtime=parameters.runtime.model_copy(update={"progress": False}),
-            checkpoint=Checkpoint(Path(folder) / "field.ckpt"),
-            report=lambda step, metrics: None,
+            run=TrainingRun(
+                parameters.seed,
+                parameters.runtime.model_copy(update={"progress": False}),
+                Checkpoint(Path(folder) / "field.ckpt"),
+            ),
         )
         seconds = time.monotonic() - start
     accelerated(field, parameters.runtime, calls=1, device=next(field.parameters()).device, name=variant)

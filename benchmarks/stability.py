@@ -41,6 +41,7 @@ from spatial_functa_pipeline.settings import CONFIG_LOADER_ARGS
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.field import train_field
 from spatial_functa_pipeline.training.guard import TrainingDivergedError
+from spatial_functa_pipeline.training.run import TrainingRun
 
 ROOT = Path(__file__).parents[1]
 PROTECTIONS = ("plain", "penalty", "guard", "both")
@@ -142,10 +143,12 @@ def train(run: Run, settings: Settings, images: tuple[Images, Images]) -> dict[s
             field, _ = train_field(
                 *images,
                 config,
-                seed=run.seed,
-                runtime=parameters.runtime.model_copy(update={"progress": False, "device": "cpu"}),
-                checkpoint=Checkpoint(Path(folder) / "field.ckpt"),
-                report=report,
+                run=TrainingRun(
+                    run.seed,
+                    parameters.runtime.model_copy(update={"progress": False, "device": "cpu"}),
+                    Checkpoint(Path(folder) / "field.ckpt"),
+                    report,
+                ),
             )
         except TrainingDivergedError as error:
             outcome = str(error)

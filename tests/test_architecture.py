@@ -1,14 +1,21 @@
 """The rule of the house (docs/architecture.md): imports run down, and some libraries live in certain rooms alone."""
 
 import ast
+import re
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
+
+from spatial_functa_pipeline.config.tree import PipelineParameters
+from spatial_functa_pipeline.pipeline_registry import register_pipelines
 
 PACKAGE = "spatial_functa_pipeline"
 SOURCE = Path(__file__).parents[1] / "src" / PACKAGE
 ROOMS = (  # from the ground up: each may import those before it, and itself
+    "files",
+    "digest",
     "fields",
     "config",
     "images",
@@ -91,7 +98,7 @@ def test_every_room_is_in_the_order():
     assert {room_of(path) for path in FILES} == {*ROOMS, *KEDROS_OWN}
 
 
-@pytest.mark.parametrize(("lower", "upper"), pairwise(ROOMS))
+@pytest.mark.parametrize(("lower", "upper"), list(pairwise(ROOMS)))
 def test_an_import_against_the_order_is_found(lower, upper):
     for text in (
         f"from {PACKAGE}.{upper}.x import y",
@@ -110,3 +117,52 @@ def test_an_import_against_the_order_is_found(lower, upper):
 @pytest.mark.parametrize(("library", "room"), [("kedro.io", "functasets"), ("mlflow", "training"), ("zarr", "loading")])
 def test_a_library_out_of_its_place_is_found(library, room):
     assert against_the_rule(room, f"{room}/a.py", [library])
+
+
+# What a library does not know: the flow that it is used in. `config` is the place of parameters, and may name their paths.
+
+ROOMS_THAT_KNOW_THE_FLOW = {"config", *ROOMS[ROOMS.index("datasets") :]}
+TO_BE_CURED = {"functasets"}
+BLOCKS = [
+    name
+    for name, field in PipelineParameters.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+]
+OF_THE_FLOW = re.compile(
+    r"\bkedro |--params\b|"
+    rf"\b({'|'.join(BLOCKS)})\.[a-z_]+|"  # the path of a parameter
+    rf"\b({'|'.join(node.name for node in register_pipelines()['__default__'].nodes)})\b"
+)
+
+
+def texts(tree: ast.AST) -> list[str]:
+    """The string constants of a file, f-strings' parts included, without docstrings and `__all__`."""
+    skipped: set[int] = set()
+    for node in ast.walk(tree):
+        names = [target.id for target in getattr(node, "targets", ()) if isinstance(target, ast.Name)]
+        is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if is_docstring or names == ["__all__"]:
+            skipped |= {id(part) for part in ast.walk(node)}
+    constants = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in skipped]
+    return [node.value for node in constants if isinstance(node.value, str)]
+
+
+def test_no_library_room_knows_the_flow():
+    rooms = {*ROOMS} - ROOMS_THAT_KNOW_THE_FLOW - TO_BE_CURED
+    found = [
+        f"{path.relative_to(SOURCE)}: {text}"
+        for path in FILES
+        if room_of(path) in rooms
+        for text in texts(ast.parse(path.read_text()))
+        if OF_THE_FLOW.search(text)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['f"build it: kedro run"', '"add --params a=b"', 'f"{x}: runtime.device is wrong"', '"the node meta_learn_field"'],
+)
+def test_words_of_the_flow_are_found(text):
+    assert any(map(OF_THE_FLOW.search, texts(ast.parse(f"def f(x):\n    raise ValueError({text})"))))
+    assert not texts(ast.parse(f'def f():\n    """{text[2:-1]}"""\n\n\n__all__ = ["meta_learn_field"]'))

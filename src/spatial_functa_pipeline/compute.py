@@ -12,35 +12,33 @@ import torch
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.fields import native_engine
 from spatial_functa_pipeline.fields.field import SpatialField
-from spatial_functa_pipeline.fields.native_engine import (
-    WIDTH_MULTIPLE,
-    NativeEngine,
-    NativeEngineError,
-)
+from spatial_functa_pipeline.fields.native_engine import WIDTH_MULTIPLE, NativeEngine, NativeEngineError
 from spatial_functa_pipeline.fields.siren import FieldPrecision
 from spatial_functa_pipeline.fields.torch_engine import TorchEngine
 
 logger = logging.getLogger(__name__)
 
-Precision = Literal["float32", "bf16"]
-"""Of the matrix products of a classifier's training."""
-
+ClassifierPrecision = Literal["float32", "bf16"]
+"""Of the matrix products in a classifier's training, as `FieldPrecision` is of those in a field's."""
 
 _CALLS_THAT_REPAY = 3000
 """A compiled graph saves tens of milliseconds a call, and compiling costs about 40 s once."""
-
 
 _BYTES_PER_ACTIVATION = 4 * 12
 """Of one kind in the outer step: sine, cosine and their gradients, in the inner step and in its derivative."""
 
 
+class DeviceError(RuntimeError):
+    """The device that was asked for is not there, or cannot do what it is asked for."""
+
+
 def resolve_device(name: str) -> torch.device:
-    """`auto`: CUDA, then Apple's MPS, then the CPU. A device asked for by name but absent is an error."""
+    """`auto`: CUDA, then Apple's MPS, then the CPU. Raises DeviceError if a device asked for by name is not there."""
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     device = torch.device(name)
     if device.type != "cpu" and not getattr(torch, device.type).is_available():
-        raise RuntimeError(f"runtime.device is {name}, but this PyTorch sees no such device: use cpu or auto")
+        raise DeviceError(f"device is {name}, but this PyTorch sees no such device: use cpu or auto")
     return device
 
 
@@ -63,7 +61,7 @@ def accelerated(
         return field
     # A CUDA graph's results are overwritten by the next call: fine for encoding, not for gradients that add up.
     mode = "reduce-overhead" if device.type == "cuda" and not training else None
-    logger.info("%s: compiling, which takes about half a minute the first time (runtime.compile=off avoids it)", name)
+    logger.info("%s: compiling, which takes about half a minute the first time (compile off avoids it)", name)
     return torch.compile(field, fullgraph=True, dynamic=False, mode=mode)
 
 
@@ -114,7 +112,7 @@ def has_bf16_products(device: torch.device) -> bool:
     return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def available_precision(precision: Precision, device: torch.device, name: str) -> Precision:
+def available_precision(precision: ClassifierPrecision, device: torch.device, name: str) -> ClassifierPrecision:
     """`precision`, or float32 where the device would only emulate bf16; that is said once, with the `name` of the training."""
     if precision == "bf16" and not has_bf16_products(device):
         logger.info("%s: this %s has no bfloat16 products; precision bf16 means float32 here", name, device.type)
@@ -122,6 +120,6 @@ def available_precision(precision: Precision, device: torch.device, name: str) -
     return precision
 
 
-def bf16_products(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+def bf16_products(precision: ClassifierPrecision, device: torch.device) -> AbstractContextManager[object]:
     """The context for a loss whose matrix products are to be rounded to bfloat16; weights and sums stay float32."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

@@ -1,12 +1,16 @@
 """MLflow: the curves of trainings, and the upkeep of runs."""
 
+from __future__ import annotations
+
 import logging
 import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from spatial_functa_pipeline.training.loop import Report
+if TYPE_CHECKING:  # with the libraries of all trainings it takes seconds, which every command would wait for
+    from spatial_functa_pipeline.training.run import Report
 
 logger = logging.getLogger(__name__)
 
@@ -28,16 +32,14 @@ class MlflowReport:
         mlflow.log_metrics(values, step=step, run_id=self.run_id)
 
 
-def _report_nothing(step: int, metrics: dict[str, float]) -> None:
-    """What to do where there is no run."""
-
-
 def mlflow_report(prefix: str) -> Report:
     """A `report` for `Training` that logs `prefix.metric` to the active MLflow run, or nothing where there is none."""
     import mlflow
 
+    from spatial_functa_pipeline.training.run import report_nothing
+
     run = mlflow.active_run()
-    return MlflowReport(prefix, mlflow.get_tracking_uri(), run.info.run_id) if run else _report_nothing
+    return MlflowReport(prefix, mlflow.get_tracking_uri(), run.info.run_id) if run else report_nothing
 
 
 def end_abandoned_runs(experiment_id: str) -> None:

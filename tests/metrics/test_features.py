@@ -15,6 +15,7 @@ from spatial_functa_pipeline.metrics.features import (
     ConvNetFeatures,
     FeatureNetwork,
     InceptionFeatures,
+    InceptionWeightsError,
     extract_features,
     metric_name,
 )
@@ -212,5 +213,5 @@ def test_a_failed_download_says_what_to_do(empty_hub, monkeypatch):
         raise URLError("no network")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-    with pytest.raises(RuntimeError, match=r"evaluation\.frechet\.inception_weights"):
+    with pytest.raises(InceptionWeightsError, match="set inception_weights to its path, or features to convnet"):
         InceptionFeatures()

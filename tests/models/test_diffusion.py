@@ -16,15 +16,12 @@ from spatial_functa_pipeline.models.diffusion import (
     diffusion_loss,
     min_snr_weights,
     noise_schedule,
+    predicted_clean,
     timestep_probabilities,
 )
-from spatial_functa_pipeline.models.sampling import (
-    initial_noise,
-    network_evaluations,
-    predicted_clean,
-    sample,
-    sampling_settings,
-)
+from spatial_functa_pipeline.models.guidance import Guidance, GuidedDenoiser
+from spatial_functa_pipeline.models.sample_seeds import initial_noise, sample_generator, sample_seed
+from spatial_functa_pipeline.models.sampling import network_evaluations, sample, sampling_settings
 
 SHAPE = LatentShape((1, 1), 3)
 MEAN, STD = torch.tensor([1.5, -0.5, 0.0]), torch.tensor([0.3, 1.0, 0.6])
@@ -88,6 +85,11 @@ class Recorder(nn.Module):
 def draw(denoiser, config, labels=None, clip_range=FAR, seed=0, first=0, **sampling):
     options = {"samples": 4000, "batch_size": 4000, **sampling}
     return sample(denoiser, config, SamplingConfig(**options), labels, SHAPE, clip_range, seed, "cpu", first)
+
+
+def noise_of_samples(seed, numbers, shape=SHAPE):
+    """The x_T that these samples start from."""
+    return initial_noise(shape, [sample_generator(seed, number) for number in numbers])
 
 
 def loss_of(denoiser, config, latents, labels=None, seed=0, num_classes=2):
@@ -240,7 +242,7 @@ def test_labels_must_fit_the_configuration():
     latents, labels = torch.zeros(2, 1, 1, 3), torch.zeros(2, dtype=torch.int64)
     for conditional, given in ((True, None), (False, labels)):
         config = diffusion_config(conditional=conditional)
-        with pytest.raises(ValueError, match=r"diffusion\.conditional is"):
+        with pytest.raises(ValueError, match=r"^conditional is"):
             loss_of(Recorder(noise_schedule(config), torch.ones_like), config, latents, given)
 
 
@@ -296,7 +298,7 @@ def test_ddim_equals_diffusers_ddim(clip_range):
         beta_schedule="squaredcos_cap_v2", timestep_spacing="trailing", clip_sample_range=clip_range
     )
     reference.set_timesteps(50)
-    latents = initial_noise(SHAPE, 3, range(8))
+    latents = noise_of_samples(3, range(8))
     for timestep in reference.timesteps:
         epsilon = denoiser(latents, timestep.repeat(8), None)
         latents = reference.step(epsilon, timestep, latents, use_clipped_model_output=True).prev_sample
@@ -385,6 +387,24 @@ def test_guidance_evaluates_the_denoiser_no_more_than_needed(scale, asked):
     assert [labels.tolist() for _, labels in denoiser.calls] == [asked] * 10
 
 
+def test_a_guided_denoiser_is_the_formula_within_the_interval_and_conditional_outside():
+    config = diffusion_config(conditional=True)
+    denoiser, schedule = GaussianDenoiser(config, means=CLASS_MEANS), noise_schedule(config)
+    guidance = Guidance.of(SamplingConfig(guidance_scale=3.0, guidance_interval=(0.5, 2.0)), schedule)
+    noisy, labels = torch.randn(2, 1, 1, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1])
+    seen = set()
+    for timestep in (0, 300, 500, 700, 999):
+        level = (1 / schedule.alphas_cumprod[timestep].item() - 1) ** 0.5
+        scale = 3.0 if 0.5 < level <= 2.0 else 1.0
+        timesteps = torch.full((2,), timestep)
+        conditional, dummy = (denoiser(noisy, timesteps, given) for given in (labels, torch.tensor([2, 2])))
+        predicted = GuidedDenoiser(denoiser, guidance)(noisy, timestep, labels)
+        torch.testing.assert_close(predicted, dummy + scale * (conditional - dummy))
+        assert guidance.evaluations_at(timestep) == (2 if scale == 3.0 else 1)
+        seen.add(scale)
+    assert seen == {1.0, 3.0}
+
+
 class MixtureDenoiser(GaussianDenoiser):
     """Optimal for two equally likely classes N(μ_k, diag σ²): the dummy label is their mixture, no Gaussian."""
 
@@ -448,7 +468,7 @@ def test_guidance_between_two_gaussians_follows_its_ode(sampler, steps, interval
         guidance_scale=scale,
         guidance_interval=interval,
     ).flatten(1)
-    noise = initial_noise(SHAPE, 0, range(count)).flatten(1).double()
+    noise = noise_of_samples(0, range(count)).flatten(1).double()
     expected = guided_trajectory(noise, label, scale, interval or (0.0, math.inf))
     assert (samples - expected).abs().mean() < tolerance * STD.mean()
     unguided = guided_trajectory(noise, label, 1.0)
@@ -531,17 +551,19 @@ def test_settings_are_json_and_give_every_samples_seed():
     assert json.loads(json.dumps(settings)) == settings
     assert settings["network_evaluations"] == network_evaluations(config, how)
     assert (settings["sampler"], settings["guidance_scale"], settings["clip_range"]) == ("dpm_solver", 2.0, 4.5)
+    assert sample_seed(11, 5) == (settings["first_seed"] + 5) % 2**32
     generator = torch.Generator().manual_seed((settings["first_seed"] + 5) % 2**32)
     noise = torch.randn(SHAPE.shape, generator=generator)
-    assert torch.equal(noise, initial_noise(SHAPE, 11, [5])[0])
+    assert torch.equal(noise, noise_of_samples(11, [5])[0])
 
 
 def test_initial_noise_depends_on_seed_and_index_alone():
-    noise = initial_noise(LatentShape((4, 4), 8), 7, range(64))
+    shape = LatentShape((4, 4), 8)
+    noise = noise_of_samples(7, range(64), shape)
     assert noise.shape == (64, 4, 4, 8)
-    assert torch.equal(noise[10:20], initial_noise(LatentShape((4, 4), 8), 7, range(10, 20)))
+    assert torch.equal(noise[10:20], noise_of_samples(7, range(10, 20), shape))
     assert len(noise.flatten(1).unique(dim=0)) == 64
-    neighbour = initial_noise(LatentShape((4, 4), 8), 8, range(64))
+    neighbour = noise_of_samples(8, range(64), shape)
     assert len(torch.cat([noise, neighbour]).flatten(1).unique(dim=0)) == 128
     assert abs(noise.mean()) < 4 / math.sqrt(noise.numel())
     assert abs(noise.std() - 1) < 4 / math.sqrt(2 * noise.numel())

@@ -19,6 +19,7 @@ from spatial_functa_pipeline.models.weights import Weights
 from spatial_functa_pipeline.pipelines.classification import nodes
 from spatial_functa_pipeline.training import classifier as module
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
+from spatial_functa_pipeline.training.run import TrainingRun, report_nothing
 
 AUGMENTATION = AugmentationConfig(flip=True, crop_padding=1)
 FUNCTASET = FunctasetConfig(augmentation=AUGMENTATION)
@@ -59,7 +60,7 @@ def config(**options):
 @pytest.fixture
 def pixels(monkeypatch):
     """Training and validation images, and functasets of them."""
-    monkeypatch.setattr(module, "examples_identity", lambda examples: {})  # `Rows` has no header
+    monkeypatch.setattr(module, "what_examples_are", lambda examples: {})  # `Rows` has no header
     train, validation = images(24, 0), images(12, 1)
     return Rows(train.labels, 1), Rows(validation.labels, 0), train, validation
 
@@ -133,10 +134,7 @@ def test_latents_and_pixels_of_the_same_rows_are_read_in_the_same_order(pixels, 
             Normaliser.by_scale(1.0),
             config(),
             num_classes=3,
-            seed=0,
-            runtime=tiny.RUNTIME,
-            checkpoint=Checkpoint(tmp_path / f"{name}.pt"),
-            report=tiny.report_nothing,
+            run=TrainingRun(0, tiny.RUNTIME, Checkpoint(tmp_path / f"{name}.pt")),
         )
         orders.append(list(seen))
     assert len(orders[0]) == 60
@@ -162,17 +160,14 @@ def test_an_interrupted_pixel_baseline_ends_as_the_uninterrupted_one(pixels, tmp
 def test_an_interrupted_classifier_on_latents_ends_as_the_uninterrupted_one(tmp_path):
     folder = tiny.write_functasets(tmp_path)
 
-    def train(path, report=tiny.report_nothing):
+    def train(path, report=report_nothing):
         splits = (module.Functaset.open(folder / f"{split}.zarr") for split in ("train", "validation"))
         return module.train_classifier(
             *splits,
             Normaliser.by_scale(1.0),
             tiny.transformer(),
             num_classes=2,
-            seed=0,
-            runtime=tiny.RUNTIME,
-            checkpoint=Checkpoint(path),
-            report=report,
+            run=TrainingRun(0, tiny.RUNTIME, Checkpoint(path), report),
         )
 
     whole, history = train(tmp_path / "whole.pt")

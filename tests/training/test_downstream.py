@@ -19,6 +19,7 @@ from spatial_functa_pipeline.models.sampling import sample
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.classifier import accuracy, train_classifier
 from spatial_functa_pipeline.training.denoiser import train_denoiser
+from spatial_functa_pipeline.training.run import TrainingRun
 
 RUNTIME = RuntimeConfig(device="cpu", progress=False)
 MEANS = np.array([[2.0, -1.0], [-1.0, 3.0]])  # of the two classes, in the two channels
@@ -82,10 +83,7 @@ def test_a_trained_denoiser_samples_each_class(functasets, tmp_path, prediction,
         normaliser,
         config,
         num_classes=2,
-        seed=0,
-        runtime=RUNTIME,
-        checkpoint=Checkpoint(tmp_path / "c.pt"),
-        report=lambda step, metrics: None,
+        run=TrainingRun(0, RUNTIME, Checkpoint(tmp_path / "c.pt")),
     )
     assert history.validation_loss.dropna().iloc[-1] < 1
     labels = torch.arange(1000) % 2
@@ -116,10 +114,7 @@ def test_a_trained_classifier_tells_the_classes_apart(functasets, tmp_path):
         normaliser,
         config,
         num_classes=2,
-        seed=0,
-        runtime=RUNTIME,
-        checkpoint=Checkpoint(tmp_path / "c.pt"),
-        report=lambda step, metrics: None,
+        run=TrainingRun(0, RUNTIME, Checkpoint(tmp_path / "c.pt")),
     )
     reached = accuracy(classifier, normaliser, validation)
     assert reached > 0.97

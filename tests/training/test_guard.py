@@ -13,6 +13,7 @@ from spatial_functa_pipeline.loading.ordering import epoch_batches
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.guard import TrainingDivergedError
 from spatial_functa_pipeline.training.loop import Training
+from spatial_functa_pipeline.training.run import TrainingRun
 
 INPUTS = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
 TARGETS = INPUTS.sum(-1, keepdim=True).sin()
@@ -30,8 +31,8 @@ class Poison:
         self.at, self.factor, self.above = at, factor, above
 
     def __call__(self, training):
-        rate = training.optimizer.param_groups[0]["lr"]
-        return self.factor if training.step == self.at and rate >= self.above else 1.0
+        rate = training.state.optimizer.param_groups[0]["lr"]
+        return self.factor if training.state.step == self.at and rate >= self.above else 1.0
 
 
 def make_training(path, *, poison=None, die_at=None, best="score", reports=None, **settings):
@@ -60,6 +61,10 @@ def make_training(path, *, poison=None, die_at=None, best="score", reports=None,
         value = (model(inputs + noise) - targets).square().mean()
         return value * poison(training) if poison else value
 
+    def report(step, metrics):
+        if reports is not None:
+            reports.append((step, metrics))
+
     training = Training(
         name="test",
         model=model,
@@ -68,13 +73,10 @@ def make_training(path, *, poison=None, die_at=None, best="score", reports=None,
             (INPUTS[rows], TARGETS[rows]) for rows in epoch_batches(64, config.batch_size, 0, start, config.steps)
         ),
         config=config,
-        seed=3,
-        runtime=RuntimeConfig(device="cpu", progress=False),
-        checkpoint=Checkpoint(path),
-        identity={},
+        run=TrainingRun(3, RuntimeConfig(device="cpu", progress=False), Checkpoint(path), report),
+        must_agree={},
         validate=lambda model: {"score": -(model(INPUTS) - TARGETS).square().mean().item()},
         best=best,
-        report=lambda step, metrics: reports.append((step, metrics)) if reports is not None else None,
     )
     return training
 
@@ -89,7 +91,7 @@ def test_a_loss_that_is_not_finite_rolls_back_to_the_last_good_validation(tmp_pa
     """At step 25; noticed at 28. The state of step 20 is the best one, too."""
     reports = []
     training = make_training(tmp_path / "c.pt", poison=Poison(25, bad, above=1e-2), best=best, reports=reports)
-    history = training.run()
+    history = training.train()
     assert "at step 28; back to step 20, on with 0.5 times the learning rate (roll-back 1 of at most 5)" in caplog.text
     assert (28, {"rollbacks": 1}) in reports
     assert history.step.is_unique
@@ -107,13 +109,13 @@ def test_a_collapse_of_the_validation_metric_rolls_back_to_its_best(tmp_path, ca
 
     def spoil(batch, generator):
         value = honest(batch, generator)
-        if training.step == 34 and training.rollbacks == 0:
+        if training.state.step == 34 and training.state.rollbacks == 0:
             with torch.no_grad():
                 training.model[-1].bias.add_(3.0)
         return value
 
     training.loss = spoil
-    history = training.run()
+    history = training.train()
     assert "the score fell to -" in caplog.text
     assert "more than 0.3 below its best" in caplog.text
     assert "back to step 30" in caplog.text
@@ -125,13 +127,13 @@ def test_within_the_margin_nothing_happens(tmp_path):
     plain = make_training(tmp_path / "plain.pt", guard=None)
     guarded = make_training(tmp_path / "guarded.pt")
     logged = LOGGED[:-1]
-    pd.testing.assert_frame_equal(plain.run()[logged], guarded.run()[logged])
+    pd.testing.assert_frame_equal(plain.train()[logged], guarded.train()[logged])
     assert torch.equal(weights(plain), weights(guarded))
 
 
 def test_trouble_before_the_first_validation_goes_back_to_the_start(tmp_path, caplog):
     training = make_training(tmp_path / "c.pt", poison=Poison(5, math.nan, above=1e-2))
-    history = training.run()
+    history = training.train()
     assert "back to step 0" in caplog.text
     assert (history.rollbacks == 1).all()
     assert history.step.iloc[0] == 4
@@ -150,12 +152,12 @@ def test_a_roll_back_draws_other_random_numbers(tmp_path):
     draw = training.loss
 
     def record(batch, generator):
-        if training.step == 0:
+        if training.state.step == 0:
             seen.append(torch.randn(3, generator=generator.clone_state()))
         return draw(batch, generator)
 
     training.loss = record
-    training.run()
+    training.train()
     assert len(seen) == 2
     assert not torch.equal(*seen)
 
@@ -164,18 +166,18 @@ def test_after_enough_tries_it_gives_up_and_keeps_the_checkpoint(tmp_path):
     """Trouble at any rate. With more `retries` the same training goes on from the checkpoint."""
     poison = Poison(25, math.nan)
     with pytest.raises(TrainingDivergedError, match=r"test: the loss is nan at step 28, after 2 roll-backs .* guard"):
-        make_training(tmp_path / "c.pt", poison=poison, guard={"retries": 2}).run()
+        make_training(tmp_path / "c.pt", poison=poison, guard={"retries": 2}).train()
     training = make_training(tmp_path / "c.pt", poison=None, guard={"retries": 3})
-    history = training.run()
+    history = training.train()
     assert history.rollbacks.max() == 2
     assert history.learning_rate.dropna().iloc[-1] == 2.5e-3
 
 
 def test_without_a_guard_a_loss_that_is_not_finite_is_an_error_at_once(tmp_path):
     with pytest.raises(TrainingDivergedError, match=r"test: the loss is nan at step 28\. .*set a guard"):
-        make_training(tmp_path / "c.pt", poison=Poison(25, math.nan), guard=None).run()
+        make_training(tmp_path / "c.pt", poison=Poison(25, math.nan), guard=None).train()
     training = make_training(tmp_path / "c.pt", guard=None)
-    assert Checkpoint(tmp_path / "c.pt").read(training._identity())["step"] == 21
+    assert Checkpoint(tmp_path / "c.pt").read(training._what_must_agree())["step"] == 21
 
 
 @pytest.mark.parametrize("best", ["score", None])
@@ -184,19 +186,19 @@ def test_a_killed_and_resumed_training_rolls_back_as_the_uninterrupted_one(tmp_p
     """Steps 25 to 28 are run three times by then: the loss is bad at the first two rates."""
     poison = Poison(25, math.nan, above=4e-3)
     whole = make_training(tmp_path / "whole.pt", poison=poison, best=best)
-    expected = whole.run()
+    expected = whole.train()
     assert expected.rollbacks.max() == 2
     with pytest.raises(CrashError):
-        make_training(tmp_path / "cut.pt", poison=poison, best=best, die_at=steps_of_life).run()
+        make_training(tmp_path / "cut.pt", poison=poison, best=best, die_at=steps_of_life).train()
     resumed = make_training(tmp_path / "cut.pt", poison=poison, best=best)
-    history = resumed.run()
+    history = resumed.train()
     assert torch.equal(weights(resumed), weights(whole))
     pd.testing.assert_frame_equal(history[LOGGED], expected[LOGGED])
 
 
 def test_a_margin_without_a_metric_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"guard\.margin needs a validation metric"):
-        make_training(tmp_path / "c.pt", best=None, guard=GuardConfig(margin=1.0)).run()
+        make_training(tmp_path / "c.pt", best=None, guard=GuardConfig(margin=1.0)).train()
 
 
 def test_trouble_again_after_a_roll_back_goes_back_further(tmp_path, caplog):
@@ -205,12 +207,14 @@ def test_trouble_again_after_a_roll_back_goes_back_further(tmp_path, caplog):
     honest, came_from = training.loss, []
 
     def fail_after_20(batch, generator):
-        if training.step == 10:
-            came_from.append(training.rollbacks)
-        return honest(batch, generator) * (math.nan if training.step == 21 and training.rollbacks < 2 else 1.0)
+        if training.state.step == 10:
+            came_from.append(training.state.rollbacks)
+        return honest(batch, generator) * (
+            math.nan if training.state.step == 21 and training.state.rollbacks < 2 else 1.0
+        )
 
     training.loss = fail_after_20
-    history = training.run()
+    history = training.train()
     assert "back to step 20, on with 0.5 times the learning rate (roll-back 1 of at most 5)" in caplog.text
     assert "back to step 10, on with 0.5 times the learning rate (roll-back 2 of at most 5)" in caplog.text
     assert came_from == [0, 2]

@@ -3,13 +3,14 @@
 import math
 import os
 import signal
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 import torch
 from torch import nn
 
-from spatial_functa_pipeline.compute import resolve_device
+from spatial_functa_pipeline.compute import DeviceError, resolve_device
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.config.training import TrainingConfig
 from spatial_functa_pipeline.fields.field import FieldSpec, SpatialField
@@ -17,6 +18,7 @@ from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.loading.ordering import epoch_batches
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.loop import Training
+from spatial_functa_pipeline.training.run import TrainingRun
 from spatial_functa_pipeline.training.schedule import build_optimizer, learning_rate_factor
 from spatial_functa_pipeline.training.seeding import derive_seed
 
@@ -26,7 +28,7 @@ TARGETS = INPUTS.sum(-1, keepdim=True).sin()
 LOGGED = ["step", "loss", "learning_rate", "gradient_norm", "score"]
 
 
-def make_training(checkpoint_path, *, die_at=None, identity=None, **config):
+def make_training(checkpoint_path, *, die_at=None, data="a", model=None, rate_factors=None, **config):
     """A small regression with dropout and noise, so that every random stream counts."""
     settings = {
         "steps": 40,
@@ -43,7 +45,7 @@ def make_training(checkpoint_path, *, die_at=None, identity=None, **config):
     }
     config = TrainingConfig(**settings)
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(5, 16), nn.SiLU(), nn.Dropout(0.2), nn.Linear(16, 1))
+    model = model or nn.Sequential(nn.Linear(5, 16), nn.SiLU(), nn.Dropout(0.2), nn.Linear(16, 1))
 
     def loss(batch, generator):
         inputs, targets = batch
@@ -66,11 +68,10 @@ def make_training(checkpoint_path, *, die_at=None, identity=None, **config):
         loss=loss,
         batches=batches,
         config=config,
-        seed=3,
-        runtime=RUNTIME,
-        checkpoint=Checkpoint(checkpoint_path),
-        identity=identity or {"data": "a"},
+        run=TrainingRun(3, RUNTIME, Checkpoint(checkpoint_path)),
+        must_agree={"data": data},
         validate=validate,
+        rate_factors=rate_factors or {},
     )
 
 
@@ -85,12 +86,12 @@ def test_a_crashed_training_ends_with_the_same_weights_and_history(tmp_path, die
     """It goes back to the last checkpoint, whose step lies between two log lines."""
     whole = make_training(tmp_path / "whole.pt", ema_decay=ema_decay)
     whole.best = best
-    expected = whole.run()
+    expected = whole.train()
     with pytest.raises(ConnectionError):
-        make_training(tmp_path / "cut.pt", die_at=die_at, ema_decay=ema_decay).run()
+        make_training(tmp_path / "cut.pt", die_at=die_at, ema_decay=ema_decay).train()
     resumed = make_training(tmp_path / "cut.pt", ema_decay=ema_decay)
     resumed.best = best
-    history = resumed.run()
+    history = resumed.train()
     assert torch.equal(weights(resumed), weights(whole))
     pd.testing.assert_frame_equal(history[LOGGED], expected[LOGGED])
 
@@ -102,7 +103,7 @@ def test_a_crashed_training_ends_with_the_same_weights_and_history(tmp_path, die
 def test_a_signal_in_the_middle_of_a_step_waits_for_its_end(tmp_path, monkeypatch, caplog, where, number, error):
     """It arrives inside step 20, which is validated and recorded before the training stops."""
     whole = make_training(tmp_path / "whole.pt")
-    expected = whole.run()
+    expected = whole.train()
     training = make_training(tmp_path / "cut.pt")
     calls = iter(range(10**6))
     owner, name = {
@@ -121,13 +122,13 @@ def test_a_signal_in_the_middle_of_a_step_waits_for_its_end(tmp_path, monkeypatc
         patch.setattr(owner, name, interrupted)
         handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
         with pytest.raises(error):
-            training.run()
+            training.train()
         assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert "interrupted at step 20; the same command goes on from there" in caplog.text
-    assert training.history[-1]["step"] == 20
-    assert "score" in training.history[-1]
+    assert training.state.history[-1]["step"] == 20
+    assert "score" in training.state.history[-1]
     resumed = make_training(tmp_path / "cut.pt")
-    history = resumed.run()
+    history = resumed.train()
     assert torch.equal(weights(resumed), weights(whole))
     pd.testing.assert_frame_equal(history[LOGGED], expected[LOGGED])
 
@@ -138,25 +139,25 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_the_last_checkpoint(tmp_path):
     original = training.loss
 
     def interrupted(batch, generator):
-        if training.step == 17:
+        if training.state.step == 17:
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
         return original(batch, generator)
 
     training.loss = interrupted
     with pytest.raises(KeyboardInterrupt):
-        training.run()
-    assert Checkpoint(tmp_path / "c.pt").read(training._identity())["step"] == 14
+        training.train()
+    assert Checkpoint(tmp_path / "c.pt").read(training._what_must_agree())["step"] == 14
 
 
 def test_a_checkpoint_of_another_training_is_not_continued(tmp_path, caplog):
-    make_training(tmp_path / "c.pt", steps=20).run()
-    fresh = make_training(tmp_path / "c.pt", steps=20, identity={"data": "b"})
-    history = fresh.run()
+    make_training(tmp_path / "c.pt", steps=20).train()
+    fresh = make_training(tmp_path / "c.pt", steps=20, data="b")
+    history = fresh.train()
     assert history.step.min() < 20
     assert "another data" in caplog.text
-    again = make_training(tmp_path / "c.pt", steps=20, identity={"data": "b"})
-    assert len(again.run()) == len(history)
+    again = make_training(tmp_path / "c.pt", steps=20, data="b")
+    assert len(again.train()) == len(history)
     assert torch.equal(weights(again), weights(fresh))
 
 
@@ -164,14 +165,22 @@ def test_a_half_written_checkpoint_does_not_replace_a_whole_one(tmp_path, monkey
     checkpoint = Checkpoint(tmp_path / "c.pt")
     checkpoint.write({"a": 1}, {"step": 1})
 
-    def disk_full(state, file):
-        file.write(b"half")
+    def disk_full(state, path):
+        path.write_bytes(b"half")
         raise OSError("No space left on device")
 
     monkeypatch.setattr(torch, "save", disk_full)
     with pytest.raises(OSError, match="No space"):
         checkpoint.write({"a": 1}, {"step": 2})
     assert checkpoint.read({"a": 1}) == {"step": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["c.pt"]
+
+
+def test_a_checkpoint_of_an_older_version_is_kept_and_not_continued(tmp_path, caplog):
+    torch.save({"identity": {"a": 1}, "state": {"step": 1}}, tmp_path / "c.pt")
+    assert Checkpoint(tmp_path / "c.pt").read({"a": 1}) is None
+    assert "made with another a: starting anew; it is kept as c.old" in caplog.text
+    assert (tmp_path / "c.old").exists()
 
 
 @pytest.mark.parametrize("micro_batch", [1, 3, 8])
@@ -190,10 +199,8 @@ def test_micro_batches_give_the_whole_batchs_gradient(micro_batch):
         loss=lambda batch, generator: (model(batch[0]) - batch[1]).square().mean(),
         batches=lambda start: [(inputs, targets)],
         config=config,
-        seed=0,
-        runtime=RUNTIME,
-        checkpoint=_NoCheckpoint(),
-        identity={},
+        run=TrainingRun(0, RUNTIME, _NoCheckpoint()),
+        must_agree={},
     )
     seen = {}
     optimizer_step = torch.optim.AdamW.step
@@ -204,7 +211,7 @@ def test_micro_batches_give_the_whole_batchs_gradient(micro_batch):
 
     torch.optim.AdamW.step, original = capture, optimizer_step
     try:
-        training.run()
+        training.train()
     finally:
         torch.optim.AdamW.step = original
     reference = nn.Linear(5, 1).double()
@@ -215,10 +222,10 @@ def test_micro_batches_give_the_whole_batchs_gradient(micro_batch):
 
 
 class _NoCheckpoint:
-    def read(self, identity):
+    def read(self, must_agree):
         return None
 
-    def write(self, identity, state):
+    def write(self, must_agree, state):
         pass
 
 
@@ -231,12 +238,11 @@ def test_buffers_are_not_averaged(tmp_path, interpolation):
     """An average of whole numbers is rounded down: a field's points would end up in other cells."""
     model = SpatialField(FieldSpec(LatentShape((8, 8), 2), (16, 16), 1, interpolation, 8, 2, 10.0))
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    training = make_training(tmp_path / "c.pt", steps=30, ema_decay=0.9, validate_every=30)
-    training.model = model
+    training = make_training(tmp_path / "c.pt", model=model, steps=30, ema_decay=0.9, validate_every=30)
     training.loss = lambda batch, generator: sum(p.square().mean() for p in model.parameters())
     seen = {}
     training.validate = lambda average: seen.update(average.named_buffers()) or {"score": 0.0}
-    training.run()
+    training.train()
     assert before.keys() == seen.keys()
     for name, buffer in seen.items():
         assert torch.equal(buffer, before[name]), name
@@ -246,8 +252,8 @@ def test_the_average_is_what_is_validated_and_returned(tmp_path):
     """With decay 0.9 the returned weights are the exponential average of the trajectory."""
     trajectory = []
     training = make_training(tmp_path / "c.pt", steps=10, log_every=1)
-    training.report = lambda step, metrics: trajectory.append(weights(training).clone())
-    training.run()
+    training.run = replace(training.run, report=lambda step, metrics: trajectory.append(weights(training).clone()))
+    training.train()
     average = trajectory[0]
     for point in trajectory[1:]:
         average = 0.9 * average + 0.1 * point
@@ -268,7 +274,7 @@ def test_the_best_validated_weights_are_returned(tmp_path):
         return metrics
 
     training.validate = record
-    training.run()
+    training.train()
     assert torch.equal(weights(training), seen[max(seen)])
     assert list(seen).index(max(seen)) < 39  # the best one is not trivially the last
 
@@ -296,12 +302,10 @@ def test_only_matrices_are_decayed():
 
 def test_single_parameters_have_their_own_learning_rate(tmp_path):
     """Adam's first step is as long as the learning rate, in every parameter."""
-    training = make_training(
-        tmp_path / "c.pt", steps=1, schedule="constant", warmup_steps=0, weight_decay=0.0, ema_decay=None
-    )
-    training.rate_factors = {"0.bias": 0.1}
+    constant = {"schedule": "constant", "warmup_steps": 0, "weight_decay": 0.0, "ema_decay": None}
+    training = make_training(tmp_path / "c.pt", steps=1, rate_factors={"0.bias": 0.1}, **constant)
     before = {name: value.clone() for name, value in training.model.state_dict().items()}
-    training.run()
+    training.train()
     moved = {name: (value - before[name]).abs().max().item() for name, value in training.model.state_dict().items()}
     assert moved == pytest.approx({"0.weight": 1e-2, "0.bias": 1e-3, "3.weight": 1e-2, "3.bias": 1e-2}, rel=1e-3)
 
@@ -322,5 +326,5 @@ def test_seeds_differ_by_purpose_and_step_and_are_stable():
 def test_a_device_that_is_not_there_is_an_error():
     assert resolve_device("cpu") == torch.device("cpu")
     if not torch.cuda.is_available():
-        with pytest.raises(RuntimeError, match=r"runtime\.device is cuda:1"):
+        with pytest.raises(DeviceError, match=r"^device is cuda:1, but .* use cpu or auto"):
             resolve_device("cuda:1")

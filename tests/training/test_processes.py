@@ -16,6 +16,7 @@ from together import train_all
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.guard import TrainingDivergedError
 from spatial_functa_pipeline.training.launch import ProcessDiedError
+from spatial_functa_pipeline.training.run import TrainingRun
 
 TWO = tiny.RUNTIME.model_copy(update={"processes": 2})
 NAMES = ["field", "shaky", "classifier", "denoiser"]
@@ -30,7 +31,7 @@ def whole(tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     folder = tiny.write_functasets(tmp_path_factory.mktemp("alone"))
-    return train_all(folder, runtime=tiny.RUNTIME, report=tiny.report_nothing)
+    return train_all(folder, run=TrainingRun(0, tiny.RUNTIME, Checkpoint(folder / "field.pt")))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,8 @@ def together(tmp_path_factory):
     """What two processes made, which went on with a field that one had begun; and the journal of that field."""
     folder = tiny.write_functasets(tmp_path_factory.mktemp("together"))
     begin(folder / "field.pt")
-    return train_all(folder, runtime=TWO, report=tiny.Journal(folder / "journal")), (folder / "journal").read_text()
+    run = TrainingRun(0, TWO, Checkpoint(folder / "field.pt"), tiny.Journal(folder / "journal"))
+    return train_all(folder, run=run), (folder / "journal").read_text()
 
 
 def begin(path):

@@ -24,6 +24,7 @@ from spatial_functa_pipeline.training.classifier import train_classifier
 from spatial_functa_pipeline.training.denoiser import train_denoiser
 from spatial_functa_pipeline.training.field import train_field
 from spatial_functa_pipeline.training.ranks import this_process
+from spatial_functa_pipeline.training.run import TrainingRun, report_nothing
 
 RUNTIME = RuntimeConfig(device="cpu", progress=False, compile="off")
 STEPS = {"steps": 30, "batch_size": 4, "learning_rate": 3e-3, "log_every": 5, "validate_every": 10}
@@ -45,10 +46,6 @@ def field_config(**training):
     return MetaLearningConfig(field=field, training=settings, validation_images=16, inner_rate_learning_rate_factor=0.1)
 
 
-def report_nothing(step, metrics):
-    """At the top of a module, so that another process can be given it."""
-
-
 def train(checkpoint, runtime=RUNTIME, report=report_nothing, data_seed=0, spoil=None, **training):
     """The field and its history."""
     train_images = images(32, data_seed)
@@ -58,10 +55,7 @@ def train(checkpoint, runtime=RUNTIME, report=report_nothing, data_seed=0, spoil
         train_images,
         images(16, data_seed + 1),
         field_config(**training),
-        seed=0,
-        runtime=runtime,
-        checkpoint=Checkpoint(Path(checkpoint)),
-        report=report,
+        run=TrainingRun(0, runtime, Checkpoint(Path(checkpoint)), report),
     )
 
 
@@ -143,21 +137,21 @@ def diffusion(architecture, **training):
 def train_downstream(folder, runtime=RUNTIME, report=report_nothing, micro_batch="auto"):
     """Classifier and denoiser with their histories, by name, from `write_functasets(folder)`."""
     given = (*(Functaset.open(folder / f"{split}.zarr") for split in ("train", "validation")), Normaliser.by_scale(1.0))
-    common = {"seed": 0, "runtime": runtime, "report": report}
+    runs = {
+        name: TrainingRun(0, runtime, Checkpoint(folder / f"{name}.pt"), report) for name in ("classifier", "denoiser")
+    }
     return {
         "classifier": train_classifier(
             *given,
             transformer(micro_batch=micro_batch),
             num_classes=2,
-            checkpoint=Checkpoint(folder / "classifier.pt"),
-            **common,
+            run=runs["classifier"],
         ),
         "denoiser": train_denoiser(
             *given,
             diffusion("mlp", micro_batch=micro_batch),
             num_classes=2,
-            checkpoint=Checkpoint(folder / "denoiser.pt"),
-            **common,
+            run=runs["denoiser"],
         ),
     }
 

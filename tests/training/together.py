@@ -6,14 +6,14 @@ from spatial_functa_pipeline.training.launch import several_processes
 
 
 @several_processes
-def train_all(folder, *, runtime, report):
+def train_all(folder, *, run):
     """Field (from a checkpoint if there is one), a field that rolls back, and what follows, with their histories."""
-    field = tiny.train(folder / "field.pt", runtime, report)
-    shaky = tiny.train(folder / "shaky.pt", runtime, tiny.report_nothing, **SHAKY)
+    field = tiny.train(run.checkpoint.path, run.runtime, run.report)
+    shaky = tiny.train(folder / "shaky.pt", run.runtime, **SHAKY)
     return {
         "field": field,
         "shaky": shaky,
-        **tiny.train_downstream(folder, runtime, tiny.report_nothing, micro_batch=3),
+        **tiny.train_downstream(folder, run.runtime, micro_batch=3),
     }
 
 

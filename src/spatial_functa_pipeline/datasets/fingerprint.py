@@ -6,15 +6,17 @@ those that are there now, counts as missing (`--only-missing-outputs` makes it a
 names what differs.
 """
 
-import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
 from kedro.io import DatasetError
+
+from spatial_functa_pipeline.digest import short_digest
+from spatial_functa_pipeline.files import replace_durably
 
 RECORD_SUFFIX = ".fingerprint.json"
 
@@ -41,7 +43,7 @@ class Fingerprint:
     def digest(self) -> str:
         """SHA-256 of all of it, shortened to 16 hexadecimal digits."""
         content = {"node": self.node, "parameters": self.parameters, "inputs": self.inputs}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        return short_digest([json.dumps(content, sort_keys=True).encode()])
 
     def differences(self, other: "Fingerprint") -> list[str]:
         """What is otherwise in `other`, one phrase each."""
@@ -120,14 +122,15 @@ class FingerprintMixin:
         record, stamp = self._read_record(), self._stamp()
         if record and stamp and record.get("stamp") == stamp:
             return record["content"]
-        content = hashlib.sha256()
+        return short_digest(self._content())
+
+    def _content(self) -> Iterator[bytes]:
         for path in self._files():
             with path.open("rb") as file:
                 # Of a folder, the files' names and sizes are content too.
-                content.update(f"{path.relative_to(self._path)} {path.stat().st_size}\n".encode())
+                yield f"{path.relative_to(self._path)} {path.stat().st_size}\n".encode()
                 while block := file.read(1 << 20):
-                    content.update(block)
-        return content.hexdigest()[:16]
+                    yield block
 
     def _read_record(self) -> dict[str, Any] | None:
         """The record of the stored data; None if there is none that can be read."""
@@ -141,9 +144,8 @@ class FingerprintMixin:
         if record is None:
             self._record_path.unlink(missing_ok=True)
             return
-        temporary = self._record_path.with_name(self._record_path.name + ".tmp")
-        temporary.write_text(json.dumps(record, indent=1))
-        temporary.replace(self._record_path)
+        with replace_durably(self._record_path) as temporary:
+            temporary.write_text(json.dumps(record, indent=1))
 
     def _reasons(self, known: dict[int, list[str]]) -> list[str]:
         """`staleness`; `known` holds what was found out about each dataset, since many share their sources."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import replace
 from typing import Any
@@ -12,6 +11,7 @@ from kedro.io import AbstractDataset
 from kedro_datasets._typing import TablePreview
 
 from spatial_functa_pipeline.datasets.fingerprint import RECORD_SUFFIX, FingerprintMixin
+from spatial_functa_pipeline.digest import short_digest
 from spatial_functa_pipeline.functasets.location import Location
 from spatial_functa_pipeline.functasets.store import MEMORY_LIMIT, SCHEMA_VERSION, Functaset, read_attributes
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan, refuse_to_replace, write
@@ -89,7 +89,7 @@ class FunctasetDataset(FingerprintMixin, _FunctasetDataset):
     def content_digest(self) -> str:
         """Digest of the attributes, which name the weights and the parameters that all rows depend on."""
         attributes = read_attributes(self._filepath)
-        return hashlib.sha256(json.dumps(attributes, sort_keys=True).encode()).hexdigest()[:16]
+        return short_digest([json.dumps(attributes, sort_keys=True).encode()])
 
     def _stamp(self) -> None:
         return None

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from spatial_functa_pipeline.datasets.fingerprint import FingerprintMixin
+from spatial_functa_pipeline.files import replace_durably
 from spatial_functa_pipeline.models.weights import Weights
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 
@@ -21,11 +22,9 @@ class _SafetensorsDataset(AbstractDataset[Weights, Weights]):
         self.metadata = metadata
 
     def save(self, data: Weights) -> None:
-        self._filepath.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._filepath.with_suffix(".tmp")
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in data.tensors.items()}
-        save_file(tensors, temporary, metadata={"config": json.dumps(data.config)})
-        temporary.replace(self._filepath)
+        with replace_durably(self._filepath) as temporary:
+            save_file(tensors, temporary, metadata={"config": json.dumps(data.config)})
 
     def load(self) -> Weights:
         try:

@@ -5,7 +5,6 @@ layers in blocks that stay in the cache, and nothing is stored for the backward 
 """
 
 import ctypes
-import hashlib
 import logging
 import os
 import shlex
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from spatial_functa_pipeline.digest import short_digest
 from spatial_functa_pipeline.fields.geometry import Geometry
 from spatial_functa_pipeline.fields.siren import FieldPrecision, Siren
 from spatial_functa_pipeline.fields.torch_engine import by_row
@@ -61,7 +61,7 @@ def load() -> ctypes.CDLL:
         )
     # The processor's abilities are in the predefined macros: a home folder may be shared by different machines.
     macros = _run([*compiler, "-march=native", "-dM", "-E", "-x", "c++", os.devnull])
-    key = hashlib.sha256(b"\0".join([_SOURCE.read_bytes(), macros, " ".join(_FLAGS).encode()])).hexdigest()[:16]
+    key = short_digest([_SOURCE.read_bytes(), b"\0", macros, b"\0", " ".join(_FLAGS).encode()])
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spatial_functa_pipeline"
     library = folder / f"engine-{key}.so"
     if not library.exists():

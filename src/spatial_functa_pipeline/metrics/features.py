@@ -24,6 +24,10 @@ INCEPTION = "inception"
 _INCEPTION_SHA256_PREFIX = "6726825d"  # part of the file name of pytorch-fid's weights
 
 
+class InceptionWeightsError(RuntimeError):
+    """The weights of pytorch-fid's Inception network cannot be downloaded."""
+
+
 class FeatureExtractor(Protocol):
     """What the scores need to know of their features."""
 
@@ -126,7 +130,7 @@ class InceptionFeatures:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file does not hold weights of this network.
-        RuntimeError: the download failed.
+        InceptionWeightsError: the download failed.
     """
 
     width = 2048
@@ -193,8 +197,8 @@ def _downloaded_weights() -> Path:
         try:
             torch.hub.download_url_to_file(inception.FID_WEIGHTS_URL, str(path), hash_prefix=_INCEPTION_SHA256_PREFIX)
         except (OSError, RuntimeError) as error:
-            raise RuntimeError(
-                f"cannot download {inception.FID_WEIGHTS_URL}: get it by other means and set "
-                "evaluation.frechet.inception_weights to its path, or evaluation.frechet.features to convnet"
+            raise InceptionWeightsError(
+                f"cannot download {inception.FID_WEIGHTS_URL}: get it by other means and set inception_weights to its path, "
+                "or features to convnet"
             ) from error
     return path

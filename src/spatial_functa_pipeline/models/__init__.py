@@ -1,1 +1,39 @@
-"""Classifiers and denoisers that work on latents."""
+"""Classifiers and denoisers that work on latents: how they are built, sampled from, and kept as `Weights`."""
+
+from spatial_functa_pipeline.models.classifiers import build_classifier
+from spatial_functa_pipeline.models.denoisers import Denoiser, build_denoiser
+from spatial_functa_pipeline.models.diffusion import diffusion_loss, noise_schedule
+from spatial_functa_pipeline.models.guidance import Guidance, GuidedDenoiser
+from spatial_functa_pipeline.models.sample_seeds import sample_seed
+from spatial_functa_pipeline.models.sampling import sample, sampling_settings
+from spatial_functa_pipeline.models.weights import (
+    Weights,
+    pack_feature_network,
+    pack_field,
+    pack_model,
+    unpack_classifier,
+    unpack_denoiser,
+    unpack_feature_network,
+    unpack_field,
+)
+
+__all__ = [
+    "Denoiser",
+    "Guidance",
+    "GuidedDenoiser",
+    "Weights",
+    "build_classifier",
+    "build_denoiser",
+    "diffusion_loss",
+    "noise_schedule",
+    "pack_feature_network",
+    "pack_field",
+    "pack_model",
+    "sample",
+    "sample_seed",
+    "sampling_settings",
+    "unpack_classifier",
+    "unpack_denoiser",
+    "unpack_feature_network",
+    "unpack_field",
+]

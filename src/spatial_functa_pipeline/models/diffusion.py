@@ -1,7 +1,9 @@
-"""Denoising diffusion on normalised latents: objective, classifier-free guidance, sampling (App. C, C.4.2, C.4.3).
+"""Denoising diffusion on normalised latents: the process and the loss (App. C, C.4.3). `sampling` draws from it.
 
 A noisy latent is x_t = √ᾱ_t x₀ + √(1 − ᾱ_t) ε with ε ~ N(0, 1). The denoiser predicts ε (the paper's choice) or
 v = √ᾱ_t ε − √(1 − ᾱ_t) x₀.
+
+Shapes: B latents with their grid and c channels, `(B, *grid, c)`; T time steps; K classes.
 """
 
 import torch
@@ -16,19 +18,11 @@ def noise_schedule(config: DiffusionConfig) -> DDPMScheduler:
     """The forward process: ᾱ_t for t = 0, …, T − 1, cosine (Nichol & Dhariwal, 2021) or linear (Ho et al., 2020).
 
     The linear β of Ho et al. run from 1e-4 to 0.02 in 1,000 steps; for another T they are scaled by 1000/T, so that
-    the last step is pure noise for every T.
-
-    Raises:
-        ValueError: a linear schedule has too few steps for its scaled β to stay below 1.
+    the last step is pure noise for every T. `DiffusionConfig` sees to it that they stay below 1.
     """
     if config.noise_schedule == "cosine":
         return DDPMScheduler(config.timesteps, beta_schedule="squaredcos_cap_v2", prediction_type=config.prediction)
     scale = 1000 / config.timesteps
-    if 0.02 * scale >= 1:
-        raise ValueError(
-            f"diffusion.noise_schedule linear needs more than 20 timesteps, got {config.timesteps}; "
-            "raise diffusion.timesteps or choose cosine"
-        )
     return DDPMScheduler(
         config.timesteps,
         beta_schedule="linear",
@@ -36,6 +30,14 @@ def noise_schedule(config: DiffusionConfig) -> DDPMScheduler:
         beta_end=0.02 * scale,
         prediction_type=config.prediction,
     )
+
+
+def predicted_clean(predicted: Tensor, noisy: Tensor, alpha_bar: Tensor, prediction: str) -> Tensor:
+    """x₀ `(B, *grid, c)` from a predicted ε or v and the noisy latents, both so shaped, at the noise level ᾱ `()`."""
+    signal, noise = alpha_bar.sqrt().item(), (1 - alpha_bar).sqrt().item()
+    if prediction == "epsilon":
+        return (noisy - noise * predicted) / signal
+    return signal * noisy - noise * predicted
 
 
 def timestep_probabilities(timesteps: int, ratio: float) -> Tensor:
@@ -82,7 +84,7 @@ def diffusion_loss(
         ValueError: labels are missing for a conditional model, or given to an unconditional one.
     """
     if config.conditional != (labels is not None):
-        raise ValueError(f"diffusion.conditional is {config.conditional}, but labels is {type(labels).__name__}")
+        raise ValueError(f"conditional is {config.conditional}, but labels is {type(labels).__name__}")
     batch, device = len(latents), latents.device
 
     probabilities = timestep_probabilities(config.timesteps, config.timestep_ratio)

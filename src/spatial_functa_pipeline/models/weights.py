@@ -1,7 +1,7 @@
 """Tensors and the configuration that is needed to use them; models from and to them."""
 
-import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import nn
 from spatial_functa_pipeline.config.classification import ClassificationConfig
 from spatial_functa_pipeline.config.diffusion import DiffusionConfig
 from spatial_functa_pipeline.config.meta_learning import FieldConfig
+from spatial_functa_pipeline.digest import short_digest
 from spatial_functa_pipeline.fields.field import SpatialField
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
@@ -29,11 +30,13 @@ class Weights:
     @property
     def digest(self) -> str:
         """SHA-256 of names, values and configuration, shortened to 16 hexadecimal digits."""
-        content = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
+        return short_digest(self._content())
+
+    def _content(self) -> Iterator[bytes]:
+        yield json.dumps(self.config, sort_keys=True).encode()
         for name, tensor in sorted(self.tensors.items()):
-            content.update(name.encode())
-            content.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return content.hexdigest()[:16]
+            yield name.encode()
+            yield tensor.detach().cpu().contiguous().numpy().tobytes()
 
 
 def pack_field(field: SpatialField, config: FieldConfig) -> Weights:

@@ -1,30 +1,33 @@
-"""Checkpoints: written to a temporary name and renamed, so that a crash never leaves half of one."""
+"""Checkpoints: written so that a crash never leaves half of one, and continued only by the training that they are of."""
 
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from spatial_functa_pipeline.files import replace_durably
+
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The checkpoint file of one training. `identity` says what is trained; another identity is never continued."""
+    """The checkpoint file of one training.
+
+    `must_agree`, of both its methods, is what must be the same for a checkpoint to be continued: data, parameters, seed.
+    """
 
     path: Path
 
-    def read(self, identity: dict[str, Any]) -> dict[str, Any] | None:
-        """The saved state, or None if there is none or it belongs to a training with other parameters."""
+    def read(self, must_agree: dict[str, Any]) -> dict[str, Any] | None:
+        """The saved content, or None if there is none or it belongs to a training with other data or parameters."""
         if not self.path.exists():
             return None
         saved = torch.load(self.path, map_location="cpu", weights_only=True)
-        different = sorted(
-            key for key in {*saved["identity"], *identity} if saved["identity"].get(key) != identity.get(key)
-        )
+        before = saved.get("must_agree", {})  # a file of an older version agrees in nothing
+        different = sorted(key for key in {*before, *must_agree} if before.get(key) != must_agree.get(key))
         if different:
             kept = self.path.replace(self.path.with_suffix(".old"))
             logger.warning(
@@ -36,15 +39,10 @@ class Checkpoint:
             return None
         return saved["state"]
 
-    def write(self, identity: dict[str, Any], state: dict[str, Any]) -> None:
+    def write(self, must_agree: dict[str, Any], state: dict[str, Any]) -> None:
         """Save `state` (tensors, numbers, strings and containers of them)."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".tmp")
-        with open(temporary, "wb") as file:
-            torch.save({"identity": identity, "state": state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
+        with replace_durably(self.path) as temporary:
+            torch.save({"must_agree": must_agree, "state": state}, temporary)
 
     def delete(self) -> None:
         """Remove the file once what it led to is safely stored."""

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from spatial_functa_pipeline.compute import available_precision, bf16_products, resolve_device
 from spatial_functa_pipeline.config.classification import ClassificationConfig
-from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.images.digest import images_digest
@@ -18,11 +17,12 @@ from spatial_functa_pipeline.loading.functaset_batches import FunctasetBatches, 
 from spatial_functa_pipeline.loading.image_batches import ImageBatches
 from spatial_functa_pipeline.loading.pixel_patches import PixelPatches
 from spatial_functa_pipeline.models.classifiers import build_classifier
-from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.launch import several_processes
-from spatial_functa_pipeline.training.loop import Batch, Report, Training
+from spatial_functa_pipeline.training.loop import Training
 from spatial_functa_pipeline.training.ranks import this_process
+from spatial_functa_pipeline.training.run import TrainingRun
 from spatial_functa_pipeline.training.seeding import derive_seed
+from spatial_functa_pipeline.training.step import Batch
 
 _EVALUATION_BATCH = 256
 
@@ -44,12 +44,12 @@ def accuracy(classifier: nn.Module, normaliser: Normaliser, examples: Examples) 
     return right.float().mean().item()
 
 
-def examples_identity(examples: Examples) -> dict[str, Any]:
-    """What a checkpoint must agree on about the rows which it was trained on."""
+def what_examples_are(examples: Examples) -> dict[str, Any]:
+    """The data of a training, for its checkpoint to tell them from others."""
     if isinstance(examples, Functaset):
         return {"functaset": examples.header.to_attributes()}
     return {
-        **examples_identity(examples.functaset),
+        **what_examples_are(examples.functaset),
         "images": images_digest(examples.images),
         "augmentation": {**examples.augmentation.model_dump(mode="json"), "seed": examples.seed},
     }
@@ -63,18 +63,15 @@ def train_classifier(
     config: ClassificationConfig,
     *,
     num_classes: int,
-    seed: int,
-    runtime: RuntimeConfig,
-    checkpoint: Checkpoint,
-    report: Report,
+    run: TrainingRun,
 ) -> tuple[nn.Module, pd.DataFrame]:
     """Train a classifier; returns the weights with the best validation accuracy, and the history.
 
     Latents or pixels, the rows of a step are the same.
     """
-    torch.manual_seed(derive_seed(seed, "classifier", "initialisation"))
+    torch.manual_seed(derive_seed(run.seed, "classifier", "initialisation"))
     classifier = build_classifier(config, train.latent_shape, num_classes)
-    device = resolve_device(runtime.device)
+    device = resolve_device(run.runtime.device)
     normaliser = normaliser.to(device)
     precision = available_precision(config.precision, device, "classifier")
     training = config.training
@@ -86,10 +83,10 @@ def train_classifier(
         return F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
 
     def batches(start: int) -> Iterable[Batch]:
-        order = (training.batch_size, seed, training.steps, start)
+        order = (training.batch_size, run.seed, training.steps, start)
         part = this_process().part
         if isinstance(train, PixelPatches):
-            return ImageBatches(train, *order, runtime.num_workers, part=part)
+            return ImageBatches(train, *order, run.runtime.num_workers, part=part)
         return FunctasetBatches(train, *order, part=part)
 
     history = Training(
@@ -98,12 +95,9 @@ def train_classifier(
         loss=loss,
         batches=batches,
         config=training,
-        seed=seed,
-        runtime=runtime,
-        checkpoint=checkpoint,
-        identity={"classification": config.model_dump(mode="json", exclude={"training"}), **examples_identity(train)},
+        run=run,
+        must_agree={"classification": config.model_dump(mode="json", exclude={"training"}), **what_examples_are(train)},
         validate=lambda model: {"validation_accuracy": accuracy(model, normaliser, validation)},
         best="validation_accuracy",
-        report=report,
-    ).run()
+    ).train()
     return classifier, history

@@ -1,22 +1,24 @@
 """Training of the denoiser on normalised latents (App. B.1, C)."""
 
+from collections.abc import Iterable
+
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from spatial_functa_pipeline.compute import resolve_device
 from spatial_functa_pipeline.config.diffusion import DiffusionConfig
-from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.loading.functaset_batches import FunctasetBatches, consecutive_batches
 from spatial_functa_pipeline.models.denoisers import Denoiser, build_denoiser
 from spatial_functa_pipeline.models.diffusion import diffusion_loss, noise_schedule
-from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.launch import several_processes
-from spatial_functa_pipeline.training.loop import Batch, Report, Training
+from spatial_functa_pipeline.training.loop import Training
 from spatial_functa_pipeline.training.ranks import this_process
+from spatial_functa_pipeline.training.run import TrainingRun
 from spatial_functa_pipeline.training.seeding import derive_seed, step_generator
+from spatial_functa_pipeline.training.step import Batch
 
 _VALIDATION_ROWS = 1024
 _VALIDATION_BATCH = 256
@@ -30,19 +32,16 @@ def train_denoiser(
     config: DiffusionConfig,
     *,
     num_classes: int,
-    seed: int,
-    runtime: RuntimeConfig,
-    checkpoint: Checkpoint,
-    report: Report,
+    run: TrainingRun,
 ) -> tuple[Denoiser, pd.DataFrame]:
     """Train a denoiser; returns its last (EMA) weights and the history.
 
     `validation_loss` is the objective on the first rows of the validation set with the same noise each time: when it
     rises while `loss` falls, the denoiser is memorising (App. C.2).
     """
-    torch.manual_seed(derive_seed(seed, "denoiser", "initialisation"))
+    torch.manual_seed(derive_seed(run.seed, "denoiser", "initialisation"))
     denoiser = build_denoiser(config, train_functaset.latent_shape, num_classes)
-    normaliser = normaliser.to(resolve_device(runtime.device))
+    normaliser = normaliser.to(resolve_device(run.runtime.device))
     schedule = noise_schedule(config)
     training = config.training
     rows = train_functaset.originals  # samples should look like images, not like crops with a black border
@@ -52,9 +51,13 @@ def train_denoiser(
         labels = labels if config.conditional else None
         return diffusion_loss(model, normaliser(latents), labels, schedule, config, num_classes, generator)
 
+    def batches(start: int) -> Iterable[Batch]:
+        order = (training.batch_size, run.seed, training.steps, start)
+        return FunctasetBatches(train_functaset, *order, rows, this_process().part)
+
     def validate(model: nn.Module) -> dict[str, float]:
         device = next(model.parameters()).device
-        generator = step_generator(seed, "denoiser", "validation")
+        generator = step_generator(run.seed, "denoiser", "validation")
         total, rows = 0.0, 0
         for latents, labels in consecutive_batches(validation_functaset, _VALIDATION_BATCH):
             total += loss_of(model, (latents.to(device), labels.to(device)), generator).item() * len(latents)
@@ -67,15 +70,10 @@ def train_denoiser(
         name="denoiser",
         model=denoiser,
         loss=lambda batch, generator: loss_of(denoiser, batch, generator),
-        batches=lambda start: FunctasetBatches(
-            train_functaset, training.batch_size, seed, training.steps, start, rows, this_process().part
-        ),
+        batches=batches,
         config=training,
-        seed=seed,
-        runtime=runtime,
-        checkpoint=checkpoint,
-        identity={"diffusion": config.model_dump(mode="json"), "functaset": train_functaset.header.to_attributes()},
+        run=run,
+        must_agree={"diffusion": config.model_dump(mode="json"), "functaset": train_functaset.header.to_attributes()},
         validate=validate,
-        report=report,
-    ).run()
+    ).train()
     return denoiser, history

@@ -5,15 +5,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.config.training import TrainingConfig
 from spatial_functa_pipeline.images.digest import images_digest
 from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.loading.image_batches import ImageBatches
 from spatial_functa_pipeline.metrics.features import FeatureNetwork
-from spatial_functa_pipeline.training.checkpoint import Checkpoint
-from spatial_functa_pipeline.training.loop import Batch, Report, Training
+from spatial_functa_pipeline.training.loop import Training
+from spatial_functa_pipeline.training.run import TrainingRun
 from spatial_functa_pipeline.training.seeding import derive_seed
+from spatial_functa_pipeline.training.step import Batch
 
 _EVALUATION_BATCH = 256
 
@@ -23,16 +23,13 @@ def train_feature_network(
     validation_images: Images,
     config: TrainingConfig,
     *,
-    seed: int,
-    runtime: RuntimeConfig,
-    checkpoint: Checkpoint,
-    report: Report,
+    run: TrainingRun,
 ) -> tuple[FeatureNetwork, pd.DataFrame]:
     """Train the network on real images alone; returns it with its history.
 
-    One process does it, whatever `runtime.processes` says: batch normalisation looks at the whole batch.
+    One process does it, whatever `run.runtime.processes` says: batch normalisation looks at the whole batch.
     """
-    torch.manual_seed(derive_seed(seed, "feature_network", "initialisation"))
+    torch.manual_seed(derive_seed(run.seed, "feature_network", "initialisation"))
     network = FeatureNetwork(train_images.channels, len(train_images.classes))
 
     def loss(batch: Batch, generator: torch.Generator) -> Tensor:
@@ -53,14 +50,11 @@ def train_feature_network(
         model=network,
         loss=loss,
         batches=lambda start: ImageBatches(
-            train_images, config.batch_size, seed, config.steps, start, runtime.num_workers
+            train_images, config.batch_size, run.seed, config.steps, start, run.runtime.num_workers
         ),
         config=config,
-        seed=seed,
-        runtime=runtime,
-        checkpoint=checkpoint,
-        identity={"images": images_digest(train_images)},
+        run=run,
+        must_agree={"images": images_digest(train_images)},
         validate=validate,
-        report=report,
-    ).run()
+    ).train()
     return network, history

@@ -1,23 +1,25 @@
 """Meta-learning of the field: θ, λ and the inner rates, by gradients through the inner loop (App. A)."""
 
+from collections.abc import Iterable
+
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from spatial_functa_pipeline.compute import accelerated, resolve_device, tf32_products
 from spatial_functa_pipeline.config.meta_learning import MetaLearningConfig
-from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.fields.field import SpatialField
 from spatial_functa_pipeline.images.digest import images_digest
 from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.images.pixels import unit_images
 from spatial_functa_pipeline.loading.image_batches import ImageBatches
 from spatial_functa_pipeline.metrics.image_quality import mean_psnr, per_image_mse, psnr_of_mean_mse
-from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.launch import several_processes
-from spatial_functa_pipeline.training.loop import Batch, Report, Training
+from spatial_functa_pipeline.training.loop import Training
 from spatial_functa_pipeline.training.ranks import this_process
+from spatial_functa_pipeline.training.run import TrainingRun
 from spatial_functa_pipeline.training.seeding import derive_seed
+from spatial_functa_pipeline.training.step import Batch
 
 _VALIDATION_BATCH = 16
 _POWER_ITERATIONS = 4  # per step; the eigenvector is followed, and changes slowly
@@ -30,17 +32,14 @@ def train_field(
     validation_images: Images,
     config: MetaLearningConfig,
     *,
-    seed: int,
-    runtime: RuntimeConfig,
-    checkpoint: Checkpoint,
-    report: Report,
+    run: TrainingRun,
 ) -> tuple[SpatialField, pd.DataFrame]:
     """Meta-learn a field; returns the weights with the best `validation_psnr` (dB), and the history."""
-    torch.manual_seed(derive_seed(seed, "field", "initialisation"))
+    torch.manual_seed(derive_seed(run.seed, "field", "initialisation"))
     field = SpatialField(config.field.spec)
     training, penalty = config.training, config.spectral_penalty
-    device = resolve_device(runtime.device)
-    fit = accelerated(field, runtime, calls=training.steps, device=device, name="field", training=True)
+    device = resolve_device(run.runtime.device)
+    fit = accelerated(field, run.runtime, calls=training.steps, device=device, name="field", training=True)
 
     def loss(batch: Batch, generator: torch.Generator) -> Tensor:
         images = unit_images(batch[0])
@@ -49,6 +48,10 @@ def train_field(
         if not penalty.weight:
             return error
         return error + penalty.weight * (field.spectral_radius() - penalty.threshold).relu().square()
+
+    def batches(start: int) -> Iterable[Batch]:
+        order = (training.batch_size, run.seed, training.steps, start)
+        return ImageBatches(train_images, *order, run.runtime.num_workers, part=this_process().part)
 
     @torch.no_grad()
     def follow_spectrum() -> None:
@@ -72,24 +75,19 @@ def train_field(
         name="field",
         model=field,
         loss=loss,
-        batches=lambda start: ImageBatches(
-            train_images, training.batch_size, seed, training.steps, start, runtime.num_workers, this_process().part
-        ),
+        batches=batches,
         config=training,
-        seed=seed,
-        runtime=runtime,
-        checkpoint=checkpoint,
-        identity={
+        run=run,
+        must_agree={
             **config.model_dump(mode="json", exclude={"training"}),
             "images": images_digest(train_images),
         },
         validate=validate,
         best="validation_psnr",
-        report=report,
         rate_factors={"inner_rates": config.inner_rate_learning_rate_factor},
         before_step=follow_spectrum,
         random=False,
     )
     with tf32_products(config.field.precision):
-        history = training_of_field.run()
+        history = training_of_field.train()
     return field, history

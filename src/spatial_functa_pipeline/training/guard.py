@@ -1,13 +1,17 @@
-"""What counts as trouble in a training, and the copy of its state that it rolls back to."""
+"""What counts as trouble in a training, and the error that ends one which cannot be helped."""
 
 import math
-from typing import Any
-
-from torch import Tensor
 
 
 class TrainingDivergedError(RuntimeError):
-    """The training failed, and rolling back did not help or was not allowed."""
+    """The training `name` failed, and rolling back did not help or was not allowed."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(name, problem)
+        self.name, self.problem = name, problem
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.problem}"
 
 
 class RollBackNeededError(Exception):
@@ -30,14 +34,3 @@ def require_no_collapse(step: int, name: str, value: float, best: float, margin:
             f"the {name.replace('_', ' ')} fell to {value:.4g} at step {step}, more than {margin:g} below its best, "
             f"{best:.4g}"
         )
-
-
-def copied(state: Any) -> Any:
-    """The same containers with copies of the tensors, on the CPU: what later steps change stays as it was here."""
-    if isinstance(state, Tensor):
-        return state.detach().to("cpu", copy=True)
-    if isinstance(state, dict):
-        return {key: copied(value) for key, value in state.items()}
-    if isinstance(state, list | tuple):
-        return type(state)(map(copied, state))
-    return state

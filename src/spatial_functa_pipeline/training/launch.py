@@ -7,41 +7,34 @@ launcher starts the others and ends them all when one of them dies.
 import io
 import logging
 import multiprocessing
-import os
 import pickle
 import signal
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ctypes import c_int
-from dataclasses import dataclass
-from datetime import timedelta
 from functools import wraps
 from pathlib import Path
 from types import FrameType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
-import torch.distributed as dist
 
-from spatial_functa_pipeline.compute import resolve_device
+from spatial_functa_pipeline.compute import DeviceError, resolve_device
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.training.guard import TrainingDivergedError
 from spatial_functa_pipeline.training.interruption import stop_process
-from spatial_functa_pipeline.training.ranks import Ranks, set_this_process, this_process
+from spatial_functa_pipeline.training.launched import Outcome, Settings, work
+from spatial_functa_pipeline.training.ranks import this_process
+from spatial_functa_pipeline.training.run import TrainingRun
 
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_PACKAGE = __name__.partition(".")[0]
-_PATIENCE = timedelta(hours=2)
-"""How long a process waits for another one: rank 0 may compile, or validate on many images. A dead one ends it sooner."""
 _MEETING_SECONDS = 600
-_LAST_WORDS_SECONDS = 3.0
 _SHUTDOWN_SECONDS = 10
 
 
@@ -49,155 +42,99 @@ class ProcessDiedError(RuntimeError):
     """One of the processes of a training failed or was killed."""
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    """What a launched process hands back: the training's result (of the first one of each machine), or why it ended."""
-
-    result: bytes | None = None
-    signal: int = 0
-    diverged: str | None = None
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """Of the launching process, for the launched ones."""
-
-    log_level: int
-    start_method: str
-
-
 def several_processes(train: Callable[P, R]) -> Callable[P, R]:
-    """Let `train`, a function of a module, be run by as many processes as its argument `runtime` asks for.
+    """Let `train`, a function of a module, be run by as many processes as its keyword argument `run` asks for.
 
     All of its arguments and its result must be picklable then. In each process `train` finds its own rank with
     `ranks.this_process`; what it returns must not depend on that, nor may the order of its collective operations.
 
     Raises:
         ProcessDiedError: a process failed or was killed; the checkpoint is kept.
-        RuntimeError: there are not that many devices, or the machines did not meet.
-        TrainingDivergedError, KeyboardInterrupt, SystemExit: as `Training.run` does.
+        DeviceError: there are not that many devices.
+        RuntimeError: the machines did not meet.
+        TrainingDivergedError, KeyboardInterrupt, SystemExit: as `Training.train` does.
     """
 
     @wraps(train)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        runtime: RuntimeConfig = kwargs["runtime"]
-        if runtime.ranks == 1 or this_process().count > 1:
+    def train_together(*args: P.args, **kwargs: P.kwargs) -> R:
+        run = cast(TrainingRun, kwargs["run"])
+        if run.runtime.ranks == 1 or this_process().count > 1:
             return train(*args, **kwargs)
-        return _launch(run, runtime, args, kwargs)
+        return _launch(train_together, run.runtime, args, kwargs)
 
-    return run
+    return train_together
 
 
 def _launch(train: Callable[..., R], runtime: RuntimeConfig, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.elastic.rendezvous.api import RendezvousError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
+    """`train`, called in each process; its result is that of the first one on this machine."""
     _check_devices(runtime)
-    # Names resolve in their own ways in containers; a machine alone needs none.
-    alone = runtime.rendezvous is None or runtime.rendezvous.startswith(("127.", "localhost:"))
     relayed = multiprocessing.get_context("spawn").RawValue(c_int, 0)
-    settings = _Settings(logging.getLogger(_PACKAGE).getEffectiveLevel(), multiprocessing.get_start_method())
     with tempfile.TemporaryDirectory() as folder, _relaying(relayed), _without_traces_of_the_launcher():
         # In a file, not as arguments: these go through a pipe, and the next process starts when one has read them.
         task = Path(folder) / "task.pickle"
         with open(task, "wb") as file:
             pickle.dump((train, args, kwargs), file, protocol=pickle.HIGHEST_PROTOCOL)
-        config = LaunchConfig(
-            min_nodes=runtime.machines,
-            max_nodes=runtime.machines,
-            nproc_per_node=runtime.processes,
-            run_id=train.__name__,
-            rdzv_backend="c10d",
-            rdzv_endpoint=runtime.rendezvous or "127.0.0.1:0",
-            rdzv_configs={"timeout": _MEETING_SECONDS},
-            local_addr="127.0.0.1" if alone else None,
-            max_restarts=0,
-            logs_specs=DefaultLogsSpecs(log_dir=folder),
-            signals_to_handle="SIGQUIT",  # the others are relayed
-            shutdown_timeout=_SHUTDOWN_SECONDS,
-        )
-        try:
-            outcomes = elastic_launch(config, _work)(task, runtime, relayed, settings)
-        except ChildFailedError as error:
-            if relayed.value:  # Ctrl-C reached a process that was still starting, or could not save
-                logger.warning("%s", _obituary(error, runtime))
-                stop_process(relayed.value)
-            raise ProcessDiedError(_obituary(error, runtime)) from None
-        except RendezvousError as error:
-            raise RuntimeError(
-                f"the {runtime.machines} machines did not meet at {runtime.rendezvous} ({error}): check that each runs "
-                "the same command, and that the port of that machine, which is one of them, can be reached"
-            ) from error
-    outcome = outcomes[min(outcomes)]
+        outcome = _outcome_of_all(task, train.__name__, runtime, relayed)
     if number := outcome.signal or relayed.value:
         stop_process(number)
     if outcome.diverged:
-        raise TrainingDivergedError(outcome.diverged)
+        raise TrainingDivergedError(*outcome.diverged)
     return torch.load(io.BytesIO(outcome.result), map_location="cpu", weights_only=False)
+
+
+def _outcome_of_all(task: Path, name: str, runtime: RuntimeConfig, relayed: c_int) -> Outcome:
+    """Start the processes, and wait for their end."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous.api import RendezvousError
+    from torch.distributed.launcher.api import elastic_launch
+
+    settings = Settings.of_this_process()
+    try:
+        outcomes = elastic_launch(_launch_config(name, runtime, task.parent), work)(task, runtime, relayed, settings)
+    except ChildFailedError as error:
+        if relayed.value:  # Ctrl-C reached a process that was still starting, or could not save
+            logger.warning("%s", _obituary(error, runtime))
+            stop_process(relayed.value)
+        raise ProcessDiedError(_obituary(error, runtime)) from None
+    except RendezvousError as error:
+        raise RuntimeError(
+            f"the {runtime.machines} machines did not meet at {runtime.rendezvous} ({error}): check that each runs "
+            "the same command, and that the port of that machine, which is one of them, can be reached"
+        ) from error
+    return outcomes[min(outcomes)]
+
+
+def _launch_config(name: str, runtime: RuntimeConfig, folder: Path) -> Any:
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.launcher.api import LaunchConfig
+
+    # Names resolve in their own ways in containers; a machine alone needs none.
+    alone = runtime.rendezvous is None or runtime.rendezvous.startswith(("127.", "localhost:"))
+    return LaunchConfig(
+        min_nodes=runtime.machines,
+        max_nodes=runtime.machines,
+        nproc_per_node=runtime.processes,
+        run_id=name,
+        rdzv_backend="c10d",
+        rdzv_endpoint=runtime.rendezvous or "127.0.0.1:0",
+        rdzv_configs={"timeout": _MEETING_SECONDS},
+        local_addr="127.0.0.1" if alone else None,
+        max_restarts=0,
+        logs_specs=DefaultLogsSpecs(log_dir=str(folder)),
+        signals_to_handle="SIGQUIT",  # the others are relayed
+        shutdown_timeout=_SHUTDOWN_SECONDS,
+    )
 
 
 def _check_devices(runtime: RuntimeConfig) -> None:
     device = resolve_device(runtime.device)
     if device.type == "cuda" and torch.cuda.device_count() < runtime.processes:
-        raise RuntimeError(
-            f"runtime.processes is {runtime.processes}, but this machine has {torch.cuda.device_count()} GPUs: "
-            "each process needs its own. Lower it, or set runtime.device to cpu"
+        raise DeviceError(
+            f"processes is {runtime.processes}, but this machine has {torch.cuda.device_count()} GPUs: each process needs "
+            "its own. Lower it, or set device to cpu"
         )
     if device.type not in ("cpu", "cuda"):
-        raise RuntimeError(
-            f"several processes cannot share {device.type}: set runtime.processes to 1, or device to cpu"
-        )
-
-
-def _work(task: Path, runtime: RuntimeConfig, relayed: c_int, settings: _Settings) -> _Outcome:
-    """What each launched process does: the pickled call in the file `task`."""
-    torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGKILL)  # nothing goes on if the launching process is killed
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes, but one relays it
-    local_rank, device = int(os.environ["LOCAL_RANK"]), resolve_device(runtime.device)
-    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
-    # What all processes say, one says.
-    logging.getLogger(_PACKAGE).setLevel(settings.log_level if int(os.environ["RANK"]) == 0 else logging.WARNING)
-    multiprocessing.set_start_method(settings.start_method, force=True)  # of the workers that decode images
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, torch.get_num_threads() // runtime.processes))
-    if device.type == "cuda":
-        torch.cuda.set_device(local_rank)
-    if runtime.compile != "off":
-        # A compiled loss is one whole graph; splitting it where gradients are exchanged would break it.
-        from torch._dynamo import config as compilation
-
-        compilation.optimize_ddp = False
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
-    set_this_process(Ranks(dist.get_rank(), dist.get_world_size(), relayed))
-    with open(task, "rb") as file:
-        train, args, kwargs = pickle.load(file)
-    try:
-        outcome = _outcome(train, args, kwargs, keep=local_rank == 0)
-    except (RuntimeError, dist.DistError) as error:
-        if isinstance(error, dist.DistError) or "gloo" in str(error):
-            # Most likely another process died. Let the launcher, which looks for the first dead one, find that.
-            time.sleep(_LAST_WORDS_SECONDS)
-        raise
-    dist.destroy_process_group()
-    return outcome
-
-
-def _outcome(train: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], keep: bool) -> _Outcome:
-    """The end of the training that all processes reach together. Any other is an error of this one."""
-    try:
-        result = train(*args, **kwargs)
-    except KeyboardInterrupt:
-        return _Outcome(signal=signal.SIGINT)
-    except SystemExit as stop:
-        return _Outcome(signal=stop.code - 128)
-    except TrainingDivergedError as error:
-        return _Outcome(diverged=str(error))
-    buffer = io.BytesIO()
-    if keep:
-        torch.save(result, buffer)
-    return _Outcome(result=buffer.getvalue())
+        raise DeviceError(f"several processes cannot share {device.type}: set processes to 1, or device to cpu")
 
 
 @contextmanager

@@ -96,7 +96,7 @@ class Ranks:
         self._asked = (dist.all_reduce(box, dist.ReduceOp.MAX, async_op=True), box)
         return answer
 
-    def settle(self) -> None:
+    def finish_agreeing(self) -> None:
         """Wait for what `agreed` left under way."""
         if self._asked:
             self._asked[0].wait()

@@ -21,6 +21,7 @@ from spatial_functa_pipeline.models.weights import Weights, pack_model, unpack_c
 from spatial_functa_pipeline.tracking import mlflow_report
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.classifier import Examples, predict_classes, train_classifier
+from spatial_functa_pipeline.training.run import TrainingRun
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +63,9 @@ def train_latent_classifier(
         normaliser,
         config,
         num_classes=data.num_classes,
-        seed=seed,
-        runtime=runtime,
-        checkpoint=checkpoint,
-        report=mlflow_report("pixel_classifier" if config.input == "pixels" else "classifier"),
+        run=TrainingRun(
+            seed, runtime, checkpoint, mlflow_report("pixel_classifier" if config.input == "pixels" else "classifier")
+        ),
     )
     return pack_model(classifier, normaliser, config, train.latent_shape, data.num_classes), history
 

@@ -12,6 +12,7 @@ from spatial_functa_pipeline.models.weights import Weights, pack_model
 from spatial_functa_pipeline.tracking import mlflow_report
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.denoiser import train_denoiser
+from spatial_functa_pipeline.training.run import TrainingRun
 
 
 def train_latent_denoiser(
@@ -36,9 +37,6 @@ def train_latent_denoiser(
         normaliser,
         config,
         num_classes=data.num_classes,
-        seed=seed,
-        runtime=runtime,
-        checkpoint=checkpoint,
-        report=mlflow_report("denoiser"),
+        run=TrainingRun(seed, runtime, checkpoint, mlflow_report("denoiser")),
     )
     return pack_model(denoiser, normaliser, config, train_functaset.latent_shape, data.num_classes), history

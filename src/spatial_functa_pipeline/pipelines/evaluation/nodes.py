@@ -21,6 +21,7 @@ from spatial_functa_pipeline.models.weights import Weights, pack_feature_network
 from spatial_functa_pipeline.tracking import mlflow_report
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.feature_network import train_feature_network
+from spatial_functa_pipeline.training.run import TrainingRun
 from spatial_functa_pipeline.training.seeding import derive_seed
 
 
@@ -120,10 +121,7 @@ def train_features(
         train_images,
         validation_images,
         config.feature_network,
-        seed=seed,
-        runtime=runtime,
-        checkpoint=checkpoint,
-        report=mlflow_report("feature_network"),
+        run=TrainingRun(seed, runtime, checkpoint, mlflow_report("feature_network")),
     )
     return pack_feature_network(network, len(train_images.classes)), history
 

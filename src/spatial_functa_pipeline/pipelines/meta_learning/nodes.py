@@ -10,6 +10,7 @@ from spatial_functa_pipeline.models.weights import Weights, pack_field
 from spatial_functa_pipeline.tracking import mlflow_report
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.field import train_field
+from spatial_functa_pipeline.training.run import TrainingRun
 
 
 def meta_learn_field(
@@ -28,9 +29,6 @@ def meta_learn_field(
         train_images,
         validation_images,
         config,
-        seed=seed,
-        runtime=runtime,
-        checkpoint=checkpoint,
-        report=mlflow_report("field"),
+        run=TrainingRun(seed, runtime, checkpoint, mlflow_report("field")),
     )
     return pack_field(field, config.field), history

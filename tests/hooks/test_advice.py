@@ -1,0 +1,78 @@
+"""The advice after an error: it reaches the user, and what it names is there."""
+
+import logging
+import re
+from pathlib import Path
+
+import pytest
+from kedro.io import DatasetError
+from pydantic import BaseModel
+
+from spatial_functa_pipeline import training
+from spatial_functa_pipeline.compute import DeviceError
+from spatial_functa_pipeline.config.tree import PipelineParameters
+from spatial_functa_pipeline.hooks.advice import ADVICE, BLOCK_OF_TRAINING, advice_on
+from spatial_functa_pipeline.hooks.errors import AdviceHooks
+from spatial_functa_pipeline.settings import HOOKS
+from spatial_functa_pipeline.training import TrainingDivergedError
+
+
+def wrapped(error):
+    """As Kedro wraps the errors of data sets."""
+    try:
+        raise DatasetError("Failed while saving data to dataset") from error
+    except DatasetError as outer:
+        return outer
+
+
+def parameters_named_in(text):
+    return re.findall(r"\b(?:meta_learning|functaset|classification|diffusion|evaluation|runtime)(?:\.\w+)+", text)
+
+
+def is_a_parameter(path):
+    block = PipelineParameters
+    for name in path.split("."):
+        kinds = [block, *getattr(block, "__args__", ())]  # `GuardConfig | None`
+        blocks = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not blocks or name not in blocks[0].model_fields:
+            return False
+        block = blocks[0].model_fields[name].annotation
+    return True
+
+
+@pytest.mark.parametrize("error", [DeviceError("no"), wrapped(DeviceError("no")), wrapped(wrapped(DeviceError("no")))])
+def test_the_advice_is_logged_whatever_the_error_is_wrapped_in(caplog, error):
+    AdviceHooks().on_pipeline_error(error)
+    assert [(record.levelno, record.message) for record in caplog.records] == [(logging.ERROR, ADVICE[DeviceError])]
+
+
+def test_a_subclass_has_the_advice_of_its_class():
+    class SpecialDeviceError(DeviceError):
+        pass
+
+    assert advice_on(SpecialDeviceError("no")) == ADVICE[DeviceError]
+
+
+def test_an_error_that_nobody_knows_is_left_alone(caplog):
+    AdviceHooks().on_pipeline_error(wrapped(ValueError("no")))
+    assert caplog.records == []
+
+
+def test_kedro_calls_it():
+    assert any(isinstance(hook, AdviceHooks) for hook in HOOKS)
+
+
+def test_every_training_has_its_block():
+    """By the name that the training gives itself."""
+    sources = Path(training.__file__).parent.glob("*.py")
+    names = {name for source in sources for name in re.findall(r'^        name="(\w+)",$', source.read_text(), re.M)}
+    assert names == set(BLOCK_OF_TRAINING)
+
+
+def test_all_parameters_that_the_advice_names_are_there():
+    texts = [advice for advice in ADVICE.values() if isinstance(advice, str)]
+    texts += [advice_on(TrainingDivergedError(name, "nan")) for name in BLOCK_OF_TRAINING]
+    for text in texts:
+        assert parameters_named_in(text), text
+        assert all(map(is_a_parameter, parameters_named_in(text))), text
+    assert not is_a_parameter("runtime.gpu")
