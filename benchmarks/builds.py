@@ -13,8 +13,8 @@ from cases import CASES
 from spatial_functa_pipeline.config.functaset import FunctasetConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.functasets.encoding import plan_functaset
+from spatial_functa_pipeline.functasets.format import Rows
 from spatial_functa_pipeline.functasets.scheduling import Scheduling
-from spatial_functa_pipeline.functasets.store import Rows
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan, write
 from spatial_functa_pipeline.images.images import Images
 

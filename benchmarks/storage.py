@@ -25,8 +25,9 @@ from spatial_functa_pipeline.compute import accelerated
 from spatial_functa_pipeline.config.functaset import StorageType
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.datasets.weights import WeightsDataset
-from spatial_functa_pipeline.functasets.check import check
-from spatial_functa_pipeline.functasets.store import Functaset, FunctasetHeader, Rows
+from spatial_functa_pipeline.functasets.checking import check
+from spatial_functa_pipeline.functasets.format import FunctasetHeader, Rows
+from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan, write
 from spatial_functa_pipeline.images.pixels import unit_images
 from spatial_functa_pipeline.metrics.image_quality import mean_psnr, per_image_mse

@@ -23,8 +23,9 @@ from torch import Tensor
 from zarr.codecs import Crc32cCodec
 
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
+from spatial_functa_pipeline.functasets.format import FunctasetHeader, Rows
 from spatial_functa_pipeline.functasets.statistics import compute_statistics
-from spatial_functa_pipeline.functasets.store import MEMORY_LIMIT, Functaset, FunctasetHeader, Rows
+from spatial_functa_pipeline.functasets.store import MEMORY_LIMIT, Functaset
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan, write
 from spatial_functa_pipeline.loading.functaset_batches import FunctasetBatches
 from spatial_functa_pipeline.loading.ordering import epoch_batches

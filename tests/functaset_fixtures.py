@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
-from spatial_functa_pipeline.functasets.store import Functaset, FunctasetHeader, Rows
+from spatial_functa_pipeline.functasets.format import FunctasetHeader, Rows
+from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan, write
 
 

@@ -28,26 +28,27 @@ def check_functasets(names: tuple[str, ...], env: str | None, params: dict[str, 
     from rich.console import Console
     from rich.table import Table
 
-    from spatial_functa_pipeline.datasets.functaset import FunctasetDataset
-    from spatial_functa_pipeline.functasets.check import Report, check
+    from spatial_functa_pipeline.datasets.functaset import FunctasetDataset, mend_command, what_to_do
+    from spatial_functa_pipeline.functasets.checking import Findings, check
+    from spatial_functa_pipeline.functasets.errors import MissingFunctasetError
 
     with KedroSession.create(Path.cwd(), env=env, runtime_params=params) as session:
         catalog = session.load_context().catalog
         known = {name: entry for name in catalog if isinstance(entry := catalog.get(name), FunctasetDataset)}
         if unknown := sorted(set(names) - set(known)):
             raise click.ClickException(f"no functaset is named {', '.join(unknown)}: choose among {', '.join(known)}")
-        reports: dict[str, Report] = {}
+        reports: dict[str, Findings] = {}
         for name in names or known:
             try:
                 reports[name] = check(known[name]._filepath)
-            except FileNotFoundError as error:
+            except MissingFunctasetError as error:
                 if names:
-                    reports[name] = Report(problems=[str(error)])
+                    reports[name] = Findings(problems=[f"{error}; {what_to_do(error)}"])
                 continue
             except (
                 Exception
             ) as error:  # whatever damaged metadata lead to: the other functasets are checked all the same
-                reports[name] = Report(problems=[f"cannot be read ({type(error).__name__}: {error})"])
+                reports[name] = Findings(problems=[f"cannot be read ({type(error).__name__}: {error})"])
                 continue
             reports[name].problems += [f"stale: {reason}" for reason in known[name].staleness()]
     if not reports:
@@ -60,8 +61,9 @@ def check_functasets(names: tuple[str, ...], env: str | None, params: dict[str, 
     console = Console(width=None if Console().is_terminal else 120)
     console.print(table)
     for name, report in reports.items():
-        for problem in report.problems:
-            console.print(f"{name}: {problem}", soft_wrap=True, markup=False)
+        mend = [f"to build what is missing or damaged: {mend_command(report.split)}"] if report.mendable else []
+        for line in (*report.problems, *mend):
+            console.print(f"{name}: {line}", soft_wrap=True, markup=False)
     if any(report.problems for report in reports.values()):
         raise SystemExit(1)
 

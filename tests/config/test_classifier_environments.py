@@ -7,8 +7,8 @@ from test_environments import VARIANTS, load, name_of
 
 from spatial_functa_pipeline.compute import bf16_products
 from spatial_functa_pipeline.config.mlp import uses_mlp
+from spatial_functa_pipeline.fields.cells import cut_into_cells
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
-from spatial_functa_pipeline.images.cells import patches
 from spatial_functa_pipeline.models.classifiers import build_classifier
 from spatial_functa_pipeline.training.schedule import build_optimizer, learning_rate_factor
 
@@ -24,7 +24,7 @@ def test_a_step_changes_every_weight(env, choice, read):
     assert config.input == read
     inputs = torch.randn(2, *shape.shape)
     if read == "pixels":
-        inputs = patches(torch.randn(2, *data.resolution, data.channels), shape.grid)
+        inputs = cut_into_cells(torch.randn(2, *data.resolution, data.channels), shape.grid).flatten(-2)
         shape = LatentShape(shape.grid, inputs.shape[-1])
     small = {part: getattr(config, part).model_copy(update={"blocks": 1}) for part in ("transformer", "mlp")}
     torch.manual_seed(0)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import zarr
@@ -6,7 +8,7 @@ from kedro.io import DataCatalog, DatasetError
 from spatial_functa_pipeline.datasets.fingerprint import Fingerprint
 from spatial_functa_pipeline.datasets.functaset import FunctasetDataset
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
-from spatial_functa_pipeline.functasets.store import FunctasetHeader, Rows
+from spatial_functa_pipeline.functasets.format import FunctasetHeader, Rows
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan
 
 LATENTS = np.random.default_rng(0).normal(size=(5, 2, 2, 3)).astype(np.float32)
@@ -34,7 +36,7 @@ def test_it_exists_only_once_it_is_complete(dataset):
     with pytest.raises(DatasetError, match="power cut"):
         dataset.save(FunctasetPlan(HEADER, encode_until_the_power_goes, progress=False))
     assert not dataset.exists()
-    with pytest.raises(DatasetError, match="incomplete; run again to finish"):
+    with pytest.raises(DatasetError, match="incomplete; run again to finish: kedro run --nodes=build_train_functaset"):
         dataset.load()
 
     encoded = []
@@ -49,8 +51,29 @@ def test_another_schema_version_does_not_exist_and_is_replaced(dataset, tmp_path
     dataset.save(plan)
     zarr.open_group(tmp_path / "layer" / "train.zarr", mode="r+").attrs["schema_version"] = 0
     assert not dataset.exists()
+    with pytest.raises(
+        DatasetError, match=r"schema version 0.*build it again, as in: kedro run --pipeline=functaset_build"
+    ):
+        dataset.load()
+    dataset.replace_stale = True
     dataset.save(plan)
     assert dataset.exists()
+
+
+@pytest.mark.parametrize("expected", [None, Fingerprint("build", {"p": 1})])
+def test_it_is_replaced_only_where_it_was_told_so(dataset, expected):
+    dataset.expected = expected
+    dataset.save(FunctasetPlan(HEADER, encode, progress=False))
+    record = dataset._read_record()
+    other = FunctasetPlan(replace(HEADER, fingerprint="other"), encode, progress=False)
+    with pytest.raises(
+        DatasetError, match=r"was not touched: it differs in fingerprint: .*--params runtime\.replace_stale=true"
+    ):
+        dataset.save(other)
+    assert dataset._read_record() == record
+    dataset.replace_stale = True
+    dataset.save(other)
+    assert dataset.load().header.fingerprint.endswith("other")
 
 
 def test_loading_what_is_missing_says_how_to_build_it(dataset):

@@ -64,6 +64,21 @@ def test_a_truncated_file_is_named(tmp_path):
         dataset.load()
 
 
+def test_a_field_is_loaded_from_its_file_alone(tmp_path):
+    config = FieldConfig(
+        latent_shape="2x2x3", interpolation="nearest", resolution=(8, 8), channels=2, width=5, depth=3, kernel_size=1
+    )
+    field = SpatialField(config.spec)
+    pack.write_weights(tmp_path / "models" / "field.safetensors", pack.pack_field(field, config))
+    again = pack.load_field(tmp_path / "models" / "field.safetensors")
+    images = torch.rand(1, 8, 8, 2)
+    assert not again.training
+    assert torch.equal(again.encode(images), field.encode(images))
+    assert [file.name for file in (tmp_path / "models").iterdir()] == ["field.safetensors"]
+    with pytest.raises(FileNotFoundError):
+        pack.load_field(tmp_path / "nowhere.safetensors")
+
+
 def test_a_checkpoint_dataset_gives_the_handle_and_cannot_be_saved(tmp_path):
     dataset = CheckpointDataset(filepath=str(tmp_path / "c.pt"))
     assert dataset.load() == Checkpoint(tmp_path / "c.pt")

@@ -10,7 +10,7 @@ import torch
 from spatial_functa_pipeline.evaluation.generation_figures import memorisation_figure, neighbour_figure, score_figure
 from spatial_functa_pipeline.metrics.comparison import SCORES
 from spatial_functa_pipeline.metrics.memorisation import EVERY_CLASS
-from spatial_functa_pipeline.metrics.nearest_images import Neighbours
+from spatial_functa_pipeline.metrics.neighbours import Neighbours
 
 
 def render(figure):

@@ -10,7 +10,8 @@ from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.evaluation import generation
 from spatial_functa_pipeline.fields.field import SpatialField
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
-from spatial_functa_pipeline.functasets.store import Functaset, FunctasetHeader, Rows
+from spatial_functa_pipeline.functasets.format import FunctasetHeader, Rows
+from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan, write
 from spatial_functa_pipeline.metrics.comparison import SCORES
 from spatial_functa_pipeline.metrics.features import InceptionFeatures

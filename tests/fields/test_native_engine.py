@@ -1,4 +1,4 @@
-"""The SIREN's two kernels: the native one against torch's in float64, and torch's in parts against itself in one."""
+"""The SIREN's two engines: the native one against torch's in float64, and torch's in parts against itself in one."""
 
 import copy
 import shutil
@@ -49,11 +49,11 @@ def single(siren, geometry, shifts, targets):
     return siren, geometry, shifts.clone().requires_grad_(), targets
 
 
-def gradients(kernel, siren, geometry, shifts, targets, precision):
+def gradients(engine, siren, geometry, shifts, targets, precision):
     """Values, shift gradient, and derivatives of both for everything, along fixed directions."""
     generator = torch.Generator().manual_seed(1)
-    values = kernel.values(siren, geometry, shifts)
-    gradient = kernel.gradient(siren, geometry, shifts, targets, 0.3, precision)
+    values = engine.values(siren, geometry, shifts)
+    gradient = engine.gradient(siren, geometry, shifts, targets, 0.3, precision)
     wanted = [shifts, *siren]
     results = [values, gradient]
     for output in (values, gradient):
@@ -138,10 +138,10 @@ def test_torch_in_parts_keeps_only_a_part_in_memory(interpolation):
     """What is kept for the backward pass does not grow with the number of parts, but for inputs and outputs."""
     siren, geometry, shifts, targets = double(*problem(((4, 4), (32, 32), interpolation, 8, 5, 64, 1)))
 
-    def kept(kernel):
+    def kept(engine):
         sizes = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
-            kernel.gradient(siren, geometry, shifts, targets, 0.3, "float32")
+            engine.gradient(siren, geometry, shifts, targets, 0.3, "float32")
         return sum(sizes)
 
     assert kept(TorchEngine(floats_at_once=1024 * 5 * 64)) < 0.2 * kept(TorchEngine())

@@ -6,8 +6,9 @@ import uuid
 import numpy as np
 import pytest
 
+from spatial_functa_pipeline.functasets.errors import DamagedShardError
 from spatial_functa_pipeline.functasets.scheduling import Scheduling
-from spatial_functa_pipeline.functasets.store import DamagedShardError, Functaset
+from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.functasets.writing import write
 
 
@@ -65,7 +66,7 @@ def test_an_interrupted_build_goes_on_and_a_stale_one_is_replaced(place, make_pl
     write(place, plan)
     assert plan.encode.calls == [(8, 11)]
     other = make_plan(latents + 1, fingerprint="other")
-    write(place, other)
+    write(place, other, replace=True)
     np.testing.assert_array_equal(Functaset.open(place).rows(0, 11), latents + 1)
 
 

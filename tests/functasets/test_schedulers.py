@@ -23,9 +23,11 @@ from spatial_functa_pipeline.datasets.images import FashionMNISTDataset
 from spatial_functa_pipeline.fields.field import FieldSpec, SpatialField
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.encoding import plan_functaset
+from spatial_functa_pipeline.functasets.errors import StaleFunctasetError
+from spatial_functa_pipeline.functasets.format import Rows
 from spatial_functa_pipeline.functasets.scheduling import Scheduling
-from spatial_functa_pipeline.functasets.store import Functaset, Rows
-from spatial_functa_pipeline.functasets.writing import FunctasetPlan, StaleFunctasetError, write
+from spatial_functa_pipeline.functasets.store import Functaset
+from spatial_functa_pipeline.functasets.writing import FunctasetPlan, write
 
 SAMPLE = Path(__file__).parents[2] / "data/01_raw/fashion_mnist_sample"
 
@@ -115,7 +117,7 @@ BUILD = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from test_schedulers import real_plan, write
-write(sys.argv[2], real_plan(sys.argv[3], shard_rows=8, replace_stale=True))
+write(sys.argv[2], real_plan(sys.argv[3], shard_rows=8), replace=True)
 """
 
 
@@ -124,7 +126,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path):
     kinds, shards = ("float32", "uint4"), 13
 
     def plan(kind, fingerprint="f"):
-        made = real_plan(kind, shard_rows=8, replace_stale=True)
+        made = real_plan(kind, shard_rows=8)
         return replace(made, header=replace(made.header, fingerprint=fingerprint))
 
     wholes = {}
@@ -144,7 +146,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path):
         time.sleep(chance.uniform(0, 0.1))
         build.kill()
         killed += build.wait() == -signal.SIGKILL
-        write(path, plan(kind))
+        write(path, plan(kind), replace=True)
         assert contents(path) == wholes[kind], (trial, stale)
         trial += 1
     assert killed == 20
@@ -218,12 +220,12 @@ def test_a_disk_without_room_stops_the_build_and_keeps_what_is_there(tmp_path):
 @pytest.mark.parametrize("left", [[], ["zarr.json.0123.partial"]], ids=["empty", "partial"])
 @pytest.mark.parametrize("replaces", [False, True])
 def test_a_build_killed_before_there_was_anything_goes_on(tmp_path, left, replaces):
-    plan, path, whole = replace(real_plan(), replace=replaces), tmp_path / "f.zarr", tmp_path / "whole.zarr"
+    plan, path, whole = real_plan(), tmp_path / "f.zarr", tmp_path / "whole.zarr"
     path.mkdir()
     for name in left:
         (path / name).touch()
     for at in (path, whole):
-        write(at, plan)
+        write(at, plan, replace=replaces)
     assert contents(path) == contents(whole)
 
 
@@ -260,13 +262,11 @@ def test_a_stale_functaset_is_replaced_only_by_intent(tmp_path):
     plan, path = real_plan(), tmp_path / "f.zarr"
     write(path, plan)
     before = contents(path)
-    other = replace(plan, header=replace(plan.header, fingerprint="other"), replace=False)
-    with pytest.raises(
-        StaleFunctasetError, match=r"differs in fingerprint: 'f', now 'other'.*runtime.replace_stale=true"
-    ):
+    other = replace(plan, header=replace(plan.header, fingerprint="other"))
+    with pytest.raises(StaleFunctasetError, match=r"differs in fingerprint: 'f', now 'other'"):
         write(path, other)
     assert contents(path) == before
-    write(path, replace(other, replace=True))
+    write(path, other, replace=True)
     assert Functaset.open(path).header.fingerprint == "other"
 
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from spatial_functa_pipeline.functasets.errors import DamagedShardError
 from spatial_functa_pipeline.functasets.quantisation import MISSING, bits_of, dequantise, quantise
 from spatial_functa_pipeline.functasets.statistics import compute_statistics
-from spatial_functa_pipeline.functasets.store import DamagedShardError, Functaset
+from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.functasets.writing import write
 
 BITS = range(2, 9)
@@ -81,7 +82,7 @@ def test_damage_is_noticed_and_mended(tmp_path, make_plan, many, array, damage):
         file.write_bytes(before[:-9])
     else:
         file.write_bytes(bytes([*before[:7], before[7] ^ 1, *before[8:]]))
-    with pytest.raises(DamagedShardError, match=f"shard 1 of array '{array}'.*kedro run --nodes=build_train_functaset"):
+    with pytest.raises(DamagedShardError, match=f"shard 1 of array '{array}'"):
         Functaset.open(path).rows(0, 1000)
     plan.encode.calls.clear()
     write(path, plan)

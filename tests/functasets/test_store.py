@@ -1,3 +1,4 @@
+import errno
 import logging
 import pickle
 from dataclasses import replace
@@ -9,7 +10,16 @@ import torch
 import zarr
 
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
-from spatial_functa_pipeline.functasets.store import NO_SOURCE, DamagedShardError, Functaset, Rows, read_attributes
+from spatial_functa_pipeline.functasets.errors import (
+    DamagedShardError,
+    IncompleteFunctasetError,
+    MissingFunctasetError,
+    NoRoomError,
+    SchemaVersionError,
+    StaleFunctasetError,
+)
+from spatial_functa_pipeline.functasets.format import NO_SOURCE, Rows, read_attributes
+from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan, write
 
 
@@ -101,7 +111,7 @@ def test_a_functaset_with_another_header_is_replaced(tmp_path, make_plan, latent
         interrupt(path, make_plan(latents), row=5)
     plan = make_plan(latents + 1, **change)
     with caplog.at_level(logging.WARNING):
-        write(path, plan)
+        write(path, plan, replace=True)
     assert len(plan.encode.calls) == 3
     np.testing.assert_array_equal(Functaset.open(path).rows(0, 11), latents + 1)
     (name,) = change
@@ -120,15 +130,16 @@ def test_nothing_but_a_functaset_is_ever_replaced(tmp_path, make_plan, latents):
 
 def test_a_functaset_that_cannot_be_used_does_not_open(tmp_path, make_plan, latents):
     path = tmp_path / "f.zarr"
-    with pytest.raises(FileNotFoundError, match=r"no functaset at .*f\.zarr; build it first: kedro run"):
+    with pytest.raises(MissingFunctasetError, match=r"no functaset at .*f\.zarr"):
         Functaset.open(path)
     plan = make_plan(latents)
     interrupt(path, plan, row=5)
-    with pytest.raises(ValueError, match="incomplete; run again to finish: kedro run --nodes=build_train_functaset"):
+    with pytest.raises(IncompleteFunctasetError, match=r"f\.zarr is incomplete") as error:
         Functaset.open(path)
+    assert error.value.split == "train"
     write(path, plan)
     zarr.open_group(path, mode="r+").attrs["schema_version"] = 0
-    with pytest.raises(ValueError, match="schema version 0"):
+    with pytest.raises(SchemaVersionError, match="schema version 0"):
         Functaset.open(path)
 
 
@@ -160,6 +171,25 @@ def test_a_column_that_would_lose_its_fractions_is_refused(tmp_path, make_plan, 
     fractional = replace(plan.encode(0, 4), labels=np.full(4, 0.5))
     with pytest.raises(TypeError, match="same_kind"):
         write(tmp_path / "f.zarr", replace(plan, encode=lambda start, stop: fractional))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MissingFunctasetError("f.zarr"),
+        IncompleteFunctasetError("f.zarr", "train"),
+        SchemaVersionError("f.zarr", 1, 2),
+        DamagedShardError("f.zarr", "train", 3, "labels/c/3", "is lost or truncated"),
+        StaleFunctasetError("f.zarr", "rows: 1, now 2"),
+        NoRoomError(errno.EDQUOT, "f.zarr", 3, 7, "Disk quota exceeded"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_reaches_another_process_with_all_its_facts(error):
+    again = pickle.loads(pickle.dumps(error))
+    assert str(again) == str(error)
+    assert "f.zarr" in str(error)
+    assert (type(again), vars(again)) == (type(error), vars(error))
 
 
 def test_no_rows_at_all_are_refused(make_plan):

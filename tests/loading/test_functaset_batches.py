@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from spatial_functa_pipeline.functasets.store import DamagedShardError, Functaset
+from spatial_functa_pipeline.functasets.errors import DamagedShardError
+from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.loading import functaset_batches as module
 from spatial_functa_pipeline.loading.functaset_batches import FunctasetBatches, consecutive_batches
 from spatial_functa_pipeline.loading.ordering import Part

@@ -1,13 +1,15 @@
 """Pixels in the rows of a functaset."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from spatial_functa_pipeline.config.functaset import AugmentationConfig
+from spatial_functa_pipeline.fields.cells import cut_into_cells
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.images.augmentation import augment
-from spatial_functa_pipeline.images.cells import patches
 from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.loading.pixel_patches import PixelPatches
 
@@ -17,9 +19,15 @@ LABELS = np.array([0, 1, 2, 0, 1, 2])
 IMAGES = Images.from_array(PIXELS, LABELS, ["a", "b", "c"])
 
 
+def patches(images, grid):
+    return cut_into_cells(images, grid).flatten(-2)
+
+
 class Rows:
     """The columns of a functaset: six images, then one augmented copy of each."""
 
+    location = "toy.zarr"
+    header = SimpleNamespace(split="train")
     latent_shape = LatentShape((4, 3), 5)
     labels = np.tile(LABELS, 2)
     source_index = np.tile(np.arange(6), 2)

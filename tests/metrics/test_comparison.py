@@ -5,7 +5,7 @@ import torch
 
 from spatial_functa_pipeline.metrics.comparison import SCORES, FeatureSet, compare
 from spatial_functa_pipeline.metrics.frechet import FeatureMoments, frechet_distance
-from spatial_functa_pipeline.metrics.kid import kernel_distance
+from spatial_functa_pipeline.metrics.kid import kid_distance
 from spatial_functa_pipeline.metrics.precision_recall import Manifold, manifold_scores
 
 
@@ -24,7 +24,7 @@ def test_each_score_is_its_functions():
     found = compare(FeatureSet(x, pair_images=20), FeatureSet(y, pair_images=30))
     assert tuple(found) == SCORES
     assert found["frechet_distance"] == pytest.approx(frechet_distance(moments_of(x), moments_of(y)))
-    assert found["kid"] == pytest.approx(kernel_distance(x[:20], y[:30]))
+    assert found["kid"] == pytest.approx(kid_distance(x[:20], y[:30]))
     expected = manifold_scores(Manifold.of(x[:20]), Manifold.of(y[:30]))
     assert {name: found[name] for name in expected} == expected
 

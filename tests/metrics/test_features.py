@@ -14,8 +14,8 @@ from torch import nn
 from spatial_functa_pipeline.metrics.features import (
     ConvNetFeatures,
     FeatureNetwork,
+    InceptionDownloadError,
     InceptionFeatures,
-    InceptionWeightsError,
     extract_features,
     metric_name,
 )
@@ -213,5 +213,5 @@ def test_a_failed_download_says_what_to_do(empty_hub, monkeypatch):
         raise URLError("no network")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-    with pytest.raises(InceptionWeightsError, match="set inception_weights to its path, or features to convnet"):
+    with pytest.raises(InceptionDownloadError, match=r"cannot download https.*no network"):
         InceptionFeatures()

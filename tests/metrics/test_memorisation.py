@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from spatial_functa_pipeline.metrics.memorisation import EVERY_CLASS, distinct_draws, memorisation_table, share_nearer
-from spatial_functa_pipeline.metrics.nearest_images import Neighbours, nearest_images
+from spatial_functa_pipeline.metrics.neighbours import Neighbours, nearest_images
 
 
 def test_the_papers_expectation():

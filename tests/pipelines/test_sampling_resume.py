@@ -13,9 +13,11 @@ from spatial_functa_pipeline.config.diffusion import DiffusionConfig
 from spatial_functa_pipeline.config.evaluation import SamplingConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
+from spatial_functa_pipeline.functasets.errors import StaleFunctasetError
+from spatial_functa_pipeline.functasets.format import NO_SOURCE, FunctasetHeader
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
-from spatial_functa_pipeline.functasets.store import NO_SOURCE, Functaset, FunctasetHeader
-from spatial_functa_pipeline.functasets.writing import StaleFunctasetError, write
+from spatial_functa_pipeline.functasets.store import Functaset
+from spatial_functa_pipeline.functasets.writing import write
 from spatial_functa_pipeline.models.denoisers import build_denoiser
 from spatial_functa_pipeline.models.sampling import sample, sampling_settings
 from spatial_functa_pipeline.models.weights import pack_model
@@ -108,7 +110,7 @@ def test_another_guidance_scale_makes_other_samples_only_where_they_may_be_repla
     latents[1.0] = Functaset.open(path).rows(0, 4)
     with pytest.raises(StaleFunctasetError, match=r"'guidance_scale': 1\.0"):
         write(path, second)
-    write(path, replace(second, replace=True))
+    write(path, second, replace=True)
     latents[3.0] = Functaset.open(path).rows(0, 4)
     assert Functaset.open(path).header.settings["guidance_scale"] == 3.0
     assert np.abs(latents[3.0] - latents[1.0]).max() > 1e-3

@@ -11,9 +11,10 @@ from spatial_functa_pipeline.config.mlp import MLPConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.config.training import TrainingConfig
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
+from spatial_functa_pipeline.functasets.format import FunctasetHeader, Rows
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.functasets.statistics import compute_statistics
-from spatial_functa_pipeline.functasets.store import Functaset, FunctasetHeader, Rows
+from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan, write
 from spatial_functa_pipeline.models.sampling import sample
 from spatial_functa_pipeline.training.checkpoint import Checkpoint

@@ -15,8 +15,9 @@ from spatial_functa_pipeline.config.meta_learning import FieldConfig, MetaLearni
 from spatial_functa_pipeline.config.mlp import MLPConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
+from spatial_functa_pipeline.functasets.format import FunctasetHeader, Rows
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
-from spatial_functa_pipeline.functasets.store import Functaset, FunctasetHeader, Rows
+from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan, write
 from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.training.checkpoint import Checkpoint

@@ -7,17 +7,57 @@ from dataclasses import replace
 from typing import Any
 
 import fsspec
-from kedro.io import AbstractDataset
+from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import TablePreview
 
 from spatial_functa_pipeline.datasets.fingerprint import RECORD_SUFFIX, FingerprintMixin
 from spatial_functa_pipeline.digest import short_digest
+from spatial_functa_pipeline.functasets.errors import (
+    DamagedShardError,
+    IncompleteFunctasetError,
+    MissingFunctasetError,
+    SchemaVersionError,
+    StaleFunctasetError,
+)
+from spatial_functa_pipeline.functasets.format import SCHEMA_VERSION, read_attributes
 from spatial_functa_pipeline.functasets.location import Location
-from spatial_functa_pipeline.functasets.store import MEMORY_LIMIT, SCHEMA_VERSION, Functaset, read_attributes
-from spatial_functa_pipeline.functasets.writing import FunctasetPlan, refuse_to_replace, write
+from spatial_functa_pipeline.functasets.store import MEMORY_LIMIT, Functaset
+from spatial_functa_pipeline.functasets.writing import FunctasetPlan, differences, write
+
+
+def build_command(split: str) -> str:
+    """The command that builds the functaset of a split, or what is missing or damaged of it."""
+    node = "sample_latents" if split == "samples" else f"build_{split}_functaset"
+    return f"kedro run --nodes={node}"
+
+
+def mend_command(split: str) -> str:
+    """The command that builds what is missing or damaged of a functaset, and replaces nothing."""
+    return f"{build_command(split)} --params runtime.replace_stale=false (and the --env and --params that it was built with)"
+
+
+def what_to_do(error: Exception) -> str:
+    """About an error of a functaset."""
+    match error:
+        case MissingFunctasetError():
+            return "build it first: kedro run --pipeline=functaset_build (for samples: kedro run --pipeline=evaluation)"
+        case IncompleteFunctasetError(split=split):
+            return f"run again to finish: {build_command(split)}"
+        case SchemaVersionError():
+            return "build it again, as in: kedro run --pipeline=functaset_build --params runtime.replace_stale=true"
+        case StaleFunctasetError():
+            return (
+                "to replace it, run again with --params runtime.replace_stale=true, or go back to the former parameters"
+            )
+        case DamagedShardError(split=split):
+            return f"this builds that shard alone again: {mend_command(split)}"
+    raise TypeError(f"{type(error).__name__} is no error of a functaset")
 
 
 class _FunctasetDataset(AbstractDataset[FunctasetPlan, Functaset]):
+    replace_stale = False
+    """Whether a functaset that another field or other parameters made is replaced; a hook says so before a run."""
+
     def __init__(
         self, *, filepath: str, memory_limit: int = MEMORY_LIMIT, metadata: dict[str, Any] | None = None
     ) -> None:
@@ -29,12 +69,15 @@ class _FunctasetDataset(AbstractDataset[FunctasetPlan, Functaset]):
         self.metadata = metadata
 
     def load(self) -> Functaset:
-        """Open the functaset; raises if it is missing or incomplete."""
-        return Functaset.open(self._filepath, self._memory_limit)
+        """Open the functaset. Raises DatasetError, which says how to build it, if it is missing or cannot be used."""
+        try:
+            return Functaset.open(self._filepath, self._memory_limit)
+        except (MissingFunctasetError, IncompleteFunctasetError, SchemaVersionError) as error:
+            raise DatasetError(f"{error}; {what_to_do(error)}") from error
 
     def save(self, data: FunctasetPlan) -> None:
         """Write all rows that are not there yet."""
-        write(self._filepath, data)
+        write(self._filepath, data, replace=self.replace_stale)
 
     def preview(self) -> TablePreview:
         """The functaset's attributes as a table; no row is read."""
@@ -63,7 +106,7 @@ class FunctasetDataset(FingerprintMixin, _FunctasetDataset):
     """Writes a functaset shard by shard, continuing an interrupted build, and opens it lazily.
 
     Its fingerprint, and that of the weights that the plan names, are also the store's own: only a build by the same
-    weights and parameters is continued. Another one is replaced if the plan says so or `replace_stale` is set.
+    weights and parameters is continued. Another one is replaced if `replace_stale` is set.
 
     ```yaml
     train_functaset:
@@ -73,18 +116,16 @@ class FunctasetDataset(FingerprintMixin, _FunctasetDataset):
     ```
     """
 
-    replace_stale = False
-
     def save(self, data: FunctasetPlan) -> None:
-        """Write all rows that are not there yet. Raises StaleFunctasetError, before anything is touched."""
+        """Write all rows that are not there yet. Raises DatasetError, before anything is touched, if it is stale."""
         header = data.header
         if self.expected:
             header = replace(header, fingerprint=f"{self.expected.digest}-{header.fingerprint}")
-        data = replace(data, header=header, replace=data.replace or self.replace_stale)
-        location = Location(self._filepath)
-        if location.exists():
-            refuse_to_replace(location, data)
-        super().save(data)
+        different = differences(Location(self._filepath), header)
+        if different and not self.replace_stale:
+            error = StaleFunctasetError(self._filepath, different)
+            raise DatasetError(f"{error}; {what_to_do(error)}") from error
+        super().save(replace(data, header=header))
 
     def content_digest(self) -> str:
         """Digest of the attributes, which name the weights and the parameters that all rows depend on."""

@@ -25,7 +25,7 @@ from PIL import Image
 from spatial_functa_pipeline.images.decoders import ImageFiles, read_idx
 from spatial_functa_pipeline.images.images import Images
 
-Rows = Sequence[int | None] | None
+RowRange = Sequence[int | None] | None
 
 
 class ImagesDataset(AbstractDataset[None, Images]):
@@ -35,7 +35,7 @@ class ImagesDataset(AbstractDataset[None, Images]):
     Unlike a slice, a range that leaves the data or is empty is an error.
     """
 
-    def __init__(self, *, filepath: str, rows: Rows, metadata: dict[str, Any] | None) -> None:
+    def __init__(self, *, filepath: str, rows: RowRange, metadata: dict[str, Any] | None) -> None:
         if rows is not None and len(rows) != 2:
             raise ValueError(f"rows is written as [start, stop], got {list(rows)}")
         self._filepath = Path(filepath)
@@ -86,7 +86,7 @@ class PublishedDataset(ImagesDataset):
         *,
         filepath: str,
         part: Literal["train", "test"],
-        rows: Rows = None,
+        rows: RowRange = None,
         download: bool = False,
         metadata: dict[str, Any] | None = None,
     ) -> None:
@@ -192,7 +192,7 @@ class ImageFolderDataset(ImagesDataset):
         *,
         filepath: str,
         resolution: Sequence[int],
-        rows: Rows = None,
+        rows: RowRange = None,
         shuffle_seed: int = 0,
         metadata: dict[str, Any] | None = None,
     ) -> None:

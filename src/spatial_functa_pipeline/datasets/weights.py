@@ -7,12 +7,10 @@ from typing import Any
 import torch
 from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import JSONPreview
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 
 from spatial_functa_pipeline.datasets.fingerprint import FingerprintMixin
-from spatial_functa_pipeline.files import replace_durably
-from spatial_functa_pipeline.models.weights import Weights
+from spatial_functa_pipeline.models.weights import Weights, read_weights, write_weights
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 
 
@@ -22,19 +20,13 @@ class _SafetensorsDataset(AbstractDataset[Weights, Weights]):
         self.metadata = metadata
 
     def save(self, data: Weights) -> None:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in data.tensors.items()}
-        with replace_durably(self._filepath) as temporary:
-            save_file(tensors, temporary, metadata={"config": json.dumps(data.config)})
+        write_weights(self._filepath, data)
 
     def load(self) -> Weights:
         try:
-            with safe_open(self._filepath, framework="pt") as file:
-                config = json.loads(file.metadata()["config"])
-                return Weights({name: file.get_tensor(name) for name in file.keys()}, config)  # noqa: SIM118
-        except SafetensorError as error:
-            raise DatasetError(
-                f"{self._filepath} is not a complete safetensors file ({error}): make it again"
-            ) from error
+            return read_weights(self._filepath)
+        except ValueError as error:
+            raise DatasetError(f"{error}: make it again") from error
 
     def read_config(self) -> dict[str, Any]:
         """The configuration; reads the header only."""

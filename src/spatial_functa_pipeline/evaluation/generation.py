@@ -37,7 +37,7 @@ from spatial_functa_pipeline.metrics.features import (
 )
 from spatial_functa_pipeline.metrics.image_quality import PatchPCA
 from spatial_functa_pipeline.metrics.memorisation import EVERY_CLASS, memorisation_table
-from spatial_functa_pipeline.metrics.nearest_images import Neighbours, comparable_images, nearest_images
+from spatial_functa_pipeline.metrics.neighbours import Neighbours, comparable_images, nearest_images
 from spatial_functa_pipeline.models.weights import Weights, unpack_feature_network, unpack_field
 from spatial_functa_pipeline.training.seeding import step_generator
 

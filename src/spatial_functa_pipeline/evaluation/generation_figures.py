@@ -22,7 +22,7 @@ from spatial_functa_pipeline.evaluation.figures import (
 )
 from spatial_functa_pipeline.metrics.comparison import SCORES
 from spatial_functa_pipeline.metrics.memorisation import EVERY_CLASS
-from spatial_functa_pipeline.metrics.nearest_images import Neighbours
+from spatial_functa_pipeline.metrics.neighbours import Neighbours
 
 _COLOURS = {"test": _INK, "train": "#d08a3e"}
 _BINS = 40

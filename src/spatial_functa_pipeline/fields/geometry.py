@@ -13,6 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from spatial_functa_pipeline.fields.cells import cut_into_cells, join_cells
+
 Interpolation = Literal["nearest", "linear"]
 
 
@@ -66,11 +68,11 @@ class NearestGeometry(nn.Module):
         super().__init__()
         if any(n % s for n, s in zip(resolution, grid, strict=True)):
             raise ValueError(f"resolution {tuple(resolution)} must be a multiple of the latent grid {tuple(grid)}")
-        self.grid = tuple(grid)
-        self.patch = tuple(n // s for n, s in zip(resolution, grid, strict=True))
-        self.register_buffer("coordinates", pixel_centres(self.patch).to(torch.get_default_dtype()), persistent=False)
-        self.register_buffer("cell", torch.zeros(prod(self.patch), 1, dtype=torch.int32), persistent=False)
-        self.register_buffer("weight", torch.ones(prod(self.patch), 1), persistent=False)
+        self.grid, self.resolution = tuple(grid), tuple(resolution)
+        patch = tuple(n // s for n, s in zip(resolution, grid, strict=True))
+        self.register_buffer("coordinates", pixel_centres(patch).to(torch.get_default_dtype()), persistent=False)
+        self.register_buffer("cell", torch.zeros(prod(patch), 1, dtype=torch.int32), persistent=False)
+        self.register_buffer("weight", torch.ones(prod(patch), 1), persistent=False)
 
     @property
     def cells_per_row(self) -> int:
@@ -84,22 +86,11 @@ class NearestGeometry(nn.Module):
 
     def to_points(self, images: Tensor) -> Tensor:
         """`(B, *resolution, channels)` → `(B·S, P, channels)`."""
-        dims = len(self.grid)
-        sides = [side for pair in zip(self.grid, self.patch, strict=True) for side in pair]
-        order = [0, *range(1, 2 * dims, 2), *range(2, 2 * dims + 1, 2), 2 * dims + 1]
-        cells = images.reshape(len(images), *sides, images.shape[-1]).permute(order)
-        return cells.reshape(-1, prod(self.patch), images.shape[-1])
+        return cut_into_cells(images, self.grid).flatten(0, len(self.grid))
 
     def to_images(self, points: Tensor) -> Tensor:
         """`(B·S, P, channels)` → `(B, *resolution, channels)`, the inverse of `to_points`."""
-        dims = len(self.grid)
-        cells = points.reshape(-1, *self.grid, *self.patch, points.shape[-1])
-        order = [
-            0,
-            *(axis for pair in zip(range(1, dims + 1), range(dims + 1, 2 * dims + 1), strict=True) for axis in pair),
-        ]
-        resolution = (s * p for s, p in zip(self.grid, self.patch, strict=True))
-        return cells.permute(*order, 2 * dims + 1).reshape(len(cells), *resolution, points.shape[-1])
+        return join_cells(points.reshape(-1, *self.grid, *points.shape[1:]), self.resolution)
 
     def spread(self, modulations: Tensor) -> Tensor:
         """Modulations of the cells `(B, *grid, M)` → of the points `(B·S, 1, M)`, the same for a cell's pixels."""

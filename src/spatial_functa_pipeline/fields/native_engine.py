@@ -1,6 +1,6 @@
 """The CPU engine (`native_engine.cpp`): compiled once for this machine, kept on disk, and known to torch as four operators.
 
-It does what `siren.TorchEngine` does, in float32 or with bfloat16 products, several times faster: points go through all
+It does what `torch_engine.TorchEngine` does, in float32 or with bfloat16 products, several times faster: points go through all
 layers in blocks that stay in the cache, and nothing is stored for the backward pass.
 """
 
@@ -90,7 +90,7 @@ def _run(command: list[str]) -> bytes:
 
 
 def has_bf16_products() -> bool:
-    """Whether this processor has bfloat16 products; without them the kernel takes float32 instead."""
+    """Whether this processor has bfloat16 products; without them the engine takes float32 instead."""
     return bool(load().functa_has_bf16())
 
 

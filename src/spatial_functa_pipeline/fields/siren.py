@@ -1,4 +1,4 @@
-"""The SIREN's heavy part in plain torch operations: for any device and data type, and what the CPU kernel is tested against.
+"""The SIREN in torch operations, for any device and data type, forwards and backwards.
 
 Shapes: N rows of Q points that share their coordinates, W width, L modulated layers, h output channels. Shifts are
 `(N, 1|Q, L, W)`, for all points of a row or, interpolated, for each. ω0 is folded into `first`, `hidden` and the shifts:

@@ -1,1 +1,46 @@
-"""The functaset: its store, statistics, normalisation and reading."""
+"""The functaset: latents in a store that is written shard by shard and read lazily; their statistics and normalisation.
+
+`plan_functaset` says what is to be written, `write` writes it or goes on with it, `Functaset.open` reads it.
+"""
+
+from spatial_functa_pipeline.functasets.checking import Findings, check
+from spatial_functa_pipeline.functasets.encoding import plan_functaset
+from spatial_functa_pipeline.functasets.errors import (
+    DamagedShardError,
+    IncompleteFunctasetError,
+    MissingFunctasetError,
+    NoRoomError,
+    SchemaVersionError,
+    StaleFunctasetError,
+    WorkersDiedError,
+)
+from spatial_functa_pipeline.functasets.format import NO_SOURCE, FunctasetHeader, Rows
+from spatial_functa_pipeline.functasets.normalisation import Normaliser
+from spatial_functa_pipeline.functasets.scheduling import Scheduling
+from spatial_functa_pipeline.functasets.statistics import LatentStatistics, NormalisationKind, compute_statistics
+from spatial_functa_pipeline.functasets.store import Functaset
+from spatial_functa_pipeline.functasets.writing import FunctasetPlan, write
+
+__all__ = [
+    "NO_SOURCE",
+    "DamagedShardError",
+    "Findings",
+    "Functaset",
+    "FunctasetHeader",
+    "FunctasetPlan",
+    "IncompleteFunctasetError",
+    "LatentStatistics",
+    "MissingFunctasetError",
+    "NoRoomError",
+    "NormalisationKind",
+    "Normaliser",
+    "Rows",
+    "Scheduling",
+    "SchemaVersionError",
+    "StaleFunctasetError",
+    "WorkersDiedError",
+    "check",
+    "compute_statistics",
+    "plan_functaset",
+    "write",
+]

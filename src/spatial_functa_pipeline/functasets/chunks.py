@@ -12,7 +12,8 @@ import numpy as np
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ShardingCodecIndexLocation
 
-from spatial_functa_pipeline.functasets.store import Functaset, shard_file
+from spatial_functa_pipeline.functasets.shards import shard_file
+from spatial_functa_pipeline.functasets.store import Functaset
 
 _CHECKSUM_BYTES = 4
 _TABLE_ENTRY = np.dtype([("offset", "<u8"), ("size", "<u8")])
@@ -29,7 +30,7 @@ class ChunkReader:
     def __init__(self, functaset: Functaset) -> None:
         self._functaset = functaset
         self._rows = functaset.header.chunk_rows
-        self._plain = _plain_shards(functaset)
+        self._files = _direct_files(functaset)
 
     def __call__(self, chunk: int) -> np.ndarray:
         """The rows of a chunk `(≤ chunk_rows, *grid, c)`, in a floating-point type.
@@ -41,12 +42,18 @@ class ChunkReader:
         """
         start = chunk * self._rows
         stop = min(start + self._rows, len(self._functaset))
-        latents = self._plain.read(chunk) if self._plain else None
+        latents = self._files.read(chunk) if self._files else None
         return self._functaset.rows(start, stop) if latents is None else latents[: stop - start]
 
 
+class _OfThread(threading.local):
+    """What each thread has for itself."""
+
+    buffer: np.ndarray | None = None
+
+
 @dataclass(frozen=True)
-class _PlainShards:
+class _DirectFiles:
     """Shards in local files as zarr-specs have them ("sharding-indexed"): the chunks, each followed by its CRC-32C, and at
     the end offset and size of each chunk, followed by their CRC-32C.
     """
@@ -56,7 +63,7 @@ class _PlainShards:
     shape: tuple[int, ...]
     dtype: np.dtype
     chunks_per_shard: int
-    _kept: threading.local = field(default_factory=threading.local)
+    _own: _OfThread = field(default_factory=_OfThread)
     _tables: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
 
     def read(self, chunk: int) -> np.ndarray | None:
@@ -72,11 +79,11 @@ class _PlainShards:
             offset, size = self._tables[shard][index]
             if size != self._size:
                 return None
-            if not hasattr(self._kept, "buffer"):
+            if self._own.buffer is None:
                 # Used again for every chunk, it stays in the processor's cache between checksum and shuffling.
-                self._kept.buffer = np.empty(size, np.uint8)
-            count = os.preadv(file, [self._kept.buffer], offset)
-            latents = _verified(self._kept.buffer[:count], size)
+                self._own.buffer = np.empty(size, np.uint8)
+            count = os.preadv(file, [self._own.buffer], offset)
+            latents = _verified(self._own.buffer[:count], size)
             return None if latents is None else latents.view(self.dtype).reshape(self.shape)
         finally:
             os.close(file)
@@ -104,15 +111,15 @@ def _verified(data: bytes | np.ndarray, size: int) -> bytes | np.ndarray | None:
     return content if crc32c.crc32c(content) == int.from_bytes(checksum, "little") else None
 
 
-def _plain_shards(functaset: Functaset) -> _PlainShards | None:
+def _direct_files(functaset: Functaset) -> _DirectFiles | None:
     """The latents' shards if they can be read without Zarr, else None."""
     folder = functaset.location.local
     if folder is None or not hasattr(os, "preadv"):
         return None
     array = zarr.open_group(folder, mode="r")["latents"]
-    plain = (BytesCodec(endian="little"), Crc32cCodec())
+    numbers_and_checksum = (BytesCodec(endian="little"), Crc32cCodec())
     match array.metadata.codecs:
         case [ShardingCodec(index_location=ShardingCodecIndexLocation.end) as shards]:
-            if array.dtype.kind == "f" and shards.codecs == shards.index_codecs == plain:
-                return _PlainShards(str(folder), array, array.chunks, array.dtype, array.shards[0] // array.chunks[0])
+            if array.dtype.kind == "f" and shards.codecs == shards.index_codecs == numbers_and_checksum:
+                return _DirectFiles(str(folder), array, array.chunks, array.dtype, array.shards[0] // array.chunks[0])
     return None

@@ -14,8 +14,8 @@ from spatial_functa_pipeline.compute import accelerated, resolve_device, tf32_pr
 from spatial_functa_pipeline.config.functaset import FunctasetConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.fields.field import SpatialField
+from spatial_functa_pipeline.functasets.format import FunctasetHeader, Rows
 from spatial_functa_pipeline.functasets.scheduling import Scheduling
-from spatial_functa_pipeline.functasets.store import FunctasetHeader, Rows
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan
 from spatial_functa_pipeline.images.augmentation import augment
 from spatial_functa_pipeline.images.images import Images
@@ -57,7 +57,6 @@ def plan_functaset(
         ImageEncoder(images, field, config, seed, runtime, calls, f"{split} functaset"),
         progress=runtime.progress,
         scheduling=Scheduling(runtime.scheduler, runtime.workers),
-        replace=runtime.replace_stale,
     )
 
 

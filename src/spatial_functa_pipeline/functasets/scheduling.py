@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import dask
 
+from spatial_functa_pipeline.functasets.errors import WorkersDiedError
+
 if TYPE_CHECKING:
     from distributed import Client, Worker
 
@@ -40,7 +42,7 @@ class Scheduling:
 
         Raises:
             OSError: the scheduler cannot be reached.
-            RuntimeError: a task has killed every worker that tried it.
+            WorkersDiedError: a task has killed every worker that tried it.
         """
         if self.scheduler == "synchronous":
             for item in items:
@@ -88,9 +90,8 @@ def _distribute(client: Client, task: Callable[[int], T], items: Iterable[int], 
             yield future.result()
             future.release()
     except KilledWorker as error:
-        raise RuntimeError(
-            f"workers died again and again at the same task ({error}): they may have too little memory; run again to go on "
-            "with what is missing, with fewer workers or a smaller encode_batch"
+        raise WorkersDiedError(
+            f"workers died again and again at the same task ({error}): they may have too little memory"
         ) from error
 
 

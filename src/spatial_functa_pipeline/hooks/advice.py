@@ -7,7 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from spatial_functa_pipeline.compute import DeviceError
-from spatial_functa_pipeline.metrics.features import InceptionWeightsError
+from spatial_functa_pipeline.datasets.functaset import build_command, what_to_do
+from spatial_functa_pipeline.functasets.errors import DamagedShardError, NoRoomError, WorkersDiedError
+from spatial_functa_pipeline.images.images import UnexpectedImagesError
+from spatial_functa_pipeline.loading.pixel_patches import OtherImagesError
+from spatial_functa_pipeline.metrics.features import InceptionDownloadError
 from spatial_functa_pipeline.training import TrainingDivergedError
 
 BLOCK_OF_TRAINING = {
@@ -26,16 +30,34 @@ def _advice_on_a_diverged_training(error: TrainingDivergedError) -> str:
     )
 
 
+def _build_of_these_images(error: OtherImagesError) -> str:
+    build = f"{build_command(error.split)} --params runtime.replace_stale=true"
+    return f"build the functaset again: {build}, or correct the images' entry in the catalog"
+
+
+def _describe_the_images(error: UnexpectedImagesError) -> str:
+    names = ", ".join(f"data.{name}" for name in error.differences)
+    return f"correct the parameters {names}, or the images' entry in the catalog"
+
+
 ADVICE: dict[type[Exception], str | Callable[[Any], str]] = {
     DeviceError: (
         "The parameters are runtime.device and runtime.processes; on any machine there is: "
         "kedro run --params runtime.device=cpu,runtime.processes=1"
     ),
-    InceptionWeightsError: (
+    InceptionDownloadError: (
         "The parameters are evaluation.frechet.inception_weights and evaluation.frechet.features; without the weights: "
         "kedro run --params evaluation.frechet.features=convnet"
     ),
     TrainingDivergedError: _advice_on_a_diverged_training,
+    DamagedShardError: what_to_do,
+    NoRoomError: "make room, and run the same command again to go on",
+    WorkersDiedError: (
+        "run again to go on with what is missing, with fewer processes (runtime.workers) or a smaller "
+        "functaset.encode_batch"
+    ),
+    OtherImagesError: _build_of_these_images,
+    UnexpectedImagesError: _describe_the_images,
 }
 
 

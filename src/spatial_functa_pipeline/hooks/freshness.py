@@ -23,6 +23,8 @@ def outdated_outputs(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, 
 
     `--only-missing-outputs` runs exactly the nodes that make them (and those without any output, which are listed too).
     """
+    from spatial_functa_pipeline.datasets.fingerprint import FingerprintMixin
+
     found: dict[str, str] = {}
     for node in pipeline.nodes:
         if not node.outputs:
@@ -31,7 +33,7 @@ def outdated_outputs(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, 
             dataset = catalog.get(name)
             if dataset is None or getattr(dataset, "_EPHEMERAL", False) or dataset.exists():
                 continue
-            found[name] = dataset.outdated() if hasattr(dataset, "outdated") else "missing"
+            found[name] = dataset.outdated() if isinstance(dataset, FingerprintMixin) else "missing"
     return found
 
 
@@ -42,6 +44,7 @@ class FreshnessHooks:
     def after_catalog_created(self, catalog: CatalogProtocol, parameters: dict[str, Any]) -> None:
         """Follow the fingerprints from the raw images through all pipelines."""
         from spatial_functa_pipeline.datasets.fingerprint import Fingerprint, FingerprintMixin
+        from spatial_functa_pipeline.datasets.images import ImagesDataset
         from spatial_functa_pipeline.pipeline_registry import whole_flow
 
         self.catalog = catalog
@@ -56,7 +59,7 @@ class FreshnessHooks:
                     key = name.removeprefix("params:")
                     flat = flatten(plain(attrgetter(key)(tree)), key)
                     values |= {key: value for key, value in flat.items() if key.split(".")[-1] not in RESULT_NEUTRAL}
-                elif hasattr(dataset := catalog.get(name), "fingerprint_config"):
+                elif isinstance(dataset := catalog.get(name), ImagesDataset):
                     made[name] = Fingerprint(name, flatten(dataset.fingerprint_config(), name))
             inputs = {name: made[name] for name in node.inputs if name in made}
             upstream: dict[str, Any] = {}
@@ -79,11 +82,12 @@ class FreshnessHooks:
             for name in pipeline.all_outputs()
             if isinstance(dataset := catalog.get(name), FunctasetDataset)
         }
+        only_missing = bool(run_params.get("only_missing_outputs"))
+        runtime = RuntimeConfig.model_validate(catalog.load("params:runtime"))
         for dataset in functasets.values():
-            dataset.replace_stale = bool(run_params.get("only_missing_outputs"))
-        if not run_params.get("only_missing_outputs"):
-            runtime = RuntimeConfig.model_validate(catalog.load("params:runtime"))
-            stale = {name: dataset.staleness() for name, dataset in functasets.items() if not runtime.replace_stale}
+            dataset.replace_stale = only_missing or runtime.replace_stale
+        if not only_missing:
+            stale = {name: dataset.staleness() for name, dataset in functasets.items() if not dataset.replace_stale}
             if lines := [f"  {name}: {'; '.join(reasons)}" for name, reasons in stale.items() if reasons]:
                 raise click.ClickException(
                     "Nothing was run, since it would replace what other parameters or files have made:\n"
@@ -100,11 +104,10 @@ class FreshnessHooks:
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, node: Node) -> None:
         """A checkpoint lives until all outputs of its node are on disk."""
-        from spatial_functa_pipeline.training.checkpoint import Checkpoint
+        from spatial_functa_pipeline.datasets.weights import CheckpointDataset
 
         unsaved = self.unsaved.setdefault(node.name, set(node.outputs))
         unsaved.discard(dataset_name)
         for name in node.inputs if not unsaved else ():
-            if name.endswith("_checkpoint"):
-                checkpoint: Checkpoint = self.catalog.load(name)
-                checkpoint.delete()
+            if isinstance(dataset := self.catalog.get(name), CheckpointDataset):
+                dataset.load().delete()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import getitem
@@ -17,6 +17,20 @@ from spatial_functa_pipeline.config.data import DataConfig
 
 class ImagesError(RuntimeError):
     """Images cannot be read, or are not what they should be."""
+
+
+class UnexpectedImagesError(ImagesError):
+    """Images are not those described: `differences` is name → (described, found)."""
+
+    def __init__(self, differences: dict[str, tuple[Any, Any]]) -> None:
+        super().__init__(differences)
+        self.differences = differences
+
+    def __str__(self) -> str:
+        return "; ".join(
+            f"{name} should be {described}, but the images have {found}"
+            for name, (described, found) in self.differences.items()
+        )
 
 
 @dataclass(frozen=True)
@@ -70,15 +84,17 @@ class Images:
         return len(self.labels)
 
     def require(self, data: DataConfig) -> None:
-        """Raises ImagesError if these are not the images that the parameters `data` describe."""
+        """Raises UnexpectedImagesError if these are not the images that `data` describes."""
         found = {"resolution": self.resolution, "channels": self.channels, "num_classes": len(self.classes)}
-        wrong = [
-            f"data.{name} is {getattr(data, name)}, but the images have {value}"
-            for name, value in found.items()
-            if getattr(data, name) != value
-        ]
-        if wrong:
-            raise ImagesError(f"{'; '.join(wrong)}. Correct the parameters, or the images' entry in the catalog")
+        described = {name: getattr(data, name) for name in found}
+        if differences := {name: (described[name], found[name]) for name in found if described[name] != found[name]}:
+            raise UnexpectedImagesError(differences)
+
+    def batches(self, size: int, count: int | None = None) -> Iterator[Tensor]:
+        """The first `count` images (None: all), uint8 `(≤ size, *resolution, channels)` at a time, in order."""
+        count = len(self) if count is None else min(count, len(self))
+        for start in range(0, count, size):
+            yield self.batch(range(start, min(start + size, count)))
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> Tensor:
         """Pixels of the rows `indices` (B,) in the order asked for: uint8 (B, *resolution, channels).

@@ -1,1 +1,17 @@
-"""loading."""
+"""Rows of images and functasets as batches for a training loop, whose first step may be any."""
+
+from spatial_functa_pipeline.loading.functaset_batches import FunctasetBatches, consecutive_batches
+from spatial_functa_pipeline.loading.image_batches import ImageBatches
+from spatial_functa_pipeline.loading.ordering import WHOLE, Part, epoch_batches
+from spatial_functa_pipeline.loading.pixel_patches import OtherImagesError, PixelPatches
+
+__all__ = [
+    "WHOLE",
+    "FunctasetBatches",
+    "ImageBatches",
+    "OtherImagesError",
+    "Part",
+    "PixelPatches",
+    "consecutive_batches",
+    "epoch_batches",
+]

@@ -77,10 +77,10 @@ class FunctasetBatches:
                     piece = tuple(column[index] for column in columns)
                     # What the caller may hold when the next window is needed is copied: a view would keep this one in memory.
                     if count:
-                        pieces.append(_copied([piece]) if index >= whole else piece)
+                        pieces.append(_concatenated([piece]) if index >= whole else piece)
                     missing -= count
                     if not missing:
-                        latents, labels = pieces[0] if len(pieces) == 1 else _copied(pieces)
+                        latents, labels = pieces[0] if len(pieces) == 1 else _concatenated(pieces)
                         pieces, missing = [], size
                         yield latents, labels
                         del latents, labels
@@ -95,7 +95,7 @@ class FunctasetBatches:
         return Chunking(self._count, header.chunk_rows, max(WINDOW_CHUNKS, -(-rows // header.chunk_rows)))
 
 
-def _copied(pieces: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+def _concatenated(pieces: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     """Each column's pieces one after the other, in memory of their own.
 
     By NumPy, in this thread: PyTorch's threads would wait for the cores on which the next window is read.

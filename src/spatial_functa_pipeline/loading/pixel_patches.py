@@ -9,13 +9,24 @@ import numpy as np
 from torch import Tensor
 
 from spatial_functa_pipeline.config.functaset import AugmentationConfig
+from spatial_functa_pipeline.fields.cells import cut_into_cells
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.images.augmentation import augment
-from spatial_functa_pipeline.images.cells import patches
 from spatial_functa_pipeline.images.images import Images
 
 _MEASURED_IMAGES = 4096
+
+
+class OtherImagesError(ValueError):
+    """The functaset of `split` at `location` was not built from these images, of which there are `count`."""
+
+    def __init__(self, location: str, split: str, count: int) -> None:
+        super().__init__(location, split, count)
+        self.location, self.split, self.count = location, split, count
+
+    def __str__(self) -> str:
+        return f"functaset {self.location} was not built from these {self.count} images"
 
 
 @dataclass(frozen=True)
@@ -40,10 +51,7 @@ class PixelPatches:
         labels = self.images.labels
         source = self.functaset.source_index
         if source.min() < 0 or source.max() >= len(labels) or (labels[source] != self.functaset.labels).any():
-            raise ValueError(
-                f"{self.functaset!r} was not built from these {len(labels)} images: build it again, or correct the images' "
-                "entry in the catalog"
-            )
+            raise OtherImagesError(str(self.functaset.location), self.functaset.header.split, len(labels))
 
     def __len__(self) -> int:
         return len(self.functaset)
@@ -78,7 +86,7 @@ class PixelPatches:
         images = self.images.batch(source)
         if copy.any():
             images = augment(images, source, copy, self.augmentation, self.seed)
-        return patches(images, self.functaset.latent_shape.grid)
+        return cut_into_cells(images, self.functaset.latent_shape.grid).flatten(-2)
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Patches of consecutive rows, uint8."""

@@ -125,7 +125,7 @@ class _ReusedMemory:
         return array
 
 
-def _finish(reading: list[Future[None]], latents: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
-    for work in reading:
-        work.result()
+def _finish(jobs: list[Future[None]], latents: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
+    for job in jobs:
+        job.result()
     return torch.from_numpy(latents), torch.from_numpy(labels)

@@ -1,1 +1,59 @@
-"""PSNR; Fréchet and kernel distance, precision and recall; memorisation."""
+"""Numbers: PSNR; Fréchet distance, KID, precision and recall of features; confusions; memorisation."""
+
+from spatial_functa_pipeline.metrics.classification import class_accuracies, confusion_matrix, confusion_table
+from spatial_functa_pipeline.metrics.comparison import SCORES, FeatureSet, compare
+from spatial_functa_pipeline.metrics.features import (
+    ConvNetFeatures,
+    FeatureExtractor,
+    FeatureNetwork,
+    InceptionDownloadError,
+    InceptionFeatures,
+    extract_features,
+    metric_name,
+)
+from spatial_functa_pipeline.metrics.frechet import FeatureMoments, frechet_distance
+from spatial_functa_pipeline.metrics.image_quality import (
+    PatchPCA,
+    mean_psnr,
+    pca_psnr,
+    per_image_mse,
+    psnr,
+    psnr_of_mean_mse,
+)
+from spatial_functa_pipeline.metrics.kid import kid_distance
+from spatial_functa_pipeline.metrics.memorisation import distinct_draws, memorisation_table, share_nearer
+from spatial_functa_pipeline.metrics.neighbours import Neighbours, comparable_images, nearest_images
+from spatial_functa_pipeline.metrics.precision_recall import Manifold, manifold_scores
+
+__all__ = [
+    "SCORES",
+    "ConvNetFeatures",
+    "FeatureExtractor",
+    "FeatureMoments",
+    "FeatureNetwork",
+    "FeatureSet",
+    "InceptionDownloadError",
+    "InceptionFeatures",
+    "Manifold",
+    "Neighbours",
+    "PatchPCA",
+    "class_accuracies",
+    "comparable_images",
+    "compare",
+    "confusion_matrix",
+    "confusion_table",
+    "distinct_draws",
+    "extract_features",
+    "frechet_distance",
+    "kid_distance",
+    "manifold_scores",
+    "mean_psnr",
+    "memorisation_table",
+    "metric_name",
+    "nearest_images",
+    "pca_psnr",
+    "per_image_mse",
+    "psnr",
+    "psnr_of_mean_mse",
+    "share_nearer",
+]

@@ -7,7 +7,7 @@ from functools import cached_property
 from torch import Tensor
 
 from spatial_functa_pipeline.metrics.frechet import FeatureMoments, frechet_distance
-from spatial_functa_pipeline.metrics.kid import kernel_distance_of_means, mean_between, mean_within
+from spatial_functa_pipeline.metrics.kid import kid_of_mean_similarities, mean_between, mean_within
 from spatial_functa_pipeline.metrics.precision_recall import Manifold, manifold_scores
 
 SCORES = ("frechet_distance", "kid", "precision", "recall", "density", "coverage")
@@ -44,8 +44,8 @@ class FeatureSet:
         return Manifold.of(self.paired)
 
     @cached_property
-    def kernel_mean(self) -> float:
-        """Mean kernel within the paired features."""
+    def mean_similarity(self) -> float:
+        """Mean similarity within the paired features."""
         return mean_within(self.paired)
 
 
@@ -57,6 +57,6 @@ def compare(generated: FeatureSet, real: FeatureSet) -> dict[str, float]:
     between = mean_between(generated.paired, real.paired)
     return {
         "frechet_distance": frechet_distance(generated.moments, real.moments),
-        "kid": kernel_distance_of_means(generated.kernel_mean, real.kernel_mean, between),
+        "kid": kid_of_mean_similarities(generated.mean_similarity, real.mean_similarity, between),
         **manifold_scores(generated.manifold, real.manifold),
     }

@@ -3,6 +3,8 @@
 An extractor maps images `(B, H, W, channels)`, uint8 or floats in [0, 1], to features `(B, F)` in float32. Floats are
 rounded to the 256 levels of an image file first, as FID does it: otherwise a smooth decoder could be told from its
 training data by its missing quantisation alone.
+
+pytorch-fid takes seconds to import, since torchvision does, so it is imported where it is used.
 """
 
 from __future__ import annotations
@@ -10,21 +12,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from unittest.mock import patch
 
 import torch
 from einops import rearrange
-from pytorch_fid import inception
 from torch import Tensor, nn
 
 from spatial_functa_pipeline.images.pixels import unit_images
+
+if TYPE_CHECKING:
+    from pytorch_fid.inception import InceptionV3
 
 INCEPTION = "inception"
 _INCEPTION_SHA256_PREFIX = "6726825d"  # part of the file name of pytorch-fid's weights
 
 
-class InceptionWeightsError(RuntimeError):
+class InceptionDownloadError(RuntimeError):
     """The weights of pytorch-fid's Inception network cannot be downloaded."""
 
 
@@ -130,17 +134,17 @@ class InceptionFeatures:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file does not hold weights of this network.
-        InceptionWeightsError: the download failed.
+        InceptionDownloadError: the download failed.
     """
 
     width = 2048
 
     def __init__(self, weights: str | None = None, device: torch.device | str = "cpu") -> None:
-        path = _downloaded_weights() if weights is None else Path(weights)
+        from pytorch_fid.inception import FID_WEIGHTS_URL
+
+        path = _downloaded_weights(FID_WEIGHTS_URL) if weights is None else Path(weights)
         if not path.is_file():
-            raise FileNotFoundError(
-                f"no Inception weights at {path}: download {inception.FID_WEIGHTS_URL} to this path"
-            )
+            raise FileNotFoundError(f"no Inception weights at {path}: download {FID_WEIGHTS_URL} to this path")
         with path.open("rb") as file:
             self.weights_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         is_fid = self.weights_sha256.startswith(_INCEPTION_SHA256_PREFIX)
@@ -175,8 +179,10 @@ def _convolution(channels_in: int, channels_out: int, stride: int) -> nn.Sequent
     )
 
 
-def _inception(weights: Path) -> inception.InceptionV3:
+def _inception(weights: Path) -> InceptionV3:
     """pytorch-fid's network with the weights of a file."""
+    from pytorch_fid import inception
+
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
         # pytorch-fid knows its own download only; the name it calls for that reads the given file instead.
@@ -189,16 +195,13 @@ def _inception(weights: Path) -> inception.InceptionV3:
         ) from error
 
 
-def _downloaded_weights() -> Path:
+def _downloaded_weights(url: str) -> Path:
     """Where pytorch-fid keeps its weights; downloaded and compared with their checksum if they are not there."""
-    path = Path(torch.hub.get_dir(), "checkpoints", Path(inception.FID_WEIGHTS_URL).name)
+    path = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(inception.FID_WEIGHTS_URL, str(path), hash_prefix=_INCEPTION_SHA256_PREFIX)
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=_INCEPTION_SHA256_PREFIX)
         except (OSError, RuntimeError) as error:
-            raise InceptionWeightsError(
-                f"cannot download {inception.FID_WEIGHTS_URL}: get it by other means and set inception_weights to its path, "
-                "or features to convnet"
-            ) from error
+            raise InceptionDownloadError(f"cannot download {url} ({error}): get it by other means") from error
     return path

@@ -10,16 +10,14 @@ loss amounts to; never larger than the former).
 from __future__ import annotations
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
+from spatial_functa_pipeline.fields.cells import cut_into_cells, join_cells
 from spatial_functa_pipeline.images.pixels import unit_images
 from spatial_functa_pipeline.metrics.frechet import FeatureMoments
 
 PSNR_CAP = 100.0
 """Highest PSNR in dB: an exact reconstruction would have an infinite one, which spoils means and is not valid JSON."""
-
-
 _BATCH = 1024
 
 
@@ -82,20 +80,21 @@ class PatchPCA:
             raise ValueError(f"a patch has {values} numbers: components must lie in 1..{values}, got {components}")
         moments = FeatureMoments(values)
         for batch in train_images.split(_BATCH):
-            moments.update(_patches(batch, self.patch).flatten(end_dim=1))
+            moments.update(self._patches(batch).flatten(end_dim=-2))
         _, directions = torch.linalg.eigh(moments.covariance())  # ascending eigenvalues
         self._mean, self._basis = moments.mean(), directions[:, -components:]  # (P·channels,), (P·channels, c)
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images `(B, *resolution, channels)` from their codes, unclamped, in float64 on the CPU."""
         self._check(images)
-        centred = _patches(images, self.patch).cpu().double() - self._mean  # (B, cells, P·channels)
+        centred = self._patches(images).cpu().double() - self._mean  # (B, *grid, P·channels)
         patches = centred @ self._basis @ self._basis.T + self._mean
-        pattern, pixels = _tiling(self.patch)
-        cells = [n // side for n, side in zip(images.shape[1:-1], self.patch, strict=True)]
-        sizes = pixels | {f"cell{axis}": count for axis, count in enumerate(cells)}
-        image, code = pattern.split(" -> ")
-        return rearrange(patches, f"{code} -> {image}", c=self.channels, **sizes)
+        return join_cells(patches.unflatten(-1, (-1, self.channels)), images.shape[1:-1])
+
+    def _patches(self, images: Tensor) -> Tensor:
+        """Cut `(B, *resolution, channels)` into `(B, *grid, P·channels)`."""
+        grid = [n // side for n, side in zip(images.shape[1:-1], self.patch, strict=True)]
+        return cut_into_cells(unit_images(images), grid).flatten(-2)
 
     def _check(self, images: Tensor) -> None:
         resolution = tuple(images.shape[1:-1])
@@ -113,16 +112,3 @@ def pca_psnr(train_images: Tensor, test_images: Tensor, patch: tuple[int, ...], 
     code = PatchPCA(train_images, patch, components)
     errors = [per_image_mse(code.reconstruct(batch), batch.cpu()) for batch in test_images.split(_BATCH)]
     return mean_psnr(torch.cat(errors)).item()
-
-
-def _patches(images: Tensor, patch: tuple[int, ...]) -> Tensor:
-    """Cut `(B, *resolution, channels)` into `(B, cells, P·channels)`, for any number of axes."""
-    pattern, pixels = _tiling(patch)
-    return rearrange(unit_images(images), pattern, **pixels)
-
-
-def _tiling(patch: tuple[int, ...]) -> tuple[str, dict[str, int]]:
-    """einops' pattern from images to patches, and the sizes in it that the patch fixes."""
-    cells, pixels = ([f"{kind}{axis}" for axis in range(len(patch))] for kind in ("cell", "pixel"))
-    axes = " ".join(f"({cell} {pixel})" for cell, pixel in zip(cells, pixels, strict=True))
-    return f"b {axes} c -> b ({' '.join(cells)}) ({' '.join(pixels)} c)", dict(zip(pixels, patch, strict=True))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from spatial_functa_pipeline.metrics.nearest_images import Neighbours
+from spatial_functa_pipeline.metrics.neighbours import Neighbours
 
 EVERY_CLASS = "all"
 _NEAR_COPY_QUANTILE = 0.01

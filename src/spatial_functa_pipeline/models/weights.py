@@ -3,9 +3,12 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from spatial_functa_pipeline.config.classification import ClassificationConfig
@@ -14,6 +17,7 @@ from spatial_functa_pipeline.config.meta_learning import FieldConfig
 from spatial_functa_pipeline.digest import short_digest
 from spatial_functa_pipeline.fields.field import SpatialField
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
+from spatial_functa_pipeline.files import replace_durably
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.metrics.features import FeatureNetwork
 from spatial_functa_pipeline.models.classifiers import build_classifier
@@ -105,6 +109,28 @@ def unpack_feature_network(weights: Weights, device: torch.device) -> FeatureNet
     network = FeatureNetwork(weights.config["channels"], weights.config["num_classes"])
     network.load_state_dict(weights.tensors)
     return network.to(device).eval()
+
+
+def write_weights(path: str | Path, weights: Weights) -> None:
+    """One safetensors file, which is there whole or not at all; the configuration is JSON in its header."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.tensors.items()}
+    with replace_durably(path) as temporary:
+        save_file(tensors, temporary, metadata={"config": json.dumps(weights.config)})
+
+
+def read_weights(path: str | Path) -> Weights:
+    """What `write_weights` wrote. Raises FileNotFoundError, and ValueError for a file that is not complete."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            config = json.loads(file.metadata()["config"])
+            return Weights({name: file.get_tensor(name) for name in file.keys()}, config)  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a complete safetensors file ({error})") from error
+
+
+def load_field(path: str | Path, device: torch.device | str = "cpu") -> SpatialField:
+    """A trained field from its safetensors file, in evaluation mode. Raises as `read_weights` does."""
+    return unpack_field(read_weights(path), torch.device(device))
 
 
 def _count(model: nn.Module) -> int:

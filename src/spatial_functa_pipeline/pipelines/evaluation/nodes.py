@@ -11,8 +11,9 @@ from spatial_functa_pipeline.config.evaluation import FrechetConfig, SamplingCon
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.evaluation.decoding import NO_CLASS, PCA_IMAGES, Metrics, decoded, pca_patch
 from spatial_functa_pipeline.evaluation.figures import latent_statistics_figure, reconstruction_figure, training_curves
+from spatial_functa_pipeline.functasets.format import FunctasetHeader, Rows
 from spatial_functa_pipeline.functasets.statistics import LatentStatistics
-from spatial_functa_pipeline.functasets.store import Functaset, FunctasetHeader, Rows
+from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan
 from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.metrics.image_quality import mean_psnr, pca_psnr, per_image_mse, psnr, psnr_of_mean_mse
@@ -103,7 +104,7 @@ def sample_latents(
         fingerprint=denoiser.digest,
         settings=sampling_settings(process, sampling, clip_range, seed),
     )
-    return FunctasetPlan(header, encode, runtime.progress, replace=runtime.replace_stale)
+    return FunctasetPlan(header, encode, runtime.progress)
 
 
 def train_features(

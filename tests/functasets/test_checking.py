@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import zarr
 
-from spatial_functa_pipeline.functasets.check import check
+from spatial_functa_pipeline.functasets.checking import check
 from spatial_functa_pipeline.functasets.writing import write
 
 
@@ -23,6 +23,7 @@ def problems(path: Path) -> str:
 def test_a_sound_functaset(path):
     report = check(path, progress=False)
     assert report.problems == []
+    assert not report.mendable
     assert (report.rows, report.shards, report.mean_psnr) == (11, 3, 25.0)
     assert report.bytes == sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
@@ -38,7 +39,7 @@ def test_every_damaged_shard_is_named(path, column):
     assert f"shard 0 of array '{column}'" in found
     assert f"shard 2 of array '{column}'" in found
     assert "shard 1" not in found
-    assert "kedro run --nodes=build_train_functaset" in found
+    assert check(path, progress=False).mendable
 
 
 def test_an_incomplete_functaset(tmp_path, make_plan, latents):
@@ -46,9 +47,9 @@ def test_an_incomplete_functaset(tmp_path, make_plan, latents):
     plan.encode.fails_at = 9
     with pytest.raises(InterruptedError):
         write(tmp_path / "f.zarr", plan)
-    assert "2 of 3 shards are there; to finish it: kedro run --nodes=build_train_functaset" in problems(
-        tmp_path / "f.zarr"
-    )
+    found = check(tmp_path / "f.zarr", progress=False)
+    assert found.problems == ["2 of 3 shards are there"]
+    assert (found.split, found.mendable) == ("train", True)
 
 
 def test_latents_that_are_not_finite(path):

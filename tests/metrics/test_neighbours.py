@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from spatial_functa_pipeline.metrics import nearest_images as module
-from spatial_functa_pipeline.metrics.nearest_images import comparable_images, nearest_images
+from spatial_functa_pipeline.metrics import neighbours as module
+from spatial_functa_pipeline.metrics.neighbours import comparable_images, nearest_images
 
 
 def random_images(*shape, seed=0):

@@ -1,0 +1,103 @@
+"""Building one shard: what is there and intact is kept."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import zarr
+
+from spatial_functa_pipeline.functasets.errors import DamagedShardError
+from spatial_functa_pipeline.functasets.format import FunctasetHeader, Rows
+from spatial_functa_pipeline.functasets.location import Location
+from spatial_functa_pipeline.functasets.quantisation import quantise
+from spatial_functa_pipeline.functasets.shards import read_shard, shard_file
+
+_ENCODING = threading.Lock()
+"""A worker may have several threads, but PyTorch's random numbers and its precision are the process's."""
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """What comes back from the process that wrote, or checked, a shard."""
+
+    shard: int
+    rows: int
+    psnr_sum: float
+    psnr_count: int
+    bytes_written: int
+    damage: str | None = None
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """Makes sure that a shard is there and intact. It opens the store itself."""
+
+    location: Location
+    header: FunctasetHeader
+    encode: Callable[[int, int], Rows]
+
+    def __call__(self, shard: int) -> ShardReport:
+        """Keep the shard if all of it passes its checksums, else encode and write it.
+
+        Raises ValueError or TypeError for rows that cannot be stored, see `write`.
+        """
+        files = {name: shard_file(array, shard) for name, array in self._arrays.items()}
+        start, stop = self.header.bounds(shard)
+        psnr, damage, written = None, None, 0
+        if self.location.exists(files["psnr"]):
+            try:
+                arrays = self._arrays
+                psnr = {name: read_shard(self.location, arrays, self.header, name, shard) for name in files}["psnr"]
+            except DamagedShardError as error:
+                damage = str(error)
+        if psnr is None:
+            with _ENCODING:
+                rows = self.encode(start, stop)
+            columns = _columns(rows, self.header, start, stop)
+            psnr = columns["psnr"]
+            # Zarr may read what it is about to replace, which fails if that is damaged; psnr, which says that a shard is
+            # finished, goes first and comes last.
+            for name in reversed(files):
+                self.location.delete(files[name])
+            for name in files:
+                self._arrays[name][self.header.place(name, shard)] = columns[name]
+            written = self.location.size(*files.values())
+        known = psnr[~np.isnan(psnr)].astype(np.float64)
+        return ShardReport(shard, stop - start, known.sum().item(), known.size, written, damage)
+
+    @cached_property
+    def _arrays(self) -> dict[str, zarr.Array]:
+        """In the order in which they are written; opened once by each process."""
+        group = zarr.open_group(self.location.store(read_only=False), mode="r+")
+        return {name: group[name] for name in self.header.arrays}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_arrays"}
+
+
+def _columns(rows: Rows, header: FunctasetHeader, start: int, stop: int) -> dict[str, np.ndarray]:
+    """The arrays of a shard in their storage types. Raises ValueError or TypeError as `write` describes."""
+    columns = {}
+    for column, dtype in header.columns.items():
+        values, shape = np.asarray(getattr(rows, column)), header.shape(column, stop - start)
+        if values.shape != shape:
+            raise ValueError(f"rows {start}:{stop}: {column} has shape {values.shape}, but {shape} was expected")
+        if column == "latents" and header.bits:
+            dtype = np.dtype(np.float32)
+        with np.errstate(over="ignore"):  # found just below, with its row
+            columns[column] = values.astype(dtype, casting="same_kind", copy=False)
+    finite = np.isfinite(columns["latents"]).reshape(stop - start, -1).all(axis=1)
+    if not finite.all():
+        raise ValueError(
+            f"the latent of row {start + np.argmin(finite)} is not finite as {header.storage_type}: the field's inner "
+            "loop has diverged for this image, or its values exceed the storage type"
+        )
+    if header.bits:
+        codes, low, high = quantise(columns["latents"], header.bits)
+        columns |= {"latents": codes, "low": low[None], "high": high[None]}
+    return columns
