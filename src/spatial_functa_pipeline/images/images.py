@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import getitem
@@ -88,3 +88,9 @@ class Images:
             ImagesError: if an image cannot be decoded.
         """
         return torch.from_numpy(self.read(np.asarray(indices)))
+
+    def batches(self, size: int, count: int | None = None) -> Iterator[Tensor]:
+        """The first `count` images (None: all), uint8 `(≤ size, *resolution, channels)` at a time, in order."""
+        count = len(self) if count is None else min(count, len(self))
+        for start in range(0, count, size):
+            yield self.batch(range(start, min(start + size, count)))
