@@ -1,25 +1,22 @@
-"""The node that samples latents: what it stores, and going on after an interruption."""
+"""A functaset of samples: what is stored, and going on after an interruption."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from spatial_functa_pipeline.config.data import DataConfig
 from spatial_functa_pipeline.config.diffusion import DiffusionConfig
 from spatial_functa_pipeline.config.evaluation import SamplingConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
+from spatial_functa_pipeline.evaluation.samples import plan_samples
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.functasets.store import NO_SOURCE, Functaset, FunctasetHeader
 from spatial_functa_pipeline.functasets.writing import StaleFunctasetError, write
 from spatial_functa_pipeline.models.denoisers import build_denoiser
 from spatial_functa_pipeline.models.sampling import sample, sampling_settings
-from spatial_functa_pipeline.models.weights import pack_model
-from spatial_functa_pipeline.pipelines.evaluation.nodes import sample_latents
 from spatial_functa_pipeline.training.seeding import derive_seed
 
 SHAPE = LatentShape((2, 2), 3)
@@ -49,10 +46,12 @@ def denoiser(conditional):
 
 
 def plan(sampling, conditional=True, seed=3):
-    weights = pack_model(denoiser(conditional), NORMALISER, diffusion(conditional), SHAPE, CLASSES)
-    train = SimpleNamespace(header=FunctasetHeader("toy", "train", SHAPE, "nearest", 10))
-    data = DataConfig(resolution=(4, 4), channels=1, num_classes=CLASSES)
-    return sample_latents(weights, train, sampling, data, "toy", seed, RUNTIME)
+    like = FunctasetHeader("toy", "train", SHAPE, "nearest", 10)
+    process = diffusion(conditional)
+    return plan_samples(
+        denoiser(conditional), NORMALISER, process, sampling, like,
+        dataset="toy", fingerprint="of the denoiser", seed=seed, runtime=RUNTIME,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "dpm_solver"])
