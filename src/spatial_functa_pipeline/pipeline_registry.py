@@ -1,28 +1,31 @@
-"""Project pipelines: one for each folder of `pipelines/`, and all of them as the default."""
+"""Project pipelines: one for each folder of `pipelines/`, and the whole flow as the default."""
 
 from importlib import import_module
 
 from kedro.pipeline import Pipeline
 
-PIPELINES = (
+FLOW = (
     "meta_learning",
     "functaset_build",
     "normalization_stats",
     "classification",
     "diffusion",
+    "sampling",
+    "scoring",
     "evaluation",
 )
-
-
-def whole_flow() -> Pipeline:
-    """All pipelines together, those which are not part of the default included: outputs are followed back through it."""
-    return sum((pipeline for name, pipeline in register_pipelines().items() if name != "__default__"), Pipeline([]))
+"""What `kedro run` runs; `evaluation` holds `sampling` and `scoring`."""
+BASELINES = ("pixel_classification",)
+"""What runs only when it is asked for by its name."""
+PIPELINES = (*FLOW, *BASELINES)
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Map pipeline names to pipelines; `__default__` is their sum.
-
-    All are always loaded, also when one is asked for: fingerprints follow an output back through all of them.
-    """
+    """Map pipeline names to pipelines; `__default__` is the sum of those in `FLOW`."""
     pipelines = {name: import_module(f"{__package__}.pipelines.{name}").create_pipeline() for name in PIPELINES}
-    return {**pipelines, "__default__": sum(pipelines.values(), Pipeline([]))}
+    return {**pipelines, "__default__": sum((pipelines[name] for name in FLOW), Pipeline([]))}
+
+
+def all_pipelines() -> Pipeline:
+    """The sum of all pipelines, whichever is asked for: fingerprints follow an output back through all of them."""
+    return sum(register_pipelines().values(), Pipeline([]))

@@ -9,7 +9,7 @@ from kedro.pipeline import Pipeline
 from spatial_functa_pipeline.config.block import RESULT_NEUTRAL
 from spatial_functa_pipeline.config.places import Change, Places, flatten, nest
 from spatial_functa_pipeline.config_loader import ProjectConfigLoader
-from spatial_functa_pipeline.pipeline_registry import whole_flow
+from spatial_functa_pipeline.pipeline_registry import all_pipelines
 from spatial_functa_pipeline.settings import CONFIG_LOADER_ARGS
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -142,7 +142,7 @@ def test_the_catalog_names_exactly_the_blocks_that_the_flow_depends_on(monkeypat
         for part in entry["filepath"].split("/"):
             if part in asked:
                 named[name] = smallest(asked[part])
-    flow = whole_flow()
+    flow = all_pipelines()
     outputs = set(flow.all_outputs()) | {name for name in flow.inputs() if name.endswith("_checkpoint")}
     assert set(named) == outputs
     different = {

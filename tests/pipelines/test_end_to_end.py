@@ -1,4 +1,4 @@
-"""All six pipelines through the command line, on real images, with `conf/test`."""
+"""All pipelines through the command line, on real images, with `conf/test`."""
 
 import json
 import math
@@ -190,6 +190,41 @@ def test_a_pipeline_is_rerun_alone_from_what_is_on_disk(finished, copy_of):
     before = project.files()
     project.kedro("run", "--env", "test", "--pipeline=diffusion")
     assert changed(before, project.files()) == {"denoiser.safetensors", "denoiser_history.csv"}
+
+
+def test_the_pixel_baseline_has_files_of_its_own(finished, copy_of):
+    project = copy_of(finished)
+    before = project.files()
+    assert not [name for name in before if "pixel" in name]  # no part of the default run
+    contents = {name: (project.path / name).read_bytes() for name in before}
+    command = ("run", "--env", "test", "--pipeline=pixel_classification")
+    project.kedro(*command)
+    assert changed(before, project.files()) == {
+        "pixel_classifier.safetensors",
+        "pixel_classifier_history.csv",
+        "pixel_classification_metrics.json",
+        "pixel_class_accuracies.csv",
+        "pixel_confusion_matrix.csv",
+        "pixel_confusion_matrix.png",
+    }
+    assert all((project.path / name).read_bytes() == content for name, content in contents.items())
+    folder = project.path / f"data/08_reporting/{VARIANT}"
+    found = json.loads((folder / "pixel_classification_metrics.json").read_text())
+    assert found == {"top1_accuracy_pixels": found["top1_accuracy_pixels"], "details": {
+        "top1_accuracy_pixels": "100 test images, seed 0",
+    }}  # fmt: skip
+    confusion = pd.read_csv(folder / "pixel_confusion_matrix.csv").set_index("true_class")
+    assert np.trace(confusion[list(confusion.index)]) / 100 == pytest.approx(found["top1_accuracy_pixels"])
+    _, (run,) = newest_run(project)
+    assert run.data.metrics["top1_accuracy_pixels"] == found["top1_accuracy_pixels"]
+    assert "pixel_classifier.validation_accuracy" in run.data.metrics
+    assert not list((project.path / "data").rglob("*.pt"))
+
+    assert "Nothing to do: everything is up to date" in project.kedro(*command, "--only-missing-outputs")
+    output = project.kedro(
+        *command, "--only-missing-outputs", "--params", "classification.training.steps=20", COLUMNS="1000"
+    )
+    assert "To be made: pixel_classifier (classification.training.steps was 40, is 20)" in output
 
 
 def test_only_missing_outputs_follows_the_parameters(finished, copy_of):

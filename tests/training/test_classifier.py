@@ -15,8 +15,7 @@ from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.loading.pixel_patches import PixelPatches
-from spatial_functa_pipeline.models.weights import Weights
-from spatial_functa_pipeline.pipelines.classification import nodes
+from spatial_functa_pipeline.pipelines.pixel_classification import nodes
 from spatial_functa_pipeline.training import classifier as module
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.run import TrainingRun, report_nothing
@@ -67,14 +66,13 @@ def pixels(monkeypatch):
 
 def train_node(pixels, path, **options):
     train, validation, train_images, validation_images = pixels
-    return nodes.train_latent_classifier(
+    return nodes.train_pixel_classifier(
         train,
         validation,
-        Weights({}),
         train_images,
         validation_images,
         Checkpoint(path),
-        config(input="pixels", **options),
+        config(**options),
         FUNCTASET,
         DATA,
         0,
@@ -87,7 +85,7 @@ def test_the_pixel_baseline_learns_from_pixels_and_is_measured_on_them(pixels, t
     assert history.validation_accuracy.max() > 0.9  # the latents, all zero, would give a third
     assert weights.config["latent_shape"] == "2x2x16"
     test = images(30, 2)
-    metrics, by_class, confusion, figure = nodes.evaluate_classifier(
+    metrics, by_class, confusion, figure = nodes.evaluate_pixel_classifier(
         Rows(test.labels, 0), test, weights, FUNCTASET, 0, tiny.RUNTIME
     )
     assert set(metrics) == {"top1_accuracy_pixels", "details"}

@@ -45,14 +45,14 @@ class FreshnessHooks:
         """Follow the fingerprints from the raw images through all pipelines."""
         from spatial_functa_pipeline.datasets.fingerprint import Fingerprint, FingerprintMixin
         from spatial_functa_pipeline.datasets.images import ImagesDataset
-        from spatial_functa_pipeline.pipeline_registry import whole_flow
+        from spatial_functa_pipeline.pipeline_registry import all_pipelines
 
         self.catalog = catalog
         self.unsaved: dict[str, set[str]] = {}
         # Kedro validates, and fills with defaults, only the parameters of the pipelines that were asked for.
         tree = PipelineParameters.model_validate(parameters["parameters"])
         made: dict[str, Fingerprint] = {}
-        for node in whole_flow().nodes:
+        for node in all_pipelines().nodes:
             values: dict[str, Any] = {}
             for name in node.inputs:
                 if name.startswith("params:") and name != "params:runtime":

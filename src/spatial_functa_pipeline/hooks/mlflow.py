@@ -22,7 +22,7 @@ from spatial_functa_pipeline.datasets.reporting import FigureDataset, HistoryDat
 from spatial_functa_pipeline.datasets.weights import WeightsDataset
 from spatial_functa_pipeline.hooks.freshness import outdated_outputs
 from spatial_functa_pipeline.hooks.parameters import plain
-from spatial_functa_pipeline.pipeline_registry import whole_flow
+from spatial_functa_pipeline.pipeline_registry import all_pipelines
 from spatial_functa_pipeline.tracking import end_abandoned_runs, git_commit
 
 _ARTIFACTS = {FigureDataset: "figures", MetricsDataset: "metrics", TableDataset: "tables"}
@@ -168,7 +168,7 @@ class MlflowHooks(MlflowHook):
         import mlflow
 
         reused = []
-        for node in whole_flow().nodes:
+        for node in all_pipelines().nodes:
             outputs = {name: self.catalog.get(name) for name in node.outputs if name not in self._saved}
             measured = [
                 name for name, dataset in outputs.items() if isinstance(dataset, MetricsDataset | HistoryDataset)

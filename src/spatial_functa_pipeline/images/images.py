@@ -90,12 +90,6 @@ class Images:
         if differences := {name: (described[name], found[name]) for name in found if described[name] != found[name]}:
             raise UnexpectedImagesError(differences)
 
-    def batches(self, size: int, count: int | None = None) -> Iterator[Tensor]:
-        """The first `count` images (None: all), uint8 `(≤ size, *resolution, channels)` at a time, in order."""
-        count = len(self) if count is None else min(count, len(self))
-        for start in range(0, count, size):
-            yield self.batch(range(start, min(start + size, count)))
-
     def batch(self, indices: Sequence[int] | np.ndarray) -> Tensor:
         """Pixels of the rows `indices` (B,) in the order asked for: uint8 (B, *resolution, channels).
 
@@ -104,3 +98,9 @@ class Images:
             ImagesError: if an image cannot be decoded.
         """
         return torch.from_numpy(self.read(np.asarray(indices)))
+
+    def batches(self, size: int, count: int | None = None) -> Iterator[Tensor]:
+        """The first `count` images (None: all), uint8 `(≤ size, *resolution, channels)` at a time, in order."""
+        count = len(self) if count is None else min(count, len(self))
+        for start in range(0, count, size):
+            yield self.batch(range(start, min(start + size, count)))

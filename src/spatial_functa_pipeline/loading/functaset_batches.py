@@ -105,9 +105,12 @@ def _concatenated(pieces: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     )
 
 
-def consecutive_batches(functaset: Functaset, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """All rows once, in order: raw latents `(≤ batch_size, *grid, c)` and labels."""
+def consecutive_batches(
+    functaset: Functaset, batch_size: int, count: int | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The first `count` rows (None: all) once, in order: raw latents `(≤ batch_size, *grid, c)` and labels."""
     labels = torch.from_numpy(functaset.labels)
-    for start in range(0, len(functaset), batch_size):
-        stop = min(start + batch_size, len(functaset))
+    count = len(functaset) if count is None else min(count, len(functaset))
+    for start in range(0, count, batch_size):
+        stop = min(start + batch_size, count)
         yield torch.from_numpy(functaset.rows(start, stop)), labels[start:stop]

@@ -1,4 +1,4 @@
-"""Functasets (for the pixel baseline, and the images behind them) → classifier."""
+"""Functasets → classifier."""
 
 from kedro.pipeline import Node, Pipeline
 
@@ -15,11 +15,8 @@ def create_pipeline() -> Pipeline:
                     "train_functaset",
                     "validation_functaset",
                     "latent_statistics",
-                    "train_images",
-                    "validation_images",
                     "classifier_checkpoint",
                     "params:classification",
-                    "params:functaset",
                     "params:data",
                     "params:seed",
                     "params:runtime",

@@ -26,11 +26,8 @@ def train_latent_denoiser(
     runtime: RuntimeConfig,
 ) -> tuple[Weights, pd.DataFrame]:
     """Train the denoiser on latents normalised by Eq. 1; its moving average is kept."""
-    normaliser = Normaliser.from_statistics(
-        LatentStatistics.from_tensors(statistics.tensors, statistics.config),
-        config.normalisation.kind,
-        config.normalisation.gamma,
-    )
+    moments = LatentStatistics.from_tensors(statistics.tensors, statistics.config)
+    normaliser = Normaliser.from_statistics(moments, config.normalisation.kind, config.normalisation.gamma)
     denoiser, history = train_denoiser(
         train_functaset,
         validation_functaset,

@@ -9,6 +9,9 @@ from spatial_functa_pipeline.functasets.writing import FunctasetPlan
 from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.models.weights import Weights, unpack_field
 
+Store = tuple[int, int, int, StorageType]
+"""What says how rows are stored: `shard_rows`, `chunk_rows`, `encode_batch` and `storage_type` of `FunctasetConfig`."""
+
 
 def build_train_functaset(
     images: Images, field: Weights, dataset: str, runtime: RuntimeConfig, config: FunctasetConfig, seed: int
@@ -18,16 +21,16 @@ def build_train_functaset(
 
 
 def build_validation_functaset(
-    images: Images, field: Weights, dataset: str, runtime: RuntimeConfig, *store: int | str
+    images: Images, field: Weights, dataset: str, runtime: RuntimeConfig, *store: *Store
 ) -> FunctasetPlan:
-    """Encode the validation images; `store` as in `_unaugmented`."""
+    """Encode the validation images; of the parameters only those of the store matter."""
     return _plan(images, field, dataset, "validation", runtime, _unaugmented(*store))
 
 
 def build_test_functaset(
-    images: Images, field: Weights, dataset: str, runtime: RuntimeConfig, *store: int | str
+    images: Images, field: Weights, dataset: str, runtime: RuntimeConfig, *store: *Store
 ) -> FunctasetPlan:
-    """Encode the test images; `store` as in `_unaugmented`."""
+    """Encode the test images; of the parameters only those of the store matter."""
     return _plan(images, field, dataset, "test", runtime, _unaugmented(*store))
 
 

@@ -1,7 +1,10 @@
 """Images and field → functasets."""
 
+from collections.abc import Callable
+
 from kedro.pipeline import Node, Pipeline
 
+from spatial_functa_pipeline.functasets.writing import FunctasetPlan
 from spatial_functa_pipeline.pipelines.functaset_build.nodes import (
     build_test_functaset,
     build_train_functaset,
@@ -14,7 +17,7 @@ _STORE = [f"params:functaset.{name}" for name in ("shard_rows", "chunk_rows", "e
 def create_pipeline() -> Pipeline:
     """One node for each split. Only the training images have augmented copies, which the others must not depend on."""
     train = ["params:functaset", "params:seed"]
-    builders = {
+    builders: dict[str, tuple[Callable[..., FunctasetPlan], list[str]]] = {
         "train": (build_train_functaset, train),
         "validation": (build_validation_functaset, _STORE),
         "test": (build_test_functaset, _STORE),

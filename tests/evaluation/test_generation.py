@@ -1,13 +1,11 @@
-"""The node that scores samples: names, checksum and settings beside the numbers, whatever the features."""
+"""The scores of samples: names, checksum and settings beside the numbers, whatever the features."""
 
 import numpy as np
 import pytest
 import torch
 
-from spatial_functa_pipeline.config.evaluation import FrechetConfig, ScoresConfig
 from spatial_functa_pipeline.config.meta_learning import FieldConfig
-from spatial_functa_pipeline.config.runtime import RuntimeConfig
-from spatial_functa_pipeline.evaluation import generation
+from spatial_functa_pipeline.evaluation.generation import score_samples
 from spatial_functa_pipeline.fields.field import SpatialField
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.format import FunctasetHeader, Rows
@@ -15,7 +13,6 @@ from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan, write
 from spatial_functa_pipeline.metrics.comparison import SCORES
 from spatial_functa_pipeline.metrics.features import InceptionFeatures
-from spatial_functa_pipeline.models.weights import Weights, pack_field
 
 CONFIG = FieldConfig(latent_shape="2x2x3", interpolation="nearest", resolution=(8, 8), channels=1, width=8, depth=2)
 SETTINGS = {"sampler": "ddpm", "steps": 1000, "network_evaluations": 2000, "guidance_scale": 2.0, "classes": "in turn"}
@@ -26,15 +23,14 @@ class FewInceptionFeatures(InceptionFeatures):
 
     width = 8
 
-    def __init__(self, config, network, device):
+    def __init__(self):
         self.name, self.weights_sha256 = "inception", "6726825d" + 56 * "0"
 
     def __call__(self, images):
         return images[:, :8].flatten(1)[:, ::8].float()
 
 
-def score(tmp_path, monkeypatch, settings, labels):
-    monkeypatch.setattr(generation, "_extractor", FewInceptionFeatures)
+def score(tmp_path, settings, labels):
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(20, 2, 2, 3, generator=generator).numpy()
     header = FunctasetHeader("d", "samples", LatentShape.parse("2x2x3"), "nearest", 20, settings=settings)
@@ -42,22 +38,20 @@ def score(tmp_path, monkeypatch, settings, labels):
         tmp_path / "samples.zarr", FunctasetPlan(header, lambda a, b: Rows.of_samples(latents[a:b], labels[a:b]), False)
     )
     torch.manual_seed(0)
-    return generation.score_samples(
+    return score_samples(
         Functaset.open(tmp_path / "samples.zarr"),
-        pack_field(SpatialField(CONFIG.spec), CONFIG),
-        Weights({}),
-        Weights({name: torch.rand(count, 8, generator=generator) for name, count in (("train", 60), ("test", 30))}),
-        Weights({name: torch.rand(20, 8, generator=generator) for name in ("reconstructions", "noise")}),
-        FrechetConfig(features="inception", feature_network={"steps": 1, "batch_size": 1, "learning_rate": 1}),
-        ScoresConfig(pair_images=10),
-        5,
-        RuntimeConfig(device="cpu"),
+        SpatialField(CONFIG.spec).eval(),
+        FewInceptionFeatures(),
+        {name: torch.rand(count, 8, generator=generator) for name, count in (("train", 60), ("test", 30))},
+        {name: torch.rand(20, 8, generator=generator) for name in ("reconstructions", "noise")},
+        pair_images=10,
+        seed=5,
     )
 
 
 @pytest.fixture
-def scored(tmp_path, monkeypatch):
-    return score(tmp_path, monkeypatch, {**SETTINGS, "guidance_interval": [0.3, 3.0]}, np.arange(20) % 2)
+def scored(tmp_path):
+    return score(tmp_path, {**SETTINGS, "guidance_interval": [0.3, 3.0]}, np.arange(20) % 2)
 
 
 def test_inceptions_scores_have_their_plain_names_and_the_checksum_beside_them(scored):
@@ -90,7 +84,7 @@ def test_pairs_are_bounded_and_as_many_of_each_set(scored):
     assert metrics["details"]["recall"].startswith("10 samples")
 
 
-def test_unconditional_samples_say_so(tmp_path, monkeypatch):
+def test_unconditional_samples_say_so(tmp_path):
     settings = SETTINGS | {"guidance_scale": None, "classes": None}
-    metrics, _, _ = score(tmp_path, monkeypatch, settings, np.full(20, -1))
+    metrics, _, _ = score(tmp_path, settings, np.full(20, -1))
     assert "(2000 evaluations), unconditional, against 30 test images" in metrics["details"]["fid"]

@@ -1,17 +1,16 @@
-"""The node that samples latents: what it stores, and going on after an interruption."""
+"""A functaset of samples: what is stored, and going on after an interruption."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from spatial_functa_pipeline.config.data import DataConfig
 from spatial_functa_pipeline.config.diffusion import DiffusionConfig
 from spatial_functa_pipeline.config.evaluation import SamplingConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
+from spatial_functa_pipeline.evaluation.samples import plan_samples
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.errors import StaleFunctasetError
 from spatial_functa_pipeline.functasets.format import NO_SOURCE, FunctasetHeader
@@ -20,8 +19,6 @@ from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.functasets.writing import write
 from spatial_functa_pipeline.models.denoisers import build_denoiser
 from spatial_functa_pipeline.models.sampling import sample, sampling_settings
-from spatial_functa_pipeline.models.weights import pack_model
-from spatial_functa_pipeline.pipelines.evaluation.nodes import sample_latents
 from spatial_functa_pipeline.training.seeding import derive_seed
 
 SHAPE = LatentShape((2, 2), 3)
@@ -51,10 +48,12 @@ def denoiser(conditional):
 
 
 def plan(sampling, conditional=True, seed=3):
-    weights = pack_model(denoiser(conditional), NORMALISER, diffusion(conditional), SHAPE, CLASSES)
-    train = SimpleNamespace(header=FunctasetHeader("toy", "train", SHAPE, "nearest", 10))
-    data = DataConfig(resolution=(4, 4), channels=1, num_classes=CLASSES)
-    return sample_latents(weights, train, sampling, data, "toy", seed, RUNTIME)
+    like = FunctasetHeader("toy", "train", SHAPE, "nearest", 10)
+    process = diffusion(conditional)
+    return plan_samples(
+        denoiser(conditional), NORMALISER, process, sampling, like,
+        dataset="toy", fingerprint="of the denoiser", seed=seed, runtime=RUNTIME,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "dpm_solver"])

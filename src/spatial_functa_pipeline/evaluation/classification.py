@@ -1,0 +1,44 @@
+"""How well a classifier recognises the test set."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.figure import Figure
+from torch import nn
+
+from spatial_functa_pipeline.evaluation.classification_figure import confusion_figure
+from spatial_functa_pipeline.evaluation.metrics import Metrics, described
+from spatial_functa_pipeline.functasets.normalisation import Normaliser
+from spatial_functa_pipeline.metrics.classification import class_accuracies, confusion_matrix, confusion_table
+from spatial_functa_pipeline.training.classifier import Examples, predict_classes
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate_classifier(
+    classifier: nn.Module, normaliser: Normaliser, test: Examples, classes: Sequence[str], name: str, seed: int
+) -> tuple[Metrics, pd.DataFrame, pd.DataFrame, Figure]:
+    """Top-1 accuracy on the test set, accuracy of each class, and the confusion matrix as table and figure.
+
+    Args:
+        classifier: in evaluation mode.
+        normaliser: what it was trained with.
+        test: the rows, latents or pixels.
+        classes: their names.
+        name: of the top-1 accuracy.
+        seed: of the classifier's training, for what stands beside the numbers.
+    """
+    predicted = predict_classes(classifier, normaliser, test).numpy()
+    confusion = confusion_matrix(test.labels, predicted, len(classes))
+    accuracy = float((predicted == test.labels).mean())
+    measured_on = f"{len(test)} test images, seed {seed}"
+    logger.info("%s: %.4f (%s)", name, accuracy, measured_on)
+    return (
+        described({name: (accuracy, measured_on)}),
+        class_accuracies(confusion, classes),
+        confusion_table(confusion, classes).reset_index(),
+        confusion_figure(confusion, classes, f"{name} {accuracy:.4f}, {measured_on}"),
+    )

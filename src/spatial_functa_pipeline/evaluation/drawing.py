@@ -1,0 +1,65 @@
+"""What the figures share. All are matplotlib objects without any global state.
+
+Images are channel-last `(B, *resolution, channels)`, uint8 or floats in [0, 1], one- or two-dimensional: the former
+(audio) are drawn as lines. Values outside [0, 1] are clipped for display only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from torch import Tensor
+
+from spatial_functa_pipeline.images.pixels import unit_images
+
+INK = "#3b6ea5"
+WARM = "#d08a3e"
+MUTED = "#666666"
+MAX_ROWS = 20
+"""A figure shows at most so many classes, spread evenly over those there are."""
+
+
+def spread(count: int, most: int) -> np.ndarray:
+    """At most `most` of the indices 0 … `count` − 1, spread evenly over all of them."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(int)
+
+
+def array(images: Tensor) -> np.ndarray:
+    return unit_images(images).detach().cpu().numpy()
+
+
+def image_grid(rows: int, columns: int, label_inches: float, panel_inches: float = 1.05) -> tuple[Figure, np.ndarray]:
+    """A figure and its `(rows, columns)` axes without ticks, with room for row labels on the left."""
+    size = (label_inches + panel_inches * columns, 0.4 + panel_inches * rows)
+    layout = ConstrainedLayoutEngine(compress=True, w_pad=0.04, h_pad=0.02, wspace=0, hspace=0)
+    figure = Figure(figsize=size, layout=layout)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axis in grid.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    return figure, grid
+
+
+def label_row(axis: Axes, name: str) -> None:
+    axis.set_ylabel(name, rotation="horizontal", ha="right", va="center", fontsize=9)
+
+
+def show(axis: Axes, image: np.ndarray) -> None:
+    """Draw `(*resolution, channels)`: lines in one dimension, else a picture, gray if it has one channel."""
+    image = image.clip(0, 1)
+    if image.ndim == 2:
+        axis.plot(image, linewidth=0.8)
+        axis.set_ylim(-0.05, 1.05)
+    elif image.ndim == 3 and image.shape[-1] in (1, 3):
+        axis.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=1)
+    else:
+        raise ValueError(f"can draw images (n, channels), (H, W, 1) and (H, W, 3), not {image.shape}")
+
+
+def style(axis: Axes) -> None:
+    axis.grid(axis="y", linewidth=0.4, alpha=0.6)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(labelsize=8)

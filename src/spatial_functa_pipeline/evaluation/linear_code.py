@@ -1,0 +1,19 @@
+"""The linear code with as many numbers as a latent: what a field must beat to be worth its cost."""
+
+from __future__ import annotations
+
+import torch
+
+from spatial_functa_pipeline.fields.field import FieldSpec
+
+PCA_IMAGES = 10_000
+"""The code is computed from, and its PSNR measured on, at most so many images."""
+_PCA_NUMBERS = 4096
+"""Patches of more numbers have a covariance that takes longer to decompose than this reference point is worth."""
+
+
+def pca_patch(spec: FieldSpec) -> tuple[tuple[int, ...], int] | None:
+    """Pixels of a cell along each axis and the components of a code as large as the latent; None if it is too costly."""
+    patch = tuple(n // s for n, s in zip(spec.resolution, spec.latent_shape.grid, strict=True))
+    numbers = torch.Size(patch).numel() * spec.channels
+    return (patch, min(spec.latent_shape.channels, numbers)) if numbers <= _PCA_NUMBERS else None

@@ -1,0 +1,63 @@
+"""How well the field reconstructs test images."""
+
+from __future__ import annotations
+
+import torch
+from matplotlib.figure import Figure
+
+from spatial_functa_pipeline.evaluation.decoding import BATCH, decoded
+from spatial_functa_pipeline.evaluation.linear_code import PCA_IMAGES, pca_patch
+from spatial_functa_pipeline.evaluation.metrics import Metrics, described
+from spatial_functa_pipeline.evaluation.reconstruction_figure import reconstruction_figure
+from spatial_functa_pipeline.fields.field import SpatialField
+from spatial_functa_pipeline.functasets.store import Functaset
+from spatial_functa_pipeline.images.images import Images
+from spatial_functa_pipeline.metrics.image_quality import mean_psnr, pca_psnr, per_image_mse, psnr, psnr_of_mean_mse
+
+
+def evaluate_reconstructions(
+    train_images: Images,
+    test_images: Images,
+    test_functaset: Functaset,
+    field: SpatialField,
+    figure_images: int,
+    seed: int,
+) -> tuple[Metrics, Figure]:
+    """Test PSNR of the field and of a linear code of the same size; the figure of the first `figure_images`.
+
+    Args:
+        train_images: what the linear code is computed from.
+        test_images: the originals.
+        test_functaset: their latents.
+        field: decodes these.
+        figure_images: columns of the figure, at most.
+        seed: of the field's training, for what stands beside the numbers.
+    """
+    errors, shown, start = [], [], 0
+    originals = test_images.batches(BATCH, len(test_functaset))
+    for reconstructions, images in zip(decoded(test_functaset, field), originals, strict=True):
+        errors.append(per_image_mse(reconstructions, images))
+        shown.append(reconstructions[: max(0, figure_images - start)])
+        start += len(reconstructions)
+    mse, drawn = torch.cat(errors), torch.cat(shown)
+    where = f"test images, seed {seed}, dB"
+    measured = {
+        "psnr": (mean_psnr(mse).item(), f"{len(mse)} {where}"),
+        "psnr_of_mean_mse": (psnr_of_mean_mse(mse).item(), f"{len(mse)} {where}"),
+        **_linear_code(train_images, test_images, field, where),
+    }
+    figure = reconstruction_figure(test_images.batch(range(len(drawn))), drawn, psnr(mse[: len(drawn)]))
+    return described(measured), figure
+
+
+def _linear_code(
+    train_images: Images, test_images: Images, field: SpatialField, where: str
+) -> dict[str, tuple[float, str]]:
+    """`psnr_pca` and what it was measured on; nothing where patches are too large for it."""
+    if (code := pca_patch(field.spec)) is None:
+        return {}
+    patch, components = code
+    train, test = (range(min(PCA_IMAGES, len(images))) for images in (train_images, test_images))
+    value = pca_psnr(train_images.batch(train), test_images.batch(test), patch, components)
+    patches = f"PCA of {'×'.join(map(str, patch))} patches of {len(train)} training images"
+    return {"psnr_pca": (value, f"{len(test)} {where}: {patches}, {components} components")}

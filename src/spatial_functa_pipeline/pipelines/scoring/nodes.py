@@ -1,0 +1,94 @@
+"""Nodes of `scoring`."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from spatial_functa_pipeline.compute import resolve_device
+from spatial_functa_pipeline.config.evaluation import FrechetConfig, ScoresConfig
+from spatial_functa_pipeline.config.runtime import RuntimeConfig
+from spatial_functa_pipeline.evaluation import features, generation
+from spatial_functa_pipeline.evaluation.metrics import Metrics
+from spatial_functa_pipeline.functasets.statistics import LatentStatistics
+from spatial_functa_pipeline.functasets.store import Functaset
+from spatial_functa_pipeline.images.images import Images
+from spatial_functa_pipeline.models.weights import Weights, pack_feature_network, unpack_field
+from spatial_functa_pipeline.tracking import mlflow_report
+from spatial_functa_pipeline.training.checkpoint import Checkpoint
+from spatial_functa_pipeline.training.feature_network import train_feature_network
+from spatial_functa_pipeline.training.run import TrainingRun
+
+
+def train_features(
+    train_images: Images,
+    validation_images: Images,
+    checkpoint: Checkpoint,
+    config: FrechetConfig,
+    seed: int,
+    runtime: RuntimeConfig,
+) -> tuple[Weights, pd.DataFrame]:
+    """Train the network behind `frechet_distance_convnet` on the real training images; nothing to do for Inception."""
+    if config.features == "inception":
+        return Weights({}), pd.DataFrame({"step": []})
+    network, history = train_feature_network(
+        train_images,
+        validation_images,
+        config.feature_network,
+        run=TrainingRun(seed, runtime, checkpoint, mlflow_report("feature_network")),
+    )
+    return pack_feature_network(network, len(train_images.classes)), history
+
+
+def measure_real_images(
+    train_images: Images,
+    test_images: Images,
+    network: Weights,
+    config: FrechetConfig,
+    scores: ScoresConfig,
+    runtime: RuntimeConfig,
+) -> Weights:
+    """Features of the real images, `train (N, F)` and `test (M, F)`: what every evaluation of samples needs again."""
+    extractor = features.feature_extractor(config, network, resolve_device(runtime.device))
+    measured = features.real_features(extractor, train_images, test_images, scores.reference_images)
+    return Weights(measured, {"features": extractor.name})
+
+
+def measure_reference_points(
+    train_images: Images,
+    test_images: Images,
+    test_functaset: Functaset,
+    field: Weights,
+    statistics: Weights,
+    network: Weights,
+    config: FrechetConfig,
+    samples: int,
+    seed: int,
+    runtime: RuntimeConfig,
+) -> Weights:
+    """Features of what samples should be compared with: reconstructions, linear codes, decoded noise."""
+    device = resolve_device(runtime.device)
+    extractor = features.feature_extractor(config, network, device)
+    moments = LatentStatistics.from_tensors(statistics.tensors, statistics.config)
+    images = (train_images, test_images, test_functaset, unpack_field(field, device), moments)
+    measured = features.reference_features(extractor, *images, samples, seed)
+    return Weights(measured, {"features": extractor.name})
+
+
+def score_samples(
+    samples: Functaset,
+    field: Weights,
+    network: Weights,
+    real: Weights,
+    reference: Weights,
+    config: FrechetConfig,
+    scores: ScoresConfig,
+    seed: int,
+    runtime: RuntimeConfig,
+) -> tuple[Metrics, pd.DataFrame, Figure]:
+    """All scores of the decoded samples and of the reference points, against the test and the training images.
+
+    Returns the metrics, the table of every score of every set, with what it was measured on, and the figure of it.
+    """
+    device = resolve_device(runtime.device)
+    extractor, decoder = features.feature_extractor(config, network, device), unpack_field(field, device)
+    sets = (real.tensors, reference.tensors)
+    return generation.score_samples(samples, decoder, extractor, *sets, scores.pair_images, seed)
