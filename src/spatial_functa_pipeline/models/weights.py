@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -18,6 +18,8 @@ from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.metrics.features import FeatureNetwork
 from spatial_functa_pipeline.models.classifiers import build_classifier
 from spatial_functa_pipeline.models.denoisers import Denoiser, build_denoiser
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass
@@ -78,7 +80,7 @@ def unpack_denoiser(weights: Weights, device: torch.device) -> tuple[Denoiser, N
     return *_load(build_denoiser(config, shape, weights.config["num_classes"]), weights, device), config
 
 
-def _load(model: nn.Module, weights: Weights, device: torch.device) -> tuple[nn.Module, Normaliser]:
+def _load(model: Model, weights: Weights, device: torch.device) -> tuple[Model, Normaliser]:
     prefix = "normaliser."
     normaliser = Normaliser(
         **{name.removeprefix(prefix): value for name, value in weights.tensors.items() if name.startswith(prefix)}
