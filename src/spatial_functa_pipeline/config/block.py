@@ -16,7 +16,7 @@ from pydantic import (
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 
 RESULT_NEUTRAL = frozenset({"micro_batch", "log_every", "checkpoint_every", "encode_batch", "retries"})
-"""Keys that change no result beyond rounding: they enter no fingerprint and no checkpoint's identity."""
+"""Keys that change no result beyond rounding: they enter no fingerprint, and a checkpoint made with others is continued."""
 
 
 Share = Annotated[float, Field(ge=0, lt=1)]

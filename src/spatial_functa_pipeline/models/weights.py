@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,6 +22,8 @@ from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.metrics.features import FeatureNetwork
 from spatial_functa_pipeline.models.classifiers import build_classifier
 from spatial_functa_pipeline.models.denoisers import Denoiser, build_denoiser
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass
@@ -87,7 +89,7 @@ def unpack_denoiser(weights: Weights, device: torch.device) -> tuple[Denoiser, N
     return *_load(build_denoiser(config, shape, weights.config["num_classes"]), weights, device), config
 
 
-def _load(model: nn.Module, weights: Weights, device: torch.device) -> tuple[nn.Module, Normaliser]:
+def _load(model: Model, weights: Weights, device: torch.device) -> tuple[Model, Normaliser]:
     prefix = "normaliser."
     normaliser = Normaliser(
         **{name.removeprefix(prefix): value for name, value in weights.tensors.items() if name.startswith(prefix)}

@@ -48,8 +48,8 @@ def train_denoiser(
 
     def loss_of(model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         latents, labels = batch
-        labels = labels if config.conditional else None
-        return diffusion_loss(model, normaliser(latents), labels, schedule, config, num_classes, generator)
+        classes = labels if config.conditional else None
+        return diffusion_loss(model, normaliser(latents), classes, schedule, config, num_classes, generator)
 
     def batches(start: int) -> Iterable[Batch]:
         order = (training.batch_size, run.seed, training.steps, start)

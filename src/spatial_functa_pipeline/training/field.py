@@ -1,6 +1,7 @@
 """Meta-learning of the field: θ, λ and the inner rates, by gradients through the inner loop (App. A)."""
 
 from collections.abc import Iterable
+from typing import cast
 
 import pandas as pd
 import torch
@@ -59,17 +60,7 @@ def train_field(
             field.spectral_radius(_POWER_ITERATIONS)
 
     def validate(model: nn.Module) -> dict[str, float]:
-        errors = []
-        for start in range(0, min(config.validation_images, len(validation_images)), _VALIDATION_BATCH):
-            stop = min(start + _VALIDATION_BATCH, config.validation_images, len(validation_images))
-            images = unit_images(validation_images.batch(range(start, stop)).to(device))
-            errors.append(per_image_mse(model(images)[0], images))
-        mse = torch.cat(errors)
-        return {
-            "validation_psnr": mean_psnr(mse).item(),
-            "validation_psnr_of_mean_mse": psnr_of_mean_mse(mse).item(),
-            "spectral_radius": model.spectral_radius(_VALIDATION_POWER_ITERATIONS).item(),
-        }
+        return _validation_metrics(cast(SpatialField, model), validation_images, config.validation_images)
 
     training_of_field = Training(
         name="field",
@@ -78,10 +69,7 @@ def train_field(
         batches=batches,
         config=training,
         run=run,
-        must_agree={
-            **config.model_dump(mode="json", exclude={"training"}),
-            "images": images_digest(train_images),
-        },
+        must_agree={**config.model_dump(mode="json", exclude={"training"}), "images": images_digest(train_images)},
         validate=validate,
         best="validation_psnr",
         rate_factors={"inner_rates": config.inner_rate_learning_rate_factor},
@@ -91,3 +79,18 @@ def train_field(
     with tf32_products(config.field.precision):
         history = training_of_field.train()
     return field, history
+
+
+def _validation_metrics(field: SpatialField, images: Images, count: int) -> dict[str, float]:
+    """Of the first `count` images: both kinds of PSNR (dB), and the spectral radius that the penalty looks at."""
+    device, errors = next(field.parameters()).device, []
+    for start in range(0, min(count, len(images)), _VALIDATION_BATCH):
+        stop = min(start + _VALIDATION_BATCH, count, len(images))
+        batch = unit_images(images.batch(range(start, stop)).to(device))
+        errors.append(per_image_mse(field(batch)[0], batch))
+    mse = torch.cat(errors)
+    return {
+        "validation_psnr": mean_psnr(mse).item(),
+        "validation_psnr_of_mean_mse": psnr_of_mean_mse(mse).item(),
+        "spectral_radius": field.spectral_radius(_VALIDATION_POWER_ITERATIONS).item(),
+    }

@@ -18,6 +18,17 @@ class RollBackNeededError(Exception):
     """Something is wrong since the last good state; the training loop answers with a roll-back."""
 
 
+def given_up(name: str, trouble: RollBackNeededError, rollbacks: int, guarded: bool) -> TrainingDivergedError:
+    """The error of a training that has no roll-back left, with what was tried and what can be done."""
+    tried = f", after {rollbacks} roll-backs to lower learning rates" if rollbacks else ""
+    more = "raise guard.retries and run again to go on from it, or " if guarded else "set a guard, or "
+    return TrainingDivergedError(
+        name,
+        f"{trouble}{tried}. The last checkpoint, from before that, is kept: {more}"
+        "start anew with a lower learning_rate or clip_norm",
+    )
+
+
 def require_finite(step: int, **values: float) -> None:
     """Raises RollBackNeededError if a value is NaN or infinite."""
     for name, value in values.items():

@@ -3,7 +3,7 @@
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import NoReturn, Self
+from typing import Any, NoReturn, Self
 
 from spatial_functa_pipeline.training.ranks import Ranks
 
@@ -35,7 +35,7 @@ class HeldBackSignals:
     def __init__(self, ranks: Ranks) -> None:
         self._ranks = ranks
         self._number = 0
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():

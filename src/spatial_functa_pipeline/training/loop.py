@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 import torch
@@ -15,16 +15,11 @@ from tqdm.auto import tqdm
 from spatial_functa_pipeline.compute import resolve_device
 from spatial_functa_pipeline.config.block import RESULT_NEUTRAL
 from spatial_functa_pipeline.config.training import TrainingConfig
-from spatial_functa_pipeline.training.guard import (
-    RollBackNeededError,
-    TrainingDivergedError,
-    require_finite,
-    require_no_collapse,
-)
+from spatial_functa_pipeline.training.guard import RollBackNeededError, given_up, require_finite, require_no_collapse
 from spatial_functa_pipeline.training.interruption import HeldBackSignals, StopRequestedError, stop_process
 from spatial_functa_pipeline.training.ranks import Ranks, this_process
 from spatial_functa_pipeline.training.run import TrainingRun
-from spatial_functa_pipeline.training.state import TrainingState
+from spatial_functa_pipeline.training.state import TrainingState, metrics_of
 from spatial_functa_pipeline.training.step import Batch, Loss, OuterStep, rate_factor
 
 logger = logging.getLogger(__name__)
@@ -147,7 +142,8 @@ class Training:
             metrics |= self._validate(validate)
         if metrics:
             self._record(metrics)
-            bar.set_postfix({key: f"{value:.4g}" for key, value in self._latest().items()})
+            recent = state.latest_metrics(rows=2 * max(1, config.validate_every // config.log_every))
+            bar.set_postfix({name: f"{value:.4g}" for name, value in recent.items() if name != "learning_rate"})
 
     def _loss_and_norm(self) -> tuple[float, float]:
         """Mean loss since the last log line, over all processes, and the last step's gradient norm."""
@@ -186,13 +182,6 @@ class Training:
         hidden = not (self.run.runtime.progress and self.ranks.first)
         return tqdm(total=self.config.steps, initial=self.state.step, desc=self.name, unit="step", disable=hidden)
 
-    def _latest(self) -> dict[str, float]:
-        """The newest value of each metric, for the progress bar."""
-        latest: dict[str, float] = {}
-        for row in self.state.history[-2 * max(1, self.config.validate_every // self.config.log_every) :]:
-            latest |= row
-        return {key: value for key, value in latest.items() if key not in ("step", "seconds", "learning_rate")}
-
     # When it goes wrong, or somebody stops it
 
     def _roll_back(self, trouble: RollBackNeededError) -> None:
@@ -202,13 +191,7 @@ class Training:
         """
         guard, state, failed = self.config.guard, self.state, self.state.step
         if guard is None or state.rollbacks >= guard.retries:
-            tried = f", after {state.rollbacks} roll-backs to lower learning rates" if state.rollbacks else ""
-            more = "raise guard.retries and run again to go on from it, or " if guard else "set a guard, or "
-            raise TrainingDivergedError(
-                self.name,
-                f"{trouble}{tried}. The last checkpoint, from before that, is kept: {more}"
-                "start anew with a lower learning_rate or clip_norm",
-            ) from None
+            raise given_up(self.name, trouble, state.rollbacks, guarded=guard is not None) from None
         state.roll_back()
         if self.ranks.first:
             logger.warning(
@@ -218,7 +201,7 @@ class Training:
             self.run.report(failed, {"rollbacks": state.rollbacks})
         self._save()
 
-    def _stop(self, stop: StopRequestedError) -> None:
+    def _stop(self, stop: StopRequestedError) -> NoReturn:
         """Save, say how to go on, and leave."""
         self.ranks.finish_agreeing()
         sound = all(map(math.isfinite, self._loss_and_norm()))
@@ -254,7 +237,6 @@ class Training:
         self.state.load(saved)
         if self.ranks.first:
             for row in self.state.history:
-                metrics = {key: value for key, value in row.items() if key not in ("step", "seconds")}
-                self.run.report(int(row["step"]), metrics)
+                self.run.report(int(row["step"]), metrics_of(row))
             step, steps = self.state.step, self.config.steps
             logger.info("%s: going on from the checkpoint at step %d of %d", self.name, step, steps)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from ctypes import c_int
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -62,7 +62,7 @@ class Ranks:
 
     def synchronised(self, objective: nn.Module, wanted: bool) -> AbstractContextManager:
         """Where a backward pass leaves the gradients to this process alone unless `wanted`: for all but the last part."""
-        return nullcontext() if wanted or self.count == 1 else objective.no_sync()
+        return objective.no_sync() if isinstance(objective, DistributedDataParallel) and not wanted else nullcontext()
 
     def mean(self, values: Tensor) -> list[float]:
         """Mean of each of the numbers `values` over all processes."""
@@ -76,7 +76,7 @@ class Ranks:
         """What `make` returns in the first process, which alone calls it. It must be picklable."""
         if self.count == 1:
             return make()
-        box = [make() if self.first else None]
+        box: list[Any] = [make() if self.first else None]
         dist.broadcast_object_list(box, device=torch.device("cpu"))
         return box[0]
 

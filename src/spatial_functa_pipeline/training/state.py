@@ -77,6 +77,13 @@ class TrainingState:
         """A row of the history."""
         self.history.append({"step": self.step, "seconds": seconds, **metrics})
 
+    def latest_metrics(self, rows: int) -> dict[str, float]:
+        """The newest value of each metric in the last `rows` rows of the history."""
+        latest: dict[str, float] = {}
+        for row in self.history[-rows:]:
+            latest |= metrics_of(row)
+        return latest
+
     def end(self, best: bool) -> None:
         """The model takes the weights to evaluate: those of the best validation, or the last."""
         if best:
@@ -151,6 +158,11 @@ class TrainingState:
             self.average.load_state_dict(content["average"])
         self.loss_sum = content["loss_sum"].to(self.loss_sum.device, copy=True)
         self.loss_count = content["loss_count"]
+
+
+def metrics_of(row: dict[str, float]) -> dict[str, float]:
+    """A row of a history without its place in time."""
+    return {name: value for name, value in row.items() if name not in ("step", "seconds")}
 
 
 def copied_to_cpu(value: Any) -> Any:
