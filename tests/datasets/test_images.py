@@ -3,22 +3,18 @@ import gzip
 import hashlib
 import io
 import pickle
-import struct
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from idx_files import write_idx
 from kedro.io import AbstractDataset, DatasetError
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
 from spatial_functa_pipeline.datasets.images import CIFAR10Dataset, FashionMNISTDataset, ImageFolderDataset
-from spatial_functa_pipeline.images.decoders import read_idx
-from spatial_functa_pipeline.images.images import Images, ImagesError
-from spatial_functa_pipeline.loading.image_batches import ImageBatches
-from spatial_functa_pipeline.loading.ordering import Part
+from spatial_functa_pipeline.images.images import ImagesError
 
 SAMPLE = Path(__file__).parents[2] / "data" / "01_raw" / "fashion_mnist_sample"
 
@@ -26,87 +22,6 @@ SAMPLE = Path(__file__).parents[2] / "data" / "01_raw" / "fashion_mnist_sample"
 @pytest.fixture(scope="module")
 def sample():
     return FashionMNISTDataset(filepath=str(SAMPLE), part="test").load()
-
-
-@pytest.fixture(scope="module")
-def numbered():
-    """Ten 2×3 images; every pixel of image i is i, its label i % 3."""
-    pixels = np.broadcast_to(np.arange(10, dtype=np.uint8)[:, None, None, None], (10, 2, 3, 1))
-    return Images.from_array(pixels, np.arange(10) % 3, ("a", "b", "c"))
-
-
-def write_idx(path, array, announced=None):
-    """An IDX file written by hand."""
-    shape = announced or array.shape
-    content = bytes([0, 0, 8, len(shape)]) + struct.pack(f">{len(shape)}I", *shape) + array.tobytes()
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
-
-
-# --- Images ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_batch_keeps_the_order_asked_for_and_survives_pickling(numbered):
-    images = pickle.loads(pickle.dumps(numbered))
-    batch = images.batch([7, 0, 7])
-    assert batch.shape == (3, 2, 3, 1)
-    assert batch.dtype == torch.uint8
-    assert batch[:, 0, 0, 0].tolist() == [7, 0, 7]
-    assert (len(images), images.resolution, images.channels) == (10, (2, 3), 1)
-    assert images.labels.dtype == np.int64
-
-
-def test_writing_into_a_batch_leaves_the_images_alone(numbered):
-    numbered.batch([3]).zero_()
-    assert numbered.batch([3]).unique().tolist() == [3]
-
-
-def test_pixels_and_labels_must_agree():
-    with pytest.raises(ValueError, match="3 images and 2 labels"):
-        Images.from_array(np.zeros((3, 2, 2, 1), np.uint8), [0, 0], ("a",))
-    with pytest.raises(ValueError, match="float64"):
-        Images.from_array(np.zeros((3, 2, 2, 1)), [0, 0, 0], ("a",))
-
-
-# --- ImageBatches ---------------------------------------------------------------------------------------------------
-
-
-def test_batches_pair_each_image_with_its_label_and_cover_an_epoch(numbered):
-    batches = ImageBatches(numbered, batch_size=5, seed=1, steps=2)
-    pixels, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    assert len(batches) == 2
-    assert (pixels.dtype, labels.dtype) == (torch.uint8, torch.int64)
-    assert sorted(pixels[:, 0, 0, 0].tolist()) == list(range(10))
-    assert (pixels[:, 0, 0, 0] % 3).tolist() == labels.tolist()
-
-
-def test_restarting_continues_the_uninterrupted_run(numbered):
-    whole = list(ImageBatches(numbered, batch_size=4, seed=1, steps=9))
-    rest = list(ImageBatches(numbered, batch_size=4, seed=1, steps=9, start_step=5))
-    assert len(rest) == 4
-    assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in zip(whole[5:], rest, strict=True))
-
-
-def test_a_worker_yields_the_same_batches(numbered):
-    here = list(ImageBatches(numbered, batch_size=3, seed=2, steps=5))
-    there = list(ImageBatches(numbered, batch_size=3, seed=2, steps=5, num_workers=1))
-    assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in zip(here, there, strict=True))
-
-
-def test_a_process_decodes_its_part_of_each_batch_only(numbered):
-    read = []
-    counting = replace(numbered, read=lambda rows: read.append(len(rows)) or numbered.read(rows))
-    whole = list(ImageBatches(numbered, batch_size=6, seed=1, steps=3))
-    parts = [list(ImageBatches(counting, batch_size=6, seed=1, steps=3, part=Part(index, 2))) for index in range(2)]
-    assert read == [3] * 6
-    for (pixels, labels), *own in zip(whole, *parts, strict=True):
-        assert torch.equal(torch.cat([part for part, _ in own]), pixels)
-        assert torch.equal(torch.cat([part for _, part in own]), labels)
-
-
-def test_iterating_leaves_the_global_random_state_alone(numbered):
-    before = torch.get_rng_state()
-    list(ImageBatches(numbered, batch_size=3, seed=2, steps=2))
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 # --- Fashion-MNIST --------------------------------------------------------------------------------------------------
@@ -197,41 +112,6 @@ def test_images_and_labels_that_do_not_belong_together_are_an_error(tmp_path):
     write_idx(tmp_path / "t10k-labels-idx1-ubyte", np.zeros(2, np.uint8))
     with pytest.raises(DatasetError, match=r"\(3, 28, 28\) and \(2,\)"):
         FashionMNISTDataset(filepath=str(tmp_path), part="test").load()
-
-
-# --- IDX ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shape", [(7,), (2, 3), (2, 3, 4)])
-@pytest.mark.parametrize("name", ["file", "file.gz"])
-def test_idx_round_trip(tmp_path, shape, name):
-    array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    write_idx(tmp_path / name, array)
-    np.testing.assert_array_equal(read_idx(tmp_path / name), array)
-
-
-def test_a_broken_idx_file_is_named(tmp_path):
-    array = np.zeros((2, 3), np.uint8)
-    write_idx(tmp_path / "short", array, announced=(2, 4))
-    with pytest.raises(ImagesError, match="short announces 2×4 bytes but holds 6"):
-        read_idx(tmp_path / "short")
-
-    (tmp_path / "header").write_bytes(b"\x00\x00\x08\x03\x00\x00")
-    with pytest.raises(ImagesError, match="header ends within its header"):
-        read_idx(tmp_path / "header")
-
-    (tmp_path / "text").write_bytes(b"<html>")
-    with pytest.raises(ImagesError, match="text is not an IDX file"):
-        read_idx(tmp_path / "text")
-
-    write_idx(tmp_path / "cut.gz", array)
-    (tmp_path / "cut.gz").write_bytes((tmp_path / "cut.gz").read_bytes()[:-9])
-    with pytest.raises(ImagesError, match=r"cut\.gz is truncated"):
-        read_idx(tmp_path / "cut.gz")
-
-    (tmp_path / "plain.gz").write_bytes(b"not zipped")
-    with pytest.raises(ImagesError, match=r"plain\.gz is truncated or no gzip file"):
-        read_idx(tmp_path / "plain.gz")
 
 
 # --- CIFAR-10 -------------------------------------------------------------------------------------------------------

@@ -368,6 +368,9 @@ def test_functasets_are_checked_from_the_command_line(finished, copy_of):
     assert "train_functaset: cannot be read (UnknownCodecError" in output
     assert "test_functaset: functaset" in output
     assert "shard 0 of array 'labels'" in output
+    assert (
+        "test_functaset: to build what is missing or damaged: kedro run --nodes=build_test_functaset --params" in output
+    )
     assert "validation_functaset" not in project.kedro(*check, "test_functaset", check=False)
     stale = project.kedro(*check, "validation_functaset", "--params", "functaset.storage_type=uint4", check=False)
     assert "stale: functaset.storage_type was float32, is uint4" in stale

@@ -41,6 +41,9 @@ class FieldSpec:
 class SpatialField(nn.Module):
     """One SIREN and one map λ for all images, with the meta-SGD rates of the inner loop."""
 
+    geometry: Geometry
+    spectral_vector: Tensor
+
     def __init__(self, spec: FieldSpec) -> None:
         super().__init__()
         if spec.kernel_size > 1 and len(spec.latent_shape.grid) not in CONVOLUTIONS:

@@ -64,6 +64,10 @@ def interpolation_neighbours(resolution: Sequence[int], grid: Sequence[int]) -> 
 class NearestGeometry(nn.Module):
     """1-NN interpolation: each pixel belongs to one cell, and all cells share the coordinates of [0, 1]^D."""
 
+    coordinates: Tensor
+    cell: Tensor
+    weight: Tensor
+
     def __init__(self, grid: Sequence[int], resolution: Sequence[int], trained_resolution: Sequence[int]) -> None:
         super().__init__()
         if any(n % s for n, s in zip(resolution, grid, strict=True)):
@@ -114,6 +118,10 @@ class LinearGeometry(nn.Module):
 
     Interpolation is a fixed linear map, applied axis by axis, so that it can be differentiated twice.
     """
+
+    coordinates: Tensor
+    cell: Tensor
+    weight: Tensor
 
     def __init__(self, grid: Sequence[int], resolution: Sequence[int], trained_resolution: Sequence[int]) -> None:
         super().__init__()
@@ -170,4 +178,7 @@ class LinearGeometry(nn.Module):
 
 
 Geometry = NearestGeometry | LinearGeometry
-GEOMETRIES = {"nearest": NearestGeometry, "linear": LinearGeometry}
+GEOMETRIES: dict[Interpolation, type[NearestGeometry] | type[LinearGeometry]] = {
+    "nearest": NearestGeometry,
+    "linear": LinearGeometry,
+}

@@ -1,7 +1,7 @@
 """The CPU engine (`native_engine.cpp`): compiled once for this machine, kept on disk, and known to torch as four operators.
 
 It does what `torch_engine.TorchEngine` does, in float32 or with bfloat16 products, several times faster: points go through all
-layers in blocks that stay in the cache, and nothing is stored for the backward pass.
+layers in blocks that stay in the cache, and nothing is stored for the backward pass. Shapes as in `siren`.
 """
 
 import ctypes

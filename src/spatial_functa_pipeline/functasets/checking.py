@@ -12,8 +12,8 @@ from tqdm.auto import tqdm
 from spatial_functa_pipeline.functasets.errors import DamagedShardError
 from spatial_functa_pipeline.functasets.format import SCHEMA_VERSION, FunctasetHeader, read_attributes
 from spatial_functa_pipeline.functasets.location import Location
-from spatial_functa_pipeline.functasets.shards import read_shard
-from spatial_functa_pipeline.functasets.writing import finished_shards
+from spatial_functa_pipeline.functasets.shards import array_of, read_shard
+from spatial_functa_pipeline.functasets.writing import PARTIAL, finished_shards
 
 
 @dataclass
@@ -43,38 +43,46 @@ def check(url: str | Path, progress: bool = True) -> Findings:
     attributes, location = read_attributes(url), Location(url)
     if (version := attributes["schema_version"]) != SCHEMA_VERSION:
         return Findings(problems=[f"schema version {version}, but this is version {SCHEMA_VERSION}: build it again"])
-    header = FunctasetHeader.from_attributes(attributes)
-    files = location.files()
-    report = Findings(header.split, header.rows, header.shards, sum(files.values()))
+    header, files = FunctasetHeader.from_attributes(attributes), location.files()
+    found = Findings(header.split, header.rows, header.shards, sum(files.values()))
     group = zarr.open_group(location.store(read_only=True), mode="r")
-    expected = {name: (header.shape(name, header.rows_of(name)), dtype) for name, dtype in header.arrays.items()}
-    for name, (shape, dtype) in expected.items():
-        if name not in group:
-            report.problems.append(f"the array {name} is missing")
-        elif (group[name].shape, group[name].dtype) != (shape, dtype):
-            report.problems.append(f"the array {name} is {group[name].dtype} {group[name].shape}, not {dtype} {shape}")
-    if report.problems:
-        return report
+    if problems := _of_arrays(group, header):
+        found.problems = problems
+        return found
     shards = list(range(header.shards))
     if not attributes["complete"]:
         shards = sorted(finished_shards(location))
-        report.problems.append(f"{len(shards)} of {header.shards} shards are there")
-        report.mendable = True
-    report.problems += [f"{key} was left by a process that was killed" for key in files if key.endswith(".partial")]
+        found.problems.append(f"{len(shards)} of {header.shards} shards are there")
+        found.mendable = True
+    found.problems += [f"{key} was left by a process that was killed" for key in files if key.endswith(PARTIAL)]
     total, count = 0.0, 0
     for shard in tqdm(shards, header.split, unit="shard", disable=not progress):
         try:
-            columns = {name: read_shard(location, group, header, name, shard) for name in expected}
+            columns = {name: read_shard(location, array_of(group, name), header, shard) for name in header.arrays}
         except DamagedShardError as error:
-            report.problems.append(str(error))
-            report.mendable = True
+            found.problems.append(str(error))
+            found.mendable = True
             continue
         numbers = [columns[name] for name in (("low", "high") if header.bits else ("latents",))]
         if not all(np.isfinite(values).all() for values in numbers):
-            report.problems.append(f"shard {shard} has latents that are not finite; to replace it, remove its files")
+            found.problems.append(f"shard {shard} has latents that are not finite; to replace it, remove its files")
         known = columns["psnr"][~np.isnan(columns["psnr"])].astype(np.float64)
         total, count = total + known.sum().item(), count + known.size
-    report.mean_psnr = total / count if count else None
-    if attributes["complete"] and not report.problems and report.mean_psnr != attributes["mean_psnr"]:
-        report.problems.append(f"the mean PSNR is {report.mean_psnr}, but {attributes['mean_psnr']} is recorded")
-    return report
+    found.mean_psnr = total / count if count else None
+    if attributes["complete"] and not found.problems and found.mean_psnr != attributes["mean_psnr"]:
+        found.problems.append(f"the mean PSNR is {found.mean_psnr}, but {attributes['mean_psnr']} is recorded")
+    return found
+
+
+def _of_arrays(group: zarr.Group, header: FunctasetHeader) -> list[str]:
+    """Which arrays are missing, or of another shape or type than the header says."""
+    problems = []
+    for name, dtype in header.arrays.items():
+        shape = header.shape(name, header.rows_of(name))
+        if name not in group:
+            problems.append(f"the array {name} is missing")
+            continue
+        array = array_of(group, name)
+        if (array.shape, array.dtype) != (shape, dtype):
+            problems.append(f"the array {name} is {array.dtype} {array.shape}, not {dtype} {shape}")
+    return problems

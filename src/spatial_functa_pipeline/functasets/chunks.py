@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ShardingCodecIndexLocation
 
-from spatial_functa_pipeline.functasets.shards import shard_file
+from spatial_functa_pipeline.functasets.shards import array_of, shard_file
 from spatial_functa_pipeline.functasets.store import Functaset
 
 _CHECKSUM_BYTES = 4
@@ -116,7 +116,7 @@ def _direct_files(functaset: Functaset) -> _DirectFiles | None:
     folder = functaset.location.local
     if folder is None or not hasattr(os, "preadv"):
         return None
-    array = zarr.open_group(folder, mode="r")["latents"]
+    array = array_of(zarr.open_group(folder, mode="r"), "latents")
     numbers_and_checksum = (BytesCodec(endian="little"), Crc32cCodec())
     match array.metadata.codecs:
         case [ShardingCodec(index_location=ShardingCodecIndexLocation.end) as shards]:

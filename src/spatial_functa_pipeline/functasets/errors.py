@@ -67,15 +67,16 @@ class NoRoomError(OSError):
 
     def __init__(self, number: int, location: str, finished: int, shards: int, reason: str) -> None:
         super().__init__(number, reason)
+        self.number, self.reason = number, reason
         self.location, self.finished, self.shards = location, finished, shards
 
     def __reduce__(self) -> tuple[type[NoRoomError], tuple[int, str, int, int, str]]:
-        return type(self), (self.errno, self.location, self.finished, self.shards, self.strerror)
+        return type(self), (self.number, self.location, self.finished, self.shards, self.reason)
 
     def __str__(self) -> str:
         return (
             f"no room left for functaset {self.location}: {self.finished} of its {self.shards} shards are finished and "
-            f"kept ({self.strerror})"
+            f"kept ({self.reason})"
         )
 
 

@@ -15,7 +15,7 @@ from spatial_functa_pipeline.functasets.errors import DamagedShardError
 from spatial_functa_pipeline.functasets.format import FunctasetHeader, Rows
 from spatial_functa_pipeline.functasets.location import Location
 from spatial_functa_pipeline.functasets.quantisation import quantise
-from spatial_functa_pipeline.functasets.shards import read_shard, shard_file
+from spatial_functa_pipeline.functasets.shards import array_of, read_shard, shard_file
 
 _ENCODING = threading.Lock()
 """A worker may have several threads, but PyTorch's random numbers and its precision are the process's."""
@@ -51,8 +51,10 @@ class ShardTask:
         psnr, damage, written = None, None, 0
         if self.location.exists(files["psnr"]):
             try:
-                arrays = self._arrays
-                psnr = {name: read_shard(self.location, arrays, self.header, name, shard) for name in files}["psnr"]
+                stored = {
+                    name: read_shard(self.location, array, self.header, shard) for name, array in self._arrays.items()
+                }
+                psnr = stored["psnr"]
             except DamagedShardError as error:
                 damage = str(error)
         if psnr is None:
@@ -74,7 +76,7 @@ class ShardTask:
     def _arrays(self) -> dict[str, zarr.Array]:
         """In the order in which they are written; opened once by each process."""
         group = zarr.open_group(self.location.store(read_only=False), mode="r+")
-        return {name: group[name] for name in self.header.arrays}
+        return {name: array_of(group, name) for name in self.header.arrays}
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_arrays"}

@@ -6,7 +6,6 @@ column contains, so that a lost file is noticed as well.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,21 +17,23 @@ from spatial_functa_pipeline.functasets.location import Location
 from spatial_functa_pipeline.functasets.quantisation import MISSING
 
 
-def read_shard(
-    location: Location,
-    arrays: Mapping[str, zarr.Array] | zarr.Group,
-    header: FunctasetHeader,
-    column: str,
-    shard: int,
-) -> np.ndarray:
-    """What one array holds of a shard, as it is stored. Raises DamagedShardError."""
-    return read_rows(location, arrays[column], header, header.place(column, shard), shard)
+def array_of(group: zarr.Group, name: str) -> zarr.Array:
+    """An array of the functaset. Raises KeyError if it is missing."""
+    array = group[name]
+    if not isinstance(array, zarr.Array):
+        raise KeyError(f"{name} is no array")
+    return array
+
+
+def read_shard(location: Location, array: zarr.Array, header: FunctasetHeader, shard: int) -> np.ndarray:
+    """What an array holds of a shard, as it is stored. Raises DamagedShardError."""
+    return read_rows(location, array, header, header.place(array.basename, shard), shard)
 
 
 def read_rows(location: Location, array: zarr.Array, header: FunctasetHeader, rows: slice, shard: int) -> np.ndarray:
     """Rows of one shard. Raises DamagedShardError if its file fails its checksum, or is lost, in whole or in part."""
     try:
-        values, reason = array[rows], "is lost or truncated"
+        values, reason = np.asarray(array[rows]), "is lost or truncated"
         # Zarr reads the fill value where there is nothing to read; a stored row never contains it.
         intact = not (values.reshape(len(values), -1)[:, 0] == array.fill_value).any()
     except ValueError as error:

@@ -44,7 +44,7 @@ class LatentStatistics:
 
     def to_tensors(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Float64 tensors `<kind>_mean`, `<kind>_std`, and the metadata `count` and `largest` (by kind)."""
-        tensors = {}
+        tensors: dict[str, torch.Tensor] = {}
         for kind, moments in self.moments.items():
             tensors |= {f"{kind}_mean": moments.mean, f"{kind}_std": moments.std}
         return tensors, {"count": self.count, "largest": {kind: self.moments[kind].largest for kind in self.moments}}

@@ -16,7 +16,7 @@ from spatial_functa_pipeline.functasets.errors import IncompleteFunctasetError, 
 from spatial_functa_pipeline.functasets.format import SCHEMA_VERSION, FunctasetHeader, read_attributes
 from spatial_functa_pipeline.functasets.location import Location
 from spatial_functa_pipeline.functasets.quantisation import dequantise
-from spatial_functa_pipeline.functasets.shards import read_rows, read_shard
+from spatial_functa_pipeline.functasets.shards import array_of, read_rows, read_shard
 
 MEMORY_LIMIT = 2 * 2**30
 """Bytes of latents, as they are stored, that each process holds in memory; more are streamed."""
@@ -95,7 +95,7 @@ class Functaset:
     @cached_property
     def in_memory(self) -> bool:
         """Whether `batch` holds all latents in memory."""
-        return self._group["latents"].nbytes <= self._memory_limit
+        return array_of(self._group, "latents").nbytes <= self._memory_limit
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Latents `(stop − start, *grid, c)` of consecutive rows as float32. Raises DamagedShardError, IndexError."""
@@ -132,8 +132,8 @@ class Functaset:
         """Range of each latent dimension in each shard, `low` and `high (shards, *grid, c)`, of quantised latents."""
         shards = range(self.header.shards)
         low, high = (
-            np.concatenate([read_shard(self.location, self._group, self.header, column, shard) for shard in shards])
-            for column in ("low", "high")
+            np.concatenate([read_shard(self.location, array, self.header, shard) for shard in shards])
+            for array in (array_of(self._group, "low"), array_of(self._group, "high"))
         )
         return low, high
 
@@ -148,7 +148,7 @@ class Functaset:
         return dequantise(stored, low[shards], high[shards], bits)
 
     def _read(self, column: str, start: int, stop: int) -> np.ndarray:
-        array, shard_rows = self._group[column], self.header.shard_rows
+        array, shard_rows = array_of(self._group, column), self.header.shard_rows
         values = np.empty((stop - start, *array.shape[1:]), array.dtype)
         while start < stop:
             end = min((start // shard_rows + 1) * shard_rows, stop)

@@ -24,7 +24,7 @@ from spatial_functa_pipeline.functasets.shards import fill_value
 logger = logging.getLogger(__name__)
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_PARTIAL = ".partial"
+PARTIAL = ".partial"
 """Ending of what is left by a process that was killed while it wrote."""
 
 
@@ -77,7 +77,7 @@ def write(url: str | Path, plan: FunctasetPlan, *, replace: bool = False) -> Non
         if error.errno not in _NO_ROOM:
             raise
         finished = len(finished_shards(location))
-        raise NoRoomError(error.errno, str(location), finished, header.shards, error.strerror) from error
+        raise NoRoomError(error.errno, str(location), finished, header.shards, error.strerror or str(error)) from error
 
 
 def _write_shards(location: Location, plan: FunctasetPlan) -> dict[int, ShardReport]:
@@ -120,7 +120,7 @@ def _prepare(location: Location, header: FunctasetHeader, replace: bool) -> None
         if name not in group:
             _create_array(group, name, dtype, header)
     for key in location.files():
-        if key.endswith(_PARTIAL):
+        if key.endswith(PARTIAL):
             location.delete(key)
 
 
@@ -134,7 +134,7 @@ def differences(location: Location, header: FunctasetHeader) -> str:
     try:
         stored = read_attributes(location.url)
     except MissingFunctasetError as error:
-        if all(key.endswith(_PARTIAL) for key in location.files()):
+        if all(key.endswith(PARTIAL) for key in location.files()):
             return ""  # killed before there was anything
         raise FileExistsError(f"{location} exists and is not a functaset; remove it or choose another path") from error
     wanted = header.to_attributes()
@@ -182,4 +182,4 @@ def _create_array(group: zarr.Group, name: str, dtype: np.dtype, header: Functas
 
 def finished_shards(location: Location) -> list[int]:
     """The shards whose last array has been written."""
-    return [int(key.rsplit("/", 1)[1]) for key in location.files("psnr/c") if not key.endswith(_PARTIAL)]
+    return [int(key.rsplit("/", 1)[1]) for key in location.files("psnr/c") if not key.endswith(PARTIAL)]

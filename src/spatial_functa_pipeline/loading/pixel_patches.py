@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from spatial_functa_pipeline.config.functaset import AugmentationConfig
@@ -72,7 +73,7 @@ class PixelPatches:
     def moments(self) -> tuple[float, float]:
         """Mean and standard deviation of the pixels, 0 to 255, of at most 4,096 images spread over all."""
         rows = np.unique(np.linspace(0, len(self.images) - 1, _MEASURED_IMAGES).astype(np.int64))
-        total = squares = count = 0
+        total, squares, count = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64), 0
         for part in np.array_split(rows, -(-len(rows) // 64)):
             pixels = self.images.batch(part).double()
             total, squares, count = total + pixels.sum(), squares + pixels.square().sum(), count + pixels.numel()

@@ -40,8 +40,8 @@ class Manifold:
             rows = torch.arange(len(distances))
             distances[rows, start + rows] = torch.inf  # not its own neighbour, but a copy of it is one
             nearest.append(distances.topk(COVERAGE_NEIGHBOUR, dim=1, largest=False).values)
-        nearest = torch.cat(nearest)
-        return cls(features, {k: nearest[:, k - 1] for k in (PRECISION_NEIGHBOUR, COVERAGE_NEIGHBOUR)})
+        squares = torch.cat(nearest)
+        return cls(features, {k: squares[:, k - 1] for k in (PRECISION_NEIGHBOUR, COVERAGE_NEIGHBOUR)})
 
 
 def manifold_scores(generated: Manifold, real: Manifold) -> dict[str, float]:

@@ -1,5 +1,7 @@
 """A lazy set of images: going through all of it, and whether it is what was described."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,28 @@ from spatial_functa_pipeline.images.images import Images, UnexpectedImagesError
 IMAGES = Images.from_array(
     np.broadcast_to(np.arange(10, dtype=np.uint8)[:, None, None, None], (10, 2, 3, 1)), np.arange(10) % 3, "abc"
 )
+
+
+def test_a_batch_keeps_the_order_asked_for_and_survives_pickling():
+    images = pickle.loads(pickle.dumps(IMAGES))
+    batch = images.batch([7, 0, 7])
+    assert batch.shape == (3, 2, 3, 1)
+    assert batch.dtype == torch.uint8
+    assert batch[:, 0, 0, 0].tolist() == [7, 0, 7]
+    assert (len(images), images.resolution, images.channels) == (10, (2, 3), 1)
+    assert images.labels.dtype == np.int64
+
+
+def test_writing_into_a_batch_leaves_the_images_alone():
+    IMAGES.batch([3]).zero_()
+    assert IMAGES.batch([3]).unique().tolist() == [3]
+
+
+def test_pixels_and_labels_must_agree():
+    with pytest.raises(ValueError, match="3 images and 2 labels"):
+        Images.from_array(np.zeros((3, 2, 2, 1), np.uint8), [0, 0], ("a",))
+    with pytest.raises(ValueError, match="float64"):
+        Images.from_array(np.zeros((3, 2, 2, 1)), [0, 0, 0], ("a",))
 
 
 @pytest.mark.parametrize("count", [None, 0, 1, 4, 7, 10, 12])
