@@ -1,6 +1,8 @@
 """Classifiers on normalised latents, or patches of pixels (App. B.1, C).
 
 A Transformer over the cells, and a residual MLP for vector functa.
+
+Shapes: B latents with their grid and c channels, `(B, *grid, c)`; S tokens of W numbers, the model's width; K classes.
 """
 
 from typing import Literal

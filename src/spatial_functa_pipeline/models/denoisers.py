@@ -1,4 +1,7 @@
-"""Denoisers of normalised latents: the UNet of Dhariwal & Nichol, a residual MLP for vector functa (App. B.1, C)."""
+"""Denoisers of normalised latents: the UNet of Dhariwal & Nichol, a residual MLP for vector functa (App. B.1, C).
+
+Shapes: B latents with their grid, s × s for the UNet, and c channels, `(B, *grid, c)`; W the MLP's width; K classes.
+"""
 
 from abc import ABC, abstractmethod
 

@@ -1,6 +1,6 @@
 """Sampling from a denoiser (App. C.4.2).
 
-Shapes: N samples with their grid and c channels, `(N, *grid, c)`, drawn B at a time.
+Shapes: N samples with their grid and c channels, `(N, *grid, c)`, drawn B = `batch_size` at a time.
 """
 
 import torch

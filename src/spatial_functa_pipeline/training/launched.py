@@ -32,7 +32,7 @@ _LAST_WORDS_SECONDS = 3.0
 class Outcome:
     """What a launched process hands back: the training's result (of the first one of each machine), or why it ended."""
 
-    result: bytes | None = None
+    result: bytes = b""
     signal: int = 0
     diverged: tuple[str, str] | None = None
 
