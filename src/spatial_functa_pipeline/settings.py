@@ -1,9 +1,12 @@
 """Project settings: how Kedro reads the configuration, and which hooks run."""
 
 import warnings
+from typing import Any
 
 from kedro.config import OmegaConfigLoader
 
+from spatial_functa_pipeline.config.presets import apply_presets
+from spatial_functa_pipeline.config.tree import PipelineParameters
 from spatial_functa_pipeline.hooks.freshness import FreshnessHooks
 from spatial_functa_pipeline.hooks.mlflow import MlflowHooks
 from spatial_functa_pipeline.hooks.parameters import ParameterHooks
@@ -13,10 +16,24 @@ from spatial_functa_pipeline.hooks.summary import SummaryHooks
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro_mlflow", "kedro-mlflow")  # the name has been spelled both ways
 HOOKS = (ParameterHooks(), FreshnessHooks(), MlflowHooks(), SummaryHooks())
 
-CONFIG_LOADER_CLASS = OmegaConfigLoader
+
+class CompleteConfigLoader(OmegaConfigLoader):
+    """Reads the parameters as nodes see them: `presets` applied, and every key that has a default there.
+
+    Raises pydantic.ValidationError for parameters that are wrong; `ParameterHooks` reads them first, and says which.
+    """
+
+    def __getitem__(self, key: str) -> dict[str, Any]:
+        config = super().__getitem__(key)
+        if key != "parameters":
+            return config
+        return PipelineParameters.model_validate(apply_presets(config, self.runtime_params)).model_dump(mode="json")
+
+
+CONFIG_LOADER_CLASS = CompleteConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
-    "default_run_env": "local",
+    "default_run_env": "sample",  # with `--env`, only `base` and the environment that it names are read
     "config_patterns": {"mlflow": ["mlflow*"]},
     # Environments refine `base` key by key. Catalog entries are replaced whole: a data set of another type has
     # other arguments.

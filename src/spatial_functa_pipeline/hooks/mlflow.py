@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from kedro.framework.hooks import hook_impl
+from kedro.framework.project import settings
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
@@ -52,7 +53,7 @@ class MlflowHooks(MlflowHook):
         mlflow.set_tags(
             {
                 **tags,
-                "environment": run_params.get("env") or "base",
+                "environment": run_params.get("env") or settings.CONFIG_LOADER_ARGS["default_run_env"],
                 "git_commit": _git_commit(Path(run_params["project_path"])),
                 "process": f"{socket.gethostname()}:{os.getpid()}",
                 "mlflow.runName": f"{tags['dataset']} {tags['latent_shape']}-{tags['interpolation']} {what}",
