@@ -30,9 +30,8 @@ def field():
 
 
 def plan(images, field, copies=0, **settings):
-    config = FunctasetConfig(
-        **{"augmented_copies": copies, "encode_batch": 4, "shard_rows": 64, "chunk_rows": 8, **settings}
-    )
+    defaults = {"augmented_copies": copies, "augmentation": CROP, "shard_rows": 64, "chunk_rows": 8, "encode_batch": 4}
+    config = FunctasetConfig(**{**defaults, **settings})
     return plan_functaset(
         images, field, config, dataset="d", split="train", copies=copies, fingerprint="f", seed=3, runtime=RUNTIME
     )
