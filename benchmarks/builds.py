@@ -43,7 +43,9 @@ def build_plan(images: int, log: Path, scheduling: Scheduling, threads: int) -> 
     """A build of the field benchmark's first case, of random images, in SHARDS shards."""
     case = CASES[0]
     pixels = (case.images(images) * 255).to(torch.uint8).numpy()
-    config = FunctasetConfig(shard_rows=images // SHARDS, chunk_rows=images // SHARDS)
+    config = FunctasetConfig(
+        augmented_copies=0, shard_rows=images // SHARDS, chunk_rows=images // SHARDS, encode_batch=16
+    )
     plan = plan_functaset(
         Images.from_array(pixels, np.zeros(images, np.int64), ["any"]),
         case.field(),

@@ -7,7 +7,6 @@ from cases import Case, Precision
 from torch import Tensor
 
 from spatial_functa_pipeline.compute import accelerated
-from spatial_functa_pipeline.config.functaset import FunctasetConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 
 _CALLS = 10**6
@@ -26,7 +25,7 @@ class Ours:
 
     def __init__(self, case: Case, precision: Precision) -> None:
         self.field = case.field(precision)
-        self.encode_batch = FunctasetConfig().encode_batch
+        self.encode_batch = 16  # as in conf/sample
         name, cpu = f"{case.name} {precision}", torch.device("cpu")
         self._forward = accelerated(self.field, RuntimeConfig(), calls=_CALLS, device=cpu, name=name)
         self._encode = self.field.encode

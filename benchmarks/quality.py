@@ -2,7 +2,7 @@
 
     python benchmarks/quality.py [--seconds 60] [--variants 8x8x8-nearest-k1 …] [--json PATH]
 
-Trains the field of `conf/base` on the embedded images with `train_field`, each variant for as many steps as fit the time
+Trains the field of `conf/sample` on the embedded images with `train_field`, each variant for as many steps as fit the time
 (measured on some steps before), and measures it on the test images: as trained, with 1 to 10 inner steps, and encoded
 with bfloat16 products. Beside it stands PCA of the same size. PSNR is the mean over images, in dB.
 """
@@ -129,7 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
         if options.json:
             options.json.write_text(json.dumps(rows, indent=2) + "\n")
-    table = Table(title=f"Test PSNR in dB after {options.seconds:.0f} s of training ({ROOT.name}, conf/base)")
+    table = Table(title=f"Test PSNR in dB after {options.seconds:.0f} s of training ({ROOT.name}, conf/sample)")
     inner = (1, 2, 3, 4, 6, 10)
     for heading in ("variant", "steps", "float32", "bf16", "PCA", "λ_max", *(f"{n} inner" for n in inner)):
         table.add_column(heading, justify="left" if heading == "variant" else "right")

@@ -3,7 +3,7 @@
     python benchmarks/stability.py [--seeds 0 1 2] [--rates 0.3333 1 3 10] [--interpolations nearest linear] [--steps N]
                                    [--processes N] [--output FOLDER] [--json PATH]
 
-Trains the field of `conf/base` on the embedded images with `train_field`, once for each seed, each outer learning rate (as
+Trains the field of `conf/sample` on the embedded images with `train_field`, once for each seed, each outer learning rate (as
 a multiple of the preset's), each interpolation, and each protection: `plain`, `penalty`, `guard`, `both`. A run is
 one JSON file in the output folder; what is there is not run again, so that the command can be interrupted and repeated.
 Writes `stability.csv` and `stability.png` beside them, and prints a summary.
@@ -28,7 +28,6 @@ from typing import Any, Literal
 
 import pandas as pd
 import torch
-from kedro.config import OmegaConfigLoader
 from kedro.io import AbstractDataset
 from rich.console import Console
 from rich.table import Table
@@ -37,7 +36,7 @@ from torch import nn
 from spatial_functa_pipeline.config.meta_learning import MetaLearningConfig
 from spatial_functa_pipeline.config.tree import PipelineParameters
 from spatial_functa_pipeline.images.images import Images
-from spatial_functa_pipeline.settings import CONFIG_LOADER_ARGS
+from spatial_functa_pipeline.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.field import train_field
 from spatial_functa_pipeline.training.guard import TrainingDivergedError
@@ -79,10 +78,10 @@ class Settings:
 # The preset, as `kedro run` would read it
 
 
-def load_configuration(interpolation: str) -> OmegaConfigLoader:
+def load_configuration(interpolation: str) -> CONFIG_LOADER_CLASS:
     """The configuration of the default environment. To be used before the next one is made: resolvers are global."""
-    return OmegaConfigLoader(
-        str(ROOT / "conf"), env="base", runtime_params={"interpolation": interpolation}, **CONFIG_LOADER_ARGS
+    return CONFIG_LOADER_CLASS(
+        str(ROOT / "conf"), env="sample", runtime_params={"interpolation": interpolation}, **CONFIG_LOADER_ARGS
     )
 
 
@@ -101,8 +100,8 @@ def configure(run: Run, settings: Settings) -> tuple[PipelineParameters, MetaLea
     preset = parameters.meta_learning
     if not preset.spectral_penalty.weight or not preset.training.guard:
         raise ValueError(
-            "conf/base must set meta_learning.spectral_penalty.weight and meta_learning.training.guard: the benchmark compares "
-            "the preset with and without them"
+            "conf/sample must have a meta_learning.spectral_penalty.weight and a meta_learning.training.guard: the benchmark "
+            "compares the preset with and without them"
         )
     training = preset.training
     changes = {

@@ -1,4 +1,4 @@
-"""How Kedro reads `conf/`: each output's folder is named by what it depends on."""
+"""How Kedro reads `conf/`: rows of presets, defaults, and each output's folder named by what it depends on."""
 
 from __future__ import annotations
 
@@ -10,13 +10,22 @@ from kedro.config import OmegaConfigLoader
 from omegaconf import OmegaConf
 
 from spatial_functa_pipeline.config.places import Places
+from spatial_functa_pipeline.config.presets import apply_presets
+from spatial_functa_pipeline.config.tree import PipelineParameters
 
 
 class ProjectConfigLoader(OmegaConfigLoader):
-    """Kedro's loader, with `${place:<blocks>}` in the catalog: see `Places.of`."""
+    """Reads the parameters as nodes see them: `presets` applied, and every key that has a default there.
+
+    The catalog has `${place:<blocks>}`: see `Places.of`.
+
+    Raises pydantic.ValidationError for parameters that are wrong; `ParameterHooks` reads them first, and says which.
+    """
 
     def __getitem__(self, key: str) -> dict[str, Any]:
         """The configuration of one kind, as `parameters` or `catalog`."""
+        if key == "parameters":
+            return PipelineParameters.model_validate(self._written_parameters()).model_dump(mode="json")
         if key == "catalog":
             OmegaConf.register_new_resolver("place", self.places.of, replace=True)
         return super().__getitem__(key)
@@ -24,10 +33,14 @@ class ProjectConfigLoader(OmegaConfigLoader):
     @cached_property
     def places(self) -> Places:
         """The folders of this run's outputs."""
-        return Places.of_run(self._parameters, self.runtime_params or {})
+        return Places.of_run(self._parameters_of, self.runtime_params or {})
 
-    def _parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """All parameters, were these given on the command line."""
+    def _written_parameters(self) -> dict[str, Any]:
+        """What the files and the command line say, with the rows of `presets` that match."""
+        return apply_presets(super().__getitem__("parameters"), self.runtime_params)
+
+    def _parameters_of(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What they would say, were these parameters given on the command line."""
         loader = type(self)(
             self.conf_source,
             self.env,
@@ -37,4 +50,4 @@ class ProjectConfigLoader(OmegaConfigLoader):
             default_run_env=self.default_run_env,
             merge_strategy=self.merge_strategy,
         )
-        return loader["parameters"]
+        return loader._written_parameters()

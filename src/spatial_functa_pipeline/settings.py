@@ -17,7 +17,7 @@ HOOKS = (ParameterHooks(), FreshnessHooks(), PlaceHooks(), MlflowHooks(), Summar
 CONFIG_LOADER_CLASS = ProjectConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
-    "default_run_env": "local",
+    "default_run_env": "sample",  # with `--env`, only `base` and the environment that it names are read
     "config_patterns": {"mlflow": ["mlflow*"]},
     # Environments refine `base` key by key. Catalog entries are replaced whole: a data set of another type has
     # other arguments.

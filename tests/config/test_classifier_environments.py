@@ -68,4 +68,4 @@ def test_a_transformer_asked_for_by_name_keeps_its_row_of_table_5():
 def test_a_vector_that_cannot_be_cut_into_tokens_is_refused():
     choice = {"latent_shape": "1x1x500", "classification": {"architecture": "transformer"}}
     with pytest.raises(ValueError, match=r"vector_tokens \(16\) must divide the 500 numbers of a latent vector"):
-        load("base", choice)
+        load("sample", choice)

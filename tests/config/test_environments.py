@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from kedro.config import OmegaConfigLoader
 from kedro.io import DataCatalog
 from torch import nn
 
@@ -15,11 +14,10 @@ from spatial_functa_pipeline.datasets.images import ImagesDataset
 from spatial_functa_pipeline.fields.field import SpatialField
 from spatial_functa_pipeline.models.classifiers import build_classifier
 from spatial_functa_pipeline.models.denoisers import build_denoiser
-from spatial_functa_pipeline.settings import CONFIG_LOADER_ARGS
+from spatial_functa_pipeline.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
 
 CONF = Path(__file__).parents[2] / "conf"
-ENVIRONMENTS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "local")
-COMPLETE = [env for env in ENVIRONMENTS if env not in ("base", "test")]  # those that take no size from base
+ENVIRONMENTS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "base")
 
 # Tab. 3 (1-NN); Tab. 5 and 6 (both interpolations); App. B.1
 IMAGENET_SHAPES = (
@@ -37,7 +35,7 @@ def variant(shape, interpolation="nearest", conditional=None):
 
 VARIANTS = [
     *((env, {}) for env in ENVIRONMENTS),
-    *((env, variant("4x4x32")) for env in COMPLETE),  # a shape for which no environment has a row
+    *((env, variant("4x4x32")) for env in ENVIRONMENTS),  # a shape for which no environment has a row
     *(("cifar10", variant(*choice, conditional)) for choice in CIFAR10_VARIANTS for conditional in (True, False)),
     *(("cifar10", variant(shape)) for shape in VECTOR_SHAPES),
     ("cifar10", variant("1x1x256", "nearest", False)),
@@ -60,9 +58,9 @@ def leaves(tree, prefix=""):
     }
 
 
-def loader(env, runtime_params=None, **changes):
+def loader(env, runtime_params=None):
     """The configuration as the project reads it. To be used before the next one is made: resolvers are global."""
-    return OmegaConfigLoader(str(CONF), env=env, runtime_params=runtime_params, **{**CONFIG_LOADER_ARGS, **changes})
+    return CONFIG_LOADER_CLASS(str(CONF), env=env, runtime_params=runtime_params, **CONFIG_LOADER_ARGS)
 
 
 def load(env, runtime_params=None):
@@ -79,7 +77,7 @@ def size(model):
 
 def build(env, make):
     """`make()` and the device it is on: the CPU if it is small, else the one that has shapes but no numbers."""
-    device = torch.device("cpu" if env in ("base", "test") else "meta")
+    device = torch.device("cpu" if env in ("sample", "test") else "meta")
     with device:
         return make(), device
 
@@ -99,16 +97,9 @@ def case(request):
     return env, load(env, choice)
 
 
-@pytest.mark.parametrize("env", COMPLETE)
-def test_environment_sets_everything_that_base_sets(env):
-    alone = loader(env, base_env=env)["parameters"]
-    PipelineParameters.model_validate(alone)
-    assert set(leaves(loader("base")["parameters"])) - set(leaves(alone)) == set()
-
-
 @pytest.mark.parametrize("env", ENVIRONMENTS)
 def test_environment_names_its_own_folder(env):
-    assert load(env).dataset == {"base": "fashion_mnist_sample", "test": "test_run"}.get(env, env)
+    assert load(env).dataset == {"sample": "fashion_mnist_sample", "test": "test_run"}.get(env, env)
 
 
 def test_field_builds_and_runs(case):
@@ -374,7 +365,7 @@ def test_imagenets_32x32x64_can_have_the_1x1_map_of_table_3():
 
 IMAGES = ("train_images", "validation_images", "test_images")
 SPLITS = {  # images of the parts that are cut, and the sizes of the splits
-    "base": ({"test": 10_000}, (8000, 1000, 1000)),
+    "sample": ({"test": 10_000}, (8000, 1000, 1000)),
     "test": ({"test": 10_000}, (300, 60, 100)),
     "fashion_mnist": ({"train": 60_000, "test": 10_000}, (55_000, 5000, 10_000)),
     "cifar10": ({"train": 50_000, "test": 10_000}, (45_000, 5000, 10_000)),
@@ -412,7 +403,7 @@ def test_splits_have_the_documented_sizes_and_share_no_image(env):
     assert len({config[name].get("shuffle_seed") for name in IMAGES}) == 1
 
 
-@pytest.mark.parametrize("env", COMPLETE)
+@pytest.mark.parametrize("env", ENVIRONMENTS)
 def test_data_path_is_where_the_images_are_read(env):
     choice = {"data_path": "/data/elsewhere"}
     config = loader(env, choice)["catalog"]
@@ -421,7 +412,7 @@ def test_data_path_is_where_the_images_are_read(env):
     assert config["field"] == loader(env)["catalog"]["field"]
 
 
-@pytest.mark.parametrize("env", COMPLETE)
+@pytest.mark.parametrize("env", ENVIRONMENTS)
 def test_images_have_the_resolution_that_the_parameters_say(env):
     config, resolution = loader(env)["catalog"], load(env).data.resolution
     assert {tuple(config[name].get("resolution", (32, 32))) for name in IMAGES} == {resolution}

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 from click import ClickException
-from kedro.config import OmegaConfigLoader
 from pydantic import ValidationError
 
 from spatial_functa_pipeline.config.meta_learning import FieldConfig
@@ -16,22 +15,22 @@ from spatial_functa_pipeline.config.mlp import uses_mlp
 from spatial_functa_pipeline.config.tree import PipelineParameters
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.hooks.parameters import ParameterHooks
-from spatial_functa_pipeline.settings import CONFIG_LOADER_ARGS
+from spatial_functa_pipeline.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
 
 CONF = Path(__file__).parents[2] / "conf"
 
 
 @pytest.fixture(scope="module")
-def base():
-    return OmegaConfigLoader(str(CONF), env="base", **CONFIG_LOADER_ARGS)["parameters"]
+def sample():
+    return CONFIG_LOADER_CLASS(str(CONF), env="sample", **CONFIG_LOADER_ARGS)["parameters"]
 
 
 @pytest.fixture
-def changed(base):
+def changed(sample):
     """`changed({"diffusion.timesteps": 5, …})` → the parameters with other values."""
 
     def change(changes):
-        parameters = copy.deepcopy(base)
+        parameters = copy.deepcopy(sample)
         for place, value in changes.items():
             *blocks, key = place.split(".")
             reduce(getitem, blocks, parameters)[key] = value
@@ -55,8 +54,8 @@ def message(changed):
     return check
 
 
-def test_parameters_of_the_project_pass(base):
-    ParameterHooks().after_context_created(SimpleNamespace(config_loader={"parameters": base}))
+def test_parameters_of_the_project_pass(sample):
+    ParameterHooks().after_context_created(SimpleNamespace(config_loader={"parameters": sample}))
 
 
 @pytest.mark.parametrize(
@@ -96,8 +95,8 @@ def test_value_out_of_bounds_is_shown_with_what_is_allowed(message, place, value
     assert [part for part in expected if part not in line] == []
 
 
-def test_missing_key_is_named(base):
-    parameters = copy.deepcopy(base)
+def test_missing_key_is_named(sample):
+    parameters = copy.deepcopy(sample)
     del parameters["diffusion"]["training"]["steps"]
     with pytest.raises(ClickException, match=r"diffusion\.training\.steps: Field required"):
         ParameterHooks().after_context_created(SimpleNamespace(config_loader={"parameters": parameters}))
@@ -292,13 +291,13 @@ def test_a_device_is_one_that_torch_knows(message):
 
 
 @pytest.mark.parametrize("shape", ["2x2x128", "4x4x32", "16x16x2", "32x32x1", "1x1x512"])
-def test_the_default_takes_every_grid(changed, shape):
+def test_the_sample_takes_every_grid(changed, shape):
     """The denoiser's attention is on the coarsest level, whatever that is."""
     PipelineParameters.model_validate(changed(set_latent_shape(shape)))
 
 
-def test_blocks_cannot_be_changed_after_the_check(base):
-    field = PipelineParameters.model_validate(base).meta_learning.field
+def test_blocks_cannot_be_changed_after_the_check(sample):
+    field = PipelineParameters.model_validate(sample).meta_learning.field
     assert isinstance(field, FieldConfig)
     with pytest.raises(ValidationError, match="frozen"):
         field.width = 1

@@ -3,22 +3,22 @@
 from pathlib import Path
 
 import pytest
-from kedro.config import OmegaConfigLoader
 from pydantic import ValidationError
 
 from spatial_functa_pipeline.config.evaluation import SAMPLING_PRESETS, SamplingConfig
 from spatial_functa_pipeline.config.tree import PipelineParameters
 from spatial_functa_pipeline.models.sampling import network_evaluations
-from spatial_functa_pipeline.settings import CONFIG_LOADER_ARGS
+from spatial_functa_pipeline.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
 
 CONF = Path(__file__).parents[2] / "conf"
+SIZES = {"samples": 10, "batch_size": 10}
 PAPER = {"cifar10", "imagenet256", "celebahq64"}
-FAST = {"base", "fashion_mnist", "image_folder"}
+FAST = {"sample", "fashion_mnist", "image_folder"}
 
 
 def load(env, sampling=None):
     changes = {"evaluation": {"sampling": sampling}} if sampling else None
-    loader = OmegaConfigLoader(str(CONF), env=env, runtime_params=changes, **CONFIG_LOADER_ARGS)
+    loader = CONFIG_LOADER_CLASS(str(CONF), env=env, runtime_params=changes, **CONFIG_LOADER_ARGS)
     return PipelineParameters.model_validate(loader["parameters"])
 
 
@@ -39,7 +39,7 @@ def test_fast_takes_at_most_25_network_evaluations_everywhere(env):
 
 
 def test_one_parameter_chooses_the_papers_sampling():
-    parameters = load("base", {"preset": "paper"})
+    parameters = load("sample", {"preset": "paper"})
     sampling = parameters.evaluation.sampling
     assert (sampling.sampler, sampling.steps, sampling.guidance_scale) == ("ddpm", 1000, 2.0)
     assert network_evaluations(parameters.diffusion, sampling) == 2000
@@ -47,10 +47,10 @@ def test_one_parameter_chooses_the_papers_sampling():
 
 @pytest.mark.parametrize("preset", SAMPLING_PRESETS)
 def test_what_is_given_beside_a_preset_wins(preset):
-    assert SamplingConfig(preset=preset, steps=7).steps == 7
-    assert SamplingConfig(preset=preset, steps=7).sampler == SAMPLING_PRESETS[preset]["sampler"]
-    assert SamplingConfig(preset=preset, sampler="ddim").sampler == "ddim"
-    filled = SamplingConfig(preset=preset, guidance_scale=2.0)
+    assert SamplingConfig(**SIZES, preset=preset, steps=7).steps == 7
+    assert SamplingConfig(**SIZES, preset=preset, steps=7).sampler == SAMPLING_PRESETS[preset]["sampler"]
+    assert SamplingConfig(**SIZES, preset=preset, sampler="ddim").sampler == "ddim"
+    filled = SamplingConfig(**SIZES, preset=preset, guidance_scale=2.0)
     assert SamplingConfig.model_validate(filled.model_dump(mode="json")) == filled
 
 
@@ -65,4 +65,4 @@ def test_what_is_given_beside_a_preset_wins(preset):
 )
 def test_what_does_not_fit_is_an_error(keys, message):
     with pytest.raises(ValidationError, match=message):
-        SamplingConfig(**keys)
+        SamplingConfig(**SIZES, **keys)

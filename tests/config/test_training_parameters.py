@@ -4,20 +4,19 @@ import copy
 from pathlib import Path
 
 import pytest
-from kedro.config import OmegaConfigLoader
 from pydantic import ValidationError
 
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.config.training import TrainingConfig
 from spatial_functa_pipeline.config.tree import PipelineParameters
-from spatial_functa_pipeline.settings import CONFIG_LOADER_ARGS
+from spatial_functa_pipeline.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
 
 CONF = Path(__file__).parents[2] / "conf"
 
 
 @pytest.fixture(scope="module")
-def base():
-    return OmegaConfigLoader(str(CONF), env="base", **CONFIG_LOADER_ARGS)["parameters"]
+def sample():
+    return CONFIG_LOADER_CLASS(str(CONF), env="sample", **CONFIG_LOADER_ARGS)["parameters"]
 
 
 @pytest.mark.parametrize(
@@ -46,8 +45,8 @@ def test_all_machines_processes_are_counted():
 
 
 @pytest.mark.parametrize("name", ["meta_learning", "classification", "diffusion"])
-def test_every_batch_must_be_divisible_by_the_number_of_processes(base, name):
-    parameters = copy.deepcopy(base)
+def test_every_batch_must_be_divisible_by_the_number_of_processes(sample, name):
+    parameters = copy.deepcopy(sample)
     parameters["runtime"]["processes"] = 4
     PipelineParameters.model_validate(parameters)
     parameters[name]["training"]["batch_size"] = 10
@@ -56,8 +55,8 @@ def test_every_batch_must_be_divisible_by_the_number_of_processes(base, name):
 
 
 @pytest.mark.parametrize("name", ["diffusion.training", "evaluation.frechet.feature_network"])
-def test_a_margin_needs_a_metric_of_which_the_best_is_kept(base, name):
-    parameters = copy.deepcopy(base)
+def test_a_margin_needs_a_metric_of_which_the_best_is_kept(sample, name):
+    parameters = copy.deepcopy(sample)
     block = parameters
     for part in name.split("."):
         block = block[part]
@@ -68,9 +67,9 @@ def test_a_margin_needs_a_metric_of_which_the_best_is_kept(base, name):
 
 def test_every_environment_guards_its_field():
     for path in CONF.iterdir():
-        if not path.is_dir() or path.name in ("local", "test"):
+        if not path.is_dir() or path.name == "base":
             continue
-        loaded = OmegaConfigLoader(str(CONF), env=path.name, **CONFIG_LOADER_ARGS)["parameters"]
+        loaded = CONFIG_LOADER_CLASS(str(CONF), env=path.name, **CONFIG_LOADER_ARGS)["parameters"]
         assert PipelineParameters.model_validate(loaded).meta_learning.training.guard.margin == 1.0
 
 

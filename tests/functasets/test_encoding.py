@@ -14,6 +14,7 @@ from spatial_functa_pipeline.images.pixels import unit_images
 from spatial_functa_pipeline.metrics.image_quality import per_image_mse, psnr
 
 RUNTIME = RuntimeConfig(device="cpu", progress=False)
+CROP = AugmentationConfig(crop_padding=4)
 
 
 @pytest.fixture
@@ -29,7 +30,8 @@ def field():
 
 
 def plan(images, field, copies=0, **settings):
-    config = FunctasetConfig(**{"encode_batch": 4, "shard_rows": 64, "chunk_rows": 8, **settings})
+    defaults = {"augmented_copies": copies, "augmentation": CROP, "shard_rows": 64, "chunk_rows": 8, "encode_batch": 4}
+    config = FunctasetConfig(**{**defaults, **settings})
     return plan_functaset(
         images, field, config, dataset="d", split="train", copies=copies, fingerprint="f", seed=3, runtime=RUNTIME
     )

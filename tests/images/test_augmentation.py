@@ -6,11 +6,12 @@ from torchvision.transforms.v2 import functional as F
 from spatial_functa_pipeline.config.functaset import AugmentationConfig
 from spatial_functa_pipeline.images.augmentation import augment
 
-FLIP = AugmentationConfig(crop_padding=0)
+FLIP = AugmentationConfig()
+FLIP_AND_CROP = AugmentationConfig(crop_padding=4)  # CIFAR-10's
 CROP = AugmentationConfig(flip=False, crop_padding=2)
 RESIZED_CROP = AugmentationConfig(flip=False, crop_padding=0, resized_crop=True)
 RANDAUGMENT = AugmentationConfig(flip=False, crop_padding=0, randaugment_operations=2)
-EVERYTHING = AugmentationConfig(resized_crop=True, randaugment_operations=2)
+EVERYTHING = AugmentationConfig(crop_padding=4, resized_crop=True, randaugment_operations=2)
 
 
 def random_images(count, height=6, width=8, channels=3):
@@ -35,7 +36,7 @@ def test_copy_zero_is_the_image_itself_in_a_new_tensor():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("config", [AugmentationConfig(), RESIZED_CROP, RANDAUGMENT, EVERYTHING])
+@pytest.mark.parametrize("config", [FLIP_AND_CROP, RESIZED_CROP, RANDAUGMENT, EVERYTHING])
 def test_a_copy_does_not_depend_on_its_batch(config, channels):
     images = random_images(6, channels=channels)
     indices, copies = np.arange(10, 16), np.array([1, 2, 3, 1, 2, 3])
@@ -71,8 +72,8 @@ def test_crop_draws_every_window_of_the_zero_padded_image():
     assert {copy.numpy().tobytes() for copy in copies} == windows
 
 
-def test_the_default_is_flip_then_crop_by_four():
-    image, copies = copies_of_one_image(1500, AugmentationConfig())
+def test_cifar10s_copies_are_flipped_then_cropped_by_four():
+    image, copies = copies_of_one_image(1500, FLIP_AND_CROP)
     windows = set()
     for flipped in (image, image.flip(1)):
         padded = np.pad(flipped.numpy(), ((4, 4), (4, 4), (0, 0)))

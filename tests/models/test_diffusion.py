@@ -500,7 +500,7 @@ def test_guidance_is_on_every_channel():
     """Implementations after DiT's guide the first three channels alone."""
     config, shape = diffusion_config(conditional=True), LatentShape((1, 1), 9)
     means = torch.stack([torch.ones(9), -torch.ones(9), torch.zeros(9)])
-    config_of_sampling = SamplingConfig(sampler="dpm_solver", steps=20, guidance_scale=3.0)
+    config_of_sampling = SamplingConfig(samples=250, batch_size=250, sampler="dpm_solver", steps=20, guidance_scale=3.0)
 
     class NineChannels(GaussianDenoiser):
         def forward(self, noisy, timesteps, labels):
@@ -536,7 +536,7 @@ def test_network_evaluations_are_counted_as_they_happen(how, schedule):
     denoiser = GaussianDenoiser(config, means=CLASS_MEANS)
     draw(denoiser, config, torch.tensor([0, 1]), **how)
     rows = sum(len(timesteps) for timesteps, _ in denoiser.calls)
-    counted = network_evaluations(config, SamplingConfig(**how))
+    counted = network_evaluations(config, SamplingConfig(samples=2, batch_size=2, **how))
     assert counted == rows / 2
     if how.get("preset") == "fast":
         assert counted <= 25
@@ -546,7 +546,7 @@ def test_network_evaluations_are_counted_as_they_happen(how, schedule):
 
 def test_settings_are_json_and_give_every_samples_seed():
     config = diffusion_config(conditional=True)
-    how = SamplingConfig(preset="fast", guidance_scale=2.0)
+    how = SamplingConfig(samples=2, batch_size=2, preset="fast", guidance_scale=2.0)
     settings = sampling_settings(config, how, 4.5, seed=11)
     assert json.loads(json.dumps(settings)) == settings
     assert settings["network_evaluations"] == network_evaluations(config, how)

@@ -306,7 +306,9 @@ def test_an_unconditional_model_of_a_folder_of_colour_images(make_project):
             Image.fromarray(pixels).resize((40, 33)).save(folder / f"{index}.png")
     conf = project.path / "conf" / "photos"
     shutil.copytree(project.path / "conf" / "test", conf)
-    (conf / "globals.yml").write_text("dataset: photos\nlatent_shape: 4x4x8\n")
+    (conf / "globals.yml").write_text(
+        "{dataset: photos, latent_shape: 4x4x8, data_path: photos, resolution: [32, 32], channels: 3, num_classes: 2}"
+    )
     entry = (
         "{{type: spatial_functa_pipeline.datasets.images.ImageFolderDataset, filepath: photos/{folder}, "
         "resolution: [32, 32], rows: {rows}, metadata: {{kedro-viz: {{layer: raw}}}}}}"
@@ -317,16 +319,8 @@ def test_an_unconditional_model_of_a_folder_of_colour_images(make_project):
         "test_images": entry.format(folder="test", rows="null"),
     }
     (conf / "catalog_01_raw.yml").write_text("\n".join(f"{name}: {value}" for name, value in entries.items()))
-    (conf / "parameters_photos.yml").write_text(
-        "data: {resolution: [32, 32], channels: 3, num_classes: 2}\n"
-        "diffusion: {conditional: false}\n"
-        "evaluation: {sampling: {guidance_scale: null}}\n"
-    )
-    output = project.kedro("run", "--env", "photos", check=False)
-    assert "meta_learning.field.channels is 1, but data.channels is 3" in output
-    # The test environment's own field block is completed; base's refers to base's data.
-    with (conf / "parameters_field.yml").open("w") as file:
-        file.write("meta_learning: {field: {channels: 3}}\n")
+    parameters = (conf / "parameters.yml").read_text().replace("guidance_scale: 2.0, ", "")
+    (conf / "parameters.yml").write_text(parameters.replace("diffusion:\n", "diffusion:\n  conditional: false\n"))
     project.kedro("run", "--env", "photos")
     found = metrics(project, "photos/4x4x8-nearest")
     assert set(found) >= METRICS

@@ -21,7 +21,9 @@ from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.run import TrainingRun, report_nothing
 
 AUGMENTATION = AugmentationConfig(flip=True, crop_padding=1)
-FUNCTASET = FunctasetConfig(augmentation=AUGMENTATION)
+FUNCTASET = FunctasetConfig(
+    augmented_copies=1, augmentation=AUGMENTATION, shard_rows=64, chunk_rows=64, encode_batch=16
+)
 DATA = DataConfig(resolution=(8, 8), channels=1, num_classes=3)
 CLASSES = ("left", "right", "neither")
 

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 
 RESULT_NEUTRAL = frozenset({"micro_batch", "log_every", "checkpoint_every", "encode_batch", "retries"})
 """Keys that change no result beyond rounding: they enter no fingerprint, and a checkpoint made with others is continued."""
 
-
 Share = Annotated[float, Field(ge=0, lt=1)]
-
 
 LatentShapeText = Annotated[LatentShape, BeforeValidator(LatentShape.parse), PlainSerializer(str)]
 

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import (
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from spatial_functa_pipeline.config.block import Block, Share
 from spatial_functa_pipeline.config.mlp import MLPConfig
@@ -27,7 +22,7 @@ class UNetConfig(Block):
         None, description="grid sides of the levels with attention; null: the coarsest level"
     )
     dropout: Share = 0.0
-    head_dim: PositiveInt = 64
+    head_dim: PositiveInt = Field(64, description="inferred: Dhariwal & Nichol")
 
     def levels_with_attention(self, latent_shape: LatentShape) -> list[bool]:
         """For each level, whether its grid side (the longer one) is among the attention resolutions.
@@ -81,7 +76,7 @@ class DiffusionConfig(Block):
     """DDPM on normalised latents (App. B.1, C; Tab. 6)."""
 
     conditional: bool = True
-    dummy_label_share: Share = 0.2
+    dummy_label_share: Share = Field(0.2, description="without effect on an unconditional model")
     architecture: Literal["auto", "unet", "mlp"] = Field("auto", description="auto: mlp if s = 1")
     unet: UNetConfig
     mlp: DenoiserMLPConfig
@@ -89,7 +84,10 @@ class DiffusionConfig(Block):
     timesteps: PositiveInt = 1000
     noise_schedule: Literal["linear", "cosine"] = "cosine"
     prediction: Literal["epsilon", "v_prediction"] = "epsilon"
-    timestep_ratio: Annotated[float, Field(ge=1)] = Field(1.0, description="p(t=0)/p(t=T), falling linearly (C.4.3)")
+    timestep_ratio: Annotated[float, Field(ge=1)] = Field(
+        1.0,
+        description="p(t=0)/p(t=T), falling linearly (C.4.3). inferred: one other than 1 is printed for ImageNet only",
+    )
     timestep_reweighting: bool = Field(
         False, description="divide the loss by p(t)·T, so that its expectation is uniform"
     )

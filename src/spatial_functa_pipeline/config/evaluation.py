@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from spatial_functa_pipeline.config.block import Block
 from spatial_functa_pipeline.config.training import TrainingConfig
@@ -28,7 +23,7 @@ log-SNR and more steps guided within an interval only all gave larger Fréchet d
 class SamplingConfig(Block):
     """How latents are sampled from the denoiser."""
 
-    samples: PositiveInt = Field(1000, description="classes take turns, so that each has the same number")
+    samples: PositiveInt = Field(description="classes take turns, so that each has the same number")
     preset: Literal["paper", "fast"] | None = Field(
         None, description="sets sampler and steps, each unless it is given too: see SAMPLING_PRESETS"
     )
@@ -40,7 +35,7 @@ class SamplingConfig(Block):
     guidance_interval: tuple[Annotated[float, Field(ge=0)], PositiveFloat] | None = Field(
         None, description="guide at noise levels in (low, high] only (Kynkäänniemi et al., 2024); null: at all"
     )
-    batch_size: PositiveInt = Field(250, description="denoised at once, and stored: what an interruption can cost")
+    batch_size: PositiveInt = Field(description="denoised at once, and stored: what an interruption can cost")
 
     @model_validator(mode="before")
     @classmethod

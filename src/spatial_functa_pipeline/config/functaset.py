@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import (
-    Field,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, PositiveInt, model_validator
 
 from spatial_functa_pipeline.config.block import Block
 
@@ -19,7 +15,7 @@ class AugmentationConfig(Block):
     """How augmented copies of training images are drawn (App. B.1 for CIFAR-10, App. C for ImageNet)."""
 
     flip: bool = True
-    crop_padding: Annotated[int, Field(ge=0)] = Field(4, description="zero padding before a random crop; 0: no crop")
+    crop_padding: Annotated[int, Field(ge=0)] = Field(0, description="zero padding before a random crop; 0: no crop")
     resized_crop: bool = Field(False, description="random distorted bounding box (Szegedy et al., 2016)")
     randaugment_operations: Annotated[int, Field(ge=0)] = 0
     randaugment_magnitude: Annotated[int, Field(ge=0, le=10)] = 5
@@ -28,14 +24,14 @@ class AugmentationConfig(Block):
 class FunctasetConfig(Block):
     """How images become a functaset on disk."""
 
-    augmented_copies: Annotated[int, Field(ge=0)] = Field(1, description="copies per training image beside the image")
+    augmented_copies: Annotated[int, Field(ge=0)] = Field(description="copies per training image beside the image")
     augmentation: AugmentationConfig = AugmentationConfig()
     storage_type: StorageType = Field(
         "float32", description="uint<b>: uniformly quantised, b bits per latent dimension (C.4.4)"
     )
-    shard_rows: PositiveInt = 2048
-    chunk_rows: PositiveInt = 64
-    encode_batch: PositiveInt = Field(16, description="images encoded at once; small fits the CPU's cache")
+    shard_rows: PositiveInt = Field(description="written at once, and what an interruption can cost")
+    chunk_rows: PositiveInt = Field(description="read at once; must divide shard_rows")
+    encode_batch: PositiveInt = Field(description="images encoded at once; small fits the CPU's cache")
 
     @model_validator(mode="after")
     def _chunks_fill_shards(self) -> FunctasetConfig:

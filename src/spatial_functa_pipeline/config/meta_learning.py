@@ -5,12 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Annotated
 
-from pydantic import (
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from spatial_functa_pipeline.config.block import Block, LatentShapeText
 from spatial_functa_pipeline.config.training import TrainingConfig
@@ -32,7 +27,8 @@ class FieldConfig(Block):
     kernel_size: Annotated[int, Field(ge=1)] = Field(1, description="side of λ's convolution kernel, odd")
     inner_steps: PositiveInt = 3
     inner_rate_init: tuple[PositiveFloat, PositiveFloat] = Field(
-        (0.005, 0.1), description="meta-SGD rates ~ U(low, high)"
+        (0.005, 0.1),
+        description="meta-SGD rates ~ U(low, high). second-hand: functa's code, whose initialisations App. B.1 keeps",
     )
     precision: FieldPrecision = Field(
         "float32", description="of the inner steps' matrix products; bf16 sums in float32. tf32: all products on CUDA"
@@ -67,6 +63,7 @@ class SpectralPenaltyConfig(Block):
     """Added to the loss: weight · max(0, λ_max − threshold)², λ_max of the inner loop's step matrix at z = 0.
 
     Gradient descent on the latent diverges where λ_max exceeds 2; the penalty keeps meta-learning away from there.
+    It is ours: docs/field.md.
     """
 
     weight: Annotated[float, Field(ge=0)] = Field(1e-3, description="0: λ_max is only measured")
@@ -79,7 +76,7 @@ class MetaLearningConfig(Block):
     field: FieldConfig
     training: TrainingConfig
     spectral_penalty: SpectralPenaltyConfig = SpectralPenaltyConfig()
-    validation_images: PositiveInt = Field(256, description="images of the validation split used during training")
+    validation_images: PositiveInt = Field(description="images of the validation split used during training")
     inner_rate_learning_rate_factor: PositiveFloat = Field(
         1.0, description="the meta-SGD rates' own learning rate, as a multiple of training.learning_rate"
     )

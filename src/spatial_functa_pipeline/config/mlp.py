@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import (
-    PositiveInt,
-)
+from pydantic import PositiveInt
 
 from spatial_functa_pipeline.config.block import Block
 from spatial_functa_pipeline.fields.latent_shape import LatentShape

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import (
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from spatial_functa_pipeline.config.block import Block, Share
 
@@ -42,7 +37,7 @@ class TrainingConfig(Block):
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     betas: tuple[Share, Share] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    clip_norm: PositiveFloat | None = 1.0
+    clip_norm: PositiveFloat | None = Field(1.0, description="ours; null: gradients are not clipped")
     ema_decay: Share | None = None
     log_every: PositiveInt = 50
     validate_every: PositiveInt = 500

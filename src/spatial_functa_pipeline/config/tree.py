@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from math import prod
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, model_validator
 
 from spatial_functa_pipeline.config.block import Block, LatentShapeText
 from spatial_functa_pipeline.config.classification import ClassificationConfig
@@ -22,21 +20,38 @@ from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.fields.geometry import Interpolation
 
 
+def _plain_name(name: str) -> str:
+    if not re.fullmatch(r"[\w-]+(\.[\w-]+)*", name, re.ASCII):
+        raise ValueError("a data set's name is made of letters, digits, _, - and single dots, since it names a folder")
+    return name
+
+
 class PipelineParameters(Block):
     """All of `parameters*.yml`, with the conditions that bind one block to another."""
 
-    dataset: str
+    dataset: Annotated[str, AfterValidator(_plain_name)] = Field(description="names the folder of a run's files")
     latent_shape: LatentShapeText
     interpolation: Interpolation
     seed: Annotated[int, Field(ge=0, lt=2**31)]
-    data_path: str | None = Field(None, description="where the images are, for environments whose catalog reads it")
-    runtime: RuntimeConfig
+    data_path: str = Field(description="where the images are")
+    runtime: RuntimeConfig = RuntimeConfig()
     data: DataConfig
     meta_learning: MetaLearningConfig
     functaset: FunctasetConfig
     classification: ClassificationConfig
     diffusion: DiffusionConfig
     evaluation: EvaluationConfig
+
+    @model_validator(mode="before")
+    @classmethod
+    def _field_is_of_this_variant_and_data(cls, tree: Any) -> Any:
+        """What the field shares with the rest is said once: it need not stand in the field's own block."""
+        match tree:
+            case {"data": dict() as data, "meta_learning": {"field": dict() as field} as block}:
+                places = {"latent_shape": tree, "interpolation": tree, "resolution": data, "channels": data}
+                shared = {name: place[name] for name, place in places.items() if name in place}
+                return {**tree, "meta_learning": {**block, "field": shared | field}}
+        return tree
 
     @model_validator(mode="after")
     def _field_is_the_variant(self) -> PipelineParameters:

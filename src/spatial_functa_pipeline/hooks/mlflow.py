@@ -13,6 +13,7 @@ from typing import Any
 
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
+from kedro.framework.project import settings
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
@@ -67,7 +68,7 @@ class MlflowHooks(MlflowHook):
                 **tags,
                 "variant": self._places.name,
                 **{f"changed.{change.key}": change.value for change in self._places.changes},
-                "environment": run_params.get("env") or "base",
+                "environment": run_params.get("env") or settings.CONFIG_LOADER_ARGS["default_run_env"],
                 "git_commit": git_commit(Path(run_params["project_path"])),
                 "process": f"{socket.gethostname()}:{os.getpid()}",
                 "mlflow.runName": f"{tags['dataset']} {self._places.name} {what}",
