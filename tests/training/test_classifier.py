@@ -75,11 +75,12 @@ def train_node(pixels, path, **options):
         train_images,
         validation_images,
         Checkpoint(path),
-        config(input="pixels", **options),
+        config(**options),
         FUNCTASET,
         DATA,
         0,
         tiny.RUNTIME,
+        pixels=True,
     )
 
 
@@ -89,7 +90,7 @@ def test_the_pixel_baseline_learns_from_pixels_and_is_measured_on_them(pixels, t
     assert weights.config["latent_shape"] == "2x2x16"
     test = images(30, 2)
     metrics, by_class, confusion, figure = nodes.evaluate_classifier(
-        Rows(test.labels, 0), test, weights, FUNCTASET, 0, tiny.RUNTIME
+        Rows(test.labels, 0), test, weights, FUNCTASET, 0, tiny.RUNTIME, pixels=True
     )
     assert set(metrics) == {"top1_accuracy_pixels", "details"}
     assert metrics["top1_accuracy_pixels"] > 0.9

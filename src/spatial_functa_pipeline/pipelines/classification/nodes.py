@@ -39,14 +39,15 @@ def train_latent_classifier(
     data: DataConfig,
     seed: int,
     runtime: RuntimeConfig,
+    pixels: bool = False,
 ) -> tuple[Weights, pd.DataFrame]:
     """Train the classifier; the weights with the best validation accuracy are kept.
 
-    `config.input: pixels` trains it on the images, and the augmented copies of them, that the functasets were built from.
+    With `pixels` it is trained on the images, and the augmented copies of them, that the functasets were built from.
     """
     train: Examples = train_functaset
     validation: Examples = validation_functaset
-    if config.input == "pixels":
+    if pixels:
         train = PixelPatches(train_images, train_functaset, functaset.augmentation, seed)
         validation = PixelPatches(validation_images, validation_functaset, functaset.augmentation, seed)
         normaliser = Normaliser.centred(*train.moments)
@@ -65,7 +66,7 @@ def train_latent_classifier(
         seed=seed,
         runtime=runtime,
         checkpoint=checkpoint,
-        report=mlflow_report("pixel_classifier" if config.input == "pixels" else "classifier"),
+        report=mlflow_report("pixel_classifier" if pixels else "classifier"),
     )
     return pack_model(classifier, normaliser, config, train.latent_shape, data.num_classes), history
 
@@ -77,13 +78,13 @@ def evaluate_classifier(
     functaset: FunctasetConfig,
     seed: int,
     runtime: RuntimeConfig,
+    pixels: bool = False,
 ) -> tuple[Metrics, pd.DataFrame, pd.DataFrame, Figure]:
     """Accuracy on the test set, once, of the classifier that was chosen on the validation set.
 
     Returns top-1 accuracy, accuracy of each class, and the confusion matrix as table and figure.
     """
     model, normaliser = unpack_classifier(classifier, resolve_device(runtime.device))
-    pixels = classifier.config["model"]["input"] == "pixels"
     test = PixelPatches(test_images, test_functaset, functaset.augmentation, seed) if pixels else test_functaset
     predicted = predict_classes(model, normaliser, test).numpy()
     confusion = confusion_matrix(test.labels, predicted, len(test_images.classes))
