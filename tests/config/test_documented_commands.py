@@ -14,8 +14,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 def commands():
     """All that stand on a line of their own, without their comments."""
-    lines = (line.strip() for page in PAGES for line in page.read_text().splitlines())
-    return sorted({line.split("  ")[0] for line in lines if line.startswith("kedro run")})
+    lines = (line.strip() for page in PAGES for line in page.read_text().replace("\\\n", " ").splitlines())
+    return sorted({line.split("  #")[0] for line in lines if line.startswith("kedro run")})
 
 
 def options(command):

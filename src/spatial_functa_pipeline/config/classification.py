@@ -34,11 +34,8 @@ class TransformerConfig(Block):
 
 
 class ClassificationConfig(Block):
-    """Classifier on latents (App. B.1, C; Tab. 5), or on the pixels that they stand for."""
+    """Classifier on latents (App. B.1, C; Tab. 5), or, as the baseline, on the pixels that they stand for."""
 
-    input: Literal["latents", "pixels"] = Field(
-        "latents", description="pixels: the baseline, raw patches in the place of latents; its files are pixel_*"
-    )
     architecture: Literal["auto", "transformer", "mlp"] = Field("auto", description="auto: mlp if s = 1")
     transformer: TransformerConfig
     mlp: MLPConfig

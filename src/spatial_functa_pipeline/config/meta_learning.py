@@ -31,7 +31,8 @@ class FieldConfig(Block):
         description="meta-SGD rates ~ U(low, high). second-hand: functa's code, whose initialisations App. B.1 keeps",
     )
     precision: FieldPrecision = Field(
-        "float32", description="of the inner steps' matrix products; bf16 sums in float32. tf32: all products on CUDA"
+        "float32",
+        description="ours: of the inner steps' matrix products; bf16 sums in float32. tf32: all products on CUDA",
     )
 
     @property

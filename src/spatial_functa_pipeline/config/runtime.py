@@ -44,7 +44,8 @@ class RuntimeConfig(Block):
         None, description="processes of the local Dask cluster; null: one for each GPU, or for each core"
     )
     replace_stale: bool = Field(
-        False, description="whether a run replaces a functaset that another field or other parameters made"
+        False,
+        description="whether a run replaces, unasked, a functaset that another field or other parameters made: hours of work",
     )
 
     @property

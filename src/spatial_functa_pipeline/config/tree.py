@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from math import prod
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
@@ -97,14 +96,12 @@ class PipelineParameters(Block):
 
     @model_validator(mode="after")
     def _vector_is_cut_into_equal_tokens(self) -> PipelineParameters:
-        config, field = self.classification, self.meta_learning.field
+        config, length = self.classification, self.latent_shape.channels
         if self.latent_shape.cells == 1 and not uses_mlp(config.architecture, self.latent_shape):
-            pixels = config.input == "pixels"
-            length = prod(field.resolution) * field.channels if pixels else self.latent_shape.channels
-            if length % config.transformer.vector_tokens:
+            tokens = config.transformer.vector_tokens
+            if length % tokens:
                 raise ValueError(
-                    f"classification.transformer.vector_tokens ({config.transformer.vector_tokens}) must divide the "
-                    f"{length} numbers of {'an image' if pixels else 'a latent vector'}"
+                    f"classification.transformer.vector_tokens ({tokens}) must divide the {length} numbers of a latent vector"
                 )
         return self
 
