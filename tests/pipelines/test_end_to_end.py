@@ -94,7 +94,8 @@ def test_the_flow_is_the_designed_one():
 
 def test_a_run_ends_with_metrics_pictures_and_a_summary(finished):
     found = metrics(finished)
-    assert set(found) == METRICS | {"details"}
+    assert set(found) == METRICS | {"details", "variant"}
+    assert found["variant"] == VARIANT
     assert set(found["details"]) == METRICS
     assert all(math.isfinite(found[name]) for name in METRICS)
     assert "100 test images, seed 0" in found["details"]["psnr"]
