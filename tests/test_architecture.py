@@ -91,7 +91,7 @@ def test_every_room_is_in_the_order():
     assert {room_of(path) for path in FILES} == {*ROOMS, *KEDROS_OWN}
 
 
-@pytest.mark.parametrize(("lower", "upper"), pairwise(ROOMS))
+@pytest.mark.parametrize(("lower", "upper"), list(pairwise(ROOMS)))
 def test_an_import_against_the_order_is_found(lower, upper):
     for text in (
         f"from {PACKAGE}.{upper}.x import y",

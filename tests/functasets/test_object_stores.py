@@ -115,6 +115,7 @@ def test_the_catalogs_dataset_keeps_its_record_beside_it(place, make_plan, laten
     assert "seed was 0, is 1" in "; ".join(dataset.staleness())
 
 
+@pytest.mark.slow
 def test_workers_reach_the_object_store(s3, latents):
     from dataclasses import replace
 

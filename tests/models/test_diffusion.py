@@ -247,6 +247,7 @@ def test_labels_must_fit_the_configuration():
 # --- sampling ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
 @pytest.mark.parametrize(
     ("sampler", "steps", "tolerance"),
@@ -265,6 +266,7 @@ def test_optimal_denoiser_recovers_its_gaussian(sampler, steps, tolerance, sched
     assert correlations.abs().max() < 4 / math.sqrt(len(samples))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize(
     "how",
