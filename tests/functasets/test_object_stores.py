@@ -31,7 +31,7 @@ def s3(tmp_path_factory):
     server.stop()
 
 
-@pytest.fixture(params=["memory", "s3"])
+@pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.slow)])
 def place(request) -> str:
     root = "memory://lab" if request.param == "memory" else request.getfixturevalue("s3")
     return f"{root}/{uuid.uuid4().hex}/train_functaset.zarr"

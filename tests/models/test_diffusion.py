@@ -428,6 +428,7 @@ def guided_trajectory(noise, label, scale, interval=(0.0, math.inf), steps=4000)
     return position
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize(
     ("sampler", "steps", "interval", "tolerance"),

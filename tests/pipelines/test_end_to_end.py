@@ -221,6 +221,7 @@ def test_only_missing_outputs_follows_the_parameters(project):
     }
 
 
+@pytest.mark.slow
 def test_wrong_parameters_stop_the_run_before_any_node(make_project):
     project = make_project()
     output = project.kedro("run", "--env", "test", "--params", "latent_shape=5x5x8,diffusion.dropuot=1", check=False)
