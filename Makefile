@@ -1,16 +1,20 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PROCESSES ?= auto
+# With pytest-xdist: as many processes as cores, the tests of a group in one of them.
+PARALLEL := -n $(PROCESSES) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench
+.PHONY: help run test check quick-tests lint style types bench
 
 help:
-	@echo "make run    set up, then run the default pipeline on the embedded images"
-	@echo "make test   set up, then run the whole test suite"
-	@echo "make lint   check style with ruff"
-	@echo "make bench  set up with JAX, then measure the field's speed (ARGS='--json field.json')"
-	@echo "make .venv  only set up the virtual environment"
+	@echo "make run     set up, then run the default pipeline on the embedded images"
+	@echo "make check   set up, then style, types and the quick tests: what to run before each commit"
+	@echo "make test    set up, then style, types and the whole test suite"
+	@echo "make lint    check style with ruff and types with mypy"
+	@echo "make bench   set up with JAX, then measure the field's speed (ARGS='--json field.json')"
+	@echo "make .venv   only set up the virtual environment"
 
 # The stamp inside the environment is newer than pyproject.toml exactly when the installation is up to date.
 .venv: $(VENV)/.installed
@@ -27,11 +31,23 @@ run: .venv
 	$(BIN)/kedro run
 
 test: .venv lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
-lint: .venv
+# Side by side, each part's lines together; all parts run to their end, and one that fails makes the whole fail.
+check: .venv
+	@$(MAKE) --no-print-directory --jobs 2 --keep-going --output-sync=target types style quick-tests
+
+quick-tests: .venv
+	$(BIN)/python -m pytest -m 'not slow' $(PARALLEL) -q
+
+lint: .venv style types
+
+style: .venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: .venv
+	$(BIN)/mypy
 
 bench: .venv
 	@$(BIN)/python -c 'import jax' 2>/dev/null || \

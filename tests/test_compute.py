@@ -79,6 +79,7 @@ def test_a_kernel_that_cannot_be_compiled_names_the_compilers_error(monkeypatch,
         native.load.cache_clear()
 
 
+@pytest.mark.slow
 @COMPILER
 def test_the_kernel_is_compiled_once_and_a_damaged_file_says_so(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -101,6 +102,7 @@ def test_the_kernel_is_compiled_once_and_a_damaged_file_says_so(monkeypatch, tmp
         native.load.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize("kernel", [TorchEngine(), pytest.param(NativeEngine(bf16=True), marks=COMPILER)])
 @pytest.mark.parametrize("interpolation", ["nearest", "linear"])

@@ -102,6 +102,7 @@ def test_no_room_is_said_before_anything_is_written(small, monkeypatch, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is exact on Linux alone")
 def test_a_measurement_has_a_process_of_its_own(tmp_path):
     stores.write_functaset(TINY[0], tmp_path)

@@ -98,6 +98,7 @@ def trained(monkeypatch):
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_the_command_runs_what_is_missing_and_reports_all(trained, tmp_path, capsys):
     arguments = ["--seeds", "0", "1", "--rates", "1/3", "1", "--steps", "20", "--output", str(tmp_path / "runs")]
     assert benchmark.main([*arguments, "--json", str(tmp_path / "all.json")]) == 0

@@ -16,6 +16,7 @@ from spatial_functa_pipeline.training.schedule import build_optimizer, learning_
 CASES = [case for case in VARIANTS if case[1].get("latent_shape", "").split("x")[0] != "32"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read", ["latents", "pixels"])
 @pytest.mark.parametrize(("env", "choice"), CASES, ids=[name_of(*case) for case in CASES])
 def test_a_step_changes_every_weight(env, choice, read):

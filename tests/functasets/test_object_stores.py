@@ -32,7 +32,7 @@ def s3(tmp_path_factory):
     server.stop()
 
 
-@pytest.fixture(params=["memory", "s3"])
+@pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.slow)])
 def place(request) -> str:
     root = "memory://lab" if request.param == "memory" else request.getfixturevalue("s3")
     return f"{root}/{uuid.uuid4().hex}/train_functaset.zarr"
@@ -116,6 +116,7 @@ def test_the_catalogs_dataset_keeps_its_record_beside_it(place, make_plan, laten
     assert "seed was 0, is 1" in "; ".join(dataset.staleness())
 
 
+@pytest.mark.slow
 def test_workers_reach_the_object_store(s3, latents):
     from dataclasses import replace
 

@@ -7,7 +7,6 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,6 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from processes import start
 
 from spatial_functa_pipeline.config.functaset import AugmentationConfig, FunctasetConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
@@ -82,6 +82,7 @@ class DyingEncoder:
         return self.plan.encode(start, stop)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage_type", ["float32", "uint6"])
 def test_a_local_cluster_writes_the_same_bytes_and_survives_a_dead_worker(tmp_path, storage_type):
     plan = real_plan(storage_type)
@@ -92,6 +93,7 @@ def test_a_local_cluster_writes_the_same_bytes_and_survives_a_dead_worker(tmp_pa
     assert contents(tmp_path / "two.zarr") == contents(tmp_path / "one.zarr")
 
 
+@pytest.mark.slow
 def test_a_running_scheduler_is_used_by_its_address(tmp_path):
     from distributed import LocalCluster
 
@@ -102,6 +104,7 @@ def test_a_running_scheduler_is_used_by_its_address(tmp_path):
     assert contents(tmp_path / "two.zarr") == contents(tmp_path / "one.zarr")
 
 
+@pytest.mark.slow
 def test_an_error_in_a_worker_reaches_the_caller(tmp_path):
     with pytest.raises(ZeroDivisionError):
         write(
@@ -114,14 +117,12 @@ def _divide_by_zero(start: int, stop: int) -> Rows:
     raise ZeroDivisionError
 
 
-BUILD = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from test_schedulers import real_plan, write
-write(sys.argv[2], real_plan(sys.argv[3], shard_rows=8), replace=True)
-"""
+def build(path, kind):
+    """In another process."""
+    write(path, real_plan(kind, shard_rows=8), replace=True)
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path):
     """Twenty kills from the first file on, of two storage types, of new builds and of such that replace a stale one."""
     kinds, shards = ("float32", "uint4"), 13
@@ -135,18 +136,17 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path):
         write(tmp_path / kind, plan(kind))
         wholes[kind] = contents(tmp_path / kind)
     chance, killed, trial = random.Random(0), 0, 0
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     while killed < 20 and trial < 80:
         kind, stale, path = kinds[trial % 2], trial % 4 > 1, tmp_path / f"trial{trial}"
         if stale:
             write(path, plan(kind, "other"))
-        command = [sys.executable, "-c", BUILD, str(Path(__file__).parent), str(path), kind]
-        build = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-        while build.poll() is None and (len(list(path.glob("psnr/c/*"))) == shards if stale else not path.exists()):
+        process = start(build, path, kind)
+        while process.is_alive() and (len(list(path.glob("psnr/c/*"))) == shards if stale else not path.exists()):
             time.sleep(0.0005)
         time.sleep(chance.uniform(0, 0.1))
-        build.kill()
-        killed += build.wait() == -signal.SIGKILL
+        process.kill()
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
         write(path, plan(kind), replace=True)
         assert contents(path) == wholes[kind], (trial, stale)
         trial += 1
@@ -237,6 +237,7 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "thesis.tex"]
 
 
+@pytest.mark.slow
 def test_builds_at_once_by_the_same_workers_keep_apart(tmp_path):
     """Each worker has several threads; the images are distorted with PyTorch's own random numbers."""
     from distributed import LocalCluster

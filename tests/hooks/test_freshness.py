@@ -1,21 +1,29 @@
 """What `--only-missing-outputs` makes again, and what it leaves, on a finished run of `conf/test`."""
 
 import json
+import logging
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import mlflow
 import pytest
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+from kedro_project import Project
+from processes import start
 
 from spatial_functa_pipeline.datasets.weights import WeightsDataset
 from spatial_functa_pipeline.pipeline_registry import register_pipelines
 
-OUTPUTS = ("05_model_input", "06_models", "07_model_output", "08_reporting")
-CHANGES = {
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("freshness")]
+
+CHANGES = {  # in the configuration files: on the command line they would name other folders
     "meta_learning.training.learning_rate": 0.003,
     "functaset.shard_rows": 64,
     "classification.dropout": 0.2,
@@ -30,38 +38,40 @@ NEUTRAL = {
     "functaset": {"encode_batch": 8},
 }
 
-# Sessions one after the other in one process, which spares the seconds that `kedro` takes to start.
-SESSIONS = """
-import json, logging, shutil, sys
-from pathlib import Path
-from kedro.framework.session import KedroSession
-from kedro.framework.startup import bootstrap_project
-
-messages = []
-
 
 class Messages(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept = []
+
     def emit(self, record):
-        messages.append(record.getMessage())
+        self.kept.append(record.getMessage())
 
 
-bootstrap_project(Path.cwd())
-found = {}
-for case, (outputs, params, options) in json.loads(sys.argv[1]).items():
-    for folder in Path(outputs).iterdir() if outputs else ():
-        shutil.rmtree(f"data/{folder.name}", ignore_errors=True)
-        shutil.copytree(folder, f"data/{folder.name}")
-    with KedroSession.create(project_path=Path.cwd(), env="test", runtime_params=params) as session:
-        logging.getLogger().addHandler(handler := Messages())
-        try:
-            session.run(**options)
-        except Exception as error:
-            messages.append(f"error: {error}")
-        logging.getLogger().removeHandler(handler)
-    found[case] = list(messages)
-    messages.clear()
-Path("messages.json").write_text(json.dumps(found))
-"""
+def run_sessions(folder, cases):
+    """In another process: sessions one after the other; what each has logged goes into a file."""
+    os.chdir(folder)
+    bootstrap_project(Path.cwd())
+    found = {}
+    conf = shutil.copytree("conf/test", "former/test")
+    for case, (outputs, edits, params, options) in cases.items():
+        shutil.copytree(conf, "conf/test", dirs_exist_ok=True)
+        Project(Path.cwd()).edit(edits)
+        for output in Path(outputs).iterdir() if outputs else ():
+            shutil.rmtree(f"data/{output.name}", ignore_errors=True)
+            shutil.copytree(output, f"data/{output.name}")
+        with KedroSession.create(project_path=Path.cwd(), env="test", runtime_params=params) as session:
+            logging.getLogger().addHandler(messages := Messages())
+            try:
+                session.run(**options)
+            except Exception as error:
+                messages.kept.append(f"error: {error}")
+            logging.getLogger().removeHandler(messages)
+        found[case] = messages.kept
+    Path("messages.json").write_text(json.dumps(found))
+
 
 # A run that waits for its end in a node that is no training.
 WAITING = """
@@ -85,13 +95,6 @@ with KedroSession.create(project_path=Path.cwd(), env="test") as session:
 """
 
 
-def nested(key, value):
-    """`a.b`, 1 → {"a": {"b": 1}}"""
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return value
-
-
 def dependants(*changed):
     """Names of the nodes that a changed parameter or dataset reaches, by Kedro's own account of the pipeline."""
     everything = register_pipelines()["__default__"]
@@ -105,12 +108,6 @@ def test_only_the_training_images_have_augmented_copies():
     changed = dependants("functaset.augmented_copies")
     assert {"build_train_functaset", "compute_latent_statistics", "train_latent_classifier"} <= changed
     assert not changed & {"meta_learn_field", "build_validation_functaset", "build_test_functaset"}
-
-
-def copy_outputs(finished, project, folder):
-    for output in OUTPUTS:
-        (project.path / folder).mkdir(exist_ok=True)
-        subprocess.run(["cp", "-a", finished.path / "data" / output, project.path / folder], check=True)
 
 
 def runs_of(project):
@@ -144,10 +141,10 @@ def project(finished, make_project):
     """Another project with the outputs of a finished one, in several states, and its MLflow store."""
     project = make_project()
     for state in ("finished", "edited", "exchanged"):
-        copy_outputs(finished, project, state)
+        project.take_outputs(finished, state)
     replace_field(project.path / "edited", with_record=False)
     replace_field(project.path / "exchanged", with_record=True)
-    subprocess.run(["cp", "-a", finished.path / "mlflow.db", project.path], check=True)
+    project.take_runs(finished)
     return project
 
 
@@ -167,28 +164,25 @@ def sessions(project, abandoned):
     """The log messages of each of the sessions, and the statuses of the MLflow runs before and after all."""
     missing = {"only_missing_outputs": True}
     cases = {
-        "nothing": ["finished", {}, missing],
-        "neutral": ["finished", NEUTRAL, missing],
-        **{key: ["finished", nested(key, value), missing] for key, value in CHANGES.items()},
+        "nothing": ["finished", {}, {}, missing],
+        "neutral": ["finished", {}, NEUTRAL, missing],
+        **{key: ["finished", {key: value}, {}, missing] for key, value in CHANGES.items()},
         "refused": [
             "finished",
-            {**nested("functaset.shard_rows", 64), "runtime": {"replace_stale": False}},
+            {"functaset.shard_rows": 64},
+            {"runtime": {"replace_stale": False}},
             {"pipeline_names": ["functaset_build"]},
         ],
-        "edited": ["edited", {}, {"pipeline_names": ["functaset_build"]}],
-        "exchanged": ["exchanged", {}, {"pipeline_names": ["classification"]}],
-        "mended": [None, {}, missing],
-        "nothing more": [None, {}, missing],
+        "edited": ["edited", {}, {}, {"pipeline_names": ["functaset_build"]}],
+        "exchanged": ["exchanged", {}, {}, {"pipeline_names": ["classification"]}],
+        "mended": [None, {}, {}, missing],
+        "nothing more": [None, {}, {}, missing],
     }
     before = runs_of(project)
-    done = subprocess.run(
-        [sys.executable, "-c", SESSIONS, json.dumps(cases)],
-        cwd=project.path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    printed = project.path / "printed"
+    process = start(run_sessions, project.path, cases, output=printed)
+    process.join()
+    assert process.exitcode == 0, printed.read_text()
     return json.loads((project.path / "messages.json").read_text()), before, runs_of(project)
 
 

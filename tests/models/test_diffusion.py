@@ -249,6 +249,7 @@ def test_labels_must_fit_the_configuration():
 # --- sampling ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
 @pytest.mark.parametrize(
     ("sampler", "steps", "tolerance"),
@@ -267,6 +268,7 @@ def test_optimal_denoiser_recovers_its_gaussian(sampler, steps, tolerance, sched
     assert correlations.abs().max() < 4 / math.sqrt(len(samples))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize(
     "how",
@@ -446,6 +448,7 @@ def guided_trajectory(noise, label, scale, interval=(0.0, math.inf), steps=4000)
     return position
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize(
     ("sampler", "steps", "interval", "tolerance"),

@@ -1,12 +1,20 @@
 """Nine variants of one run beside each other: each makes what depends on its change, and shares the rest."""
 
 import json
-import subprocess
-import sys
+import logging
+import os
+from pathlib import Path
 
+import mlflow
 import pytest
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+from processes import start
 
+from spatial_functa_pipeline.config.places import nest
 from spatial_functa_pipeline.pipeline_registry import register_pipelines
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("variants")]
 
 ALL = {node.name for node in register_pipelines()["__default__"].nodes}
 OF_IMAGES = {"train_feature_network", "measure_real_images"}
@@ -34,66 +42,50 @@ VARIANTS = {  # what is changed → the nodes that run, and the folder of the me
     "omega0": ({"meta_learning.field.omega0": 20.0}, ALL - OF_IMAGES, "/meta_learning.field.omega0=20.0"),
 }
 
-# All runs in one process, which spares the seconds that `kedro` takes to start.
-RUNS = """
-import json, logging, sys
-from pathlib import Path
-from kedro.framework.session import KedroSession
-from kedro.framework.startup import bootstrap_project
-
 
 class Nodes(logging.Handler):
+    """Keeps the names of the nodes that run."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
     def emit(self, record):
         if record.getMessage().startswith("Running node: "):
-            nodes.append(record.getMessage().split(": ")[1])
+            self.names.append(record.getMessage().split(": ")[1])
 
 
-def files():
-    return {
-        str(file): [file.stat().st_mtime_ns, file.stat().st_size]
-        for file in Path("data").rglob("*")
-        if file.is_file() and "01_raw" not in file.parts
-    }
-
-
-bootstrap_project(Path.cwd())
-logging.getLogger().addHandler(Nodes())
-found = {}
-for name, params in json.loads(sys.argv[1]).items():
-    nodes, before = [], files()
-    with KedroSession.create(project_path=Path.cwd(), env="test", runtime_params=params) as session:
-        session.run(only_missing_outputs=True)
-    after = files()
-    touched = [file for file, stat in before.items() if after.get(file) != stat]
-    found[name] = {"nodes": nodes, "touched": touched, "made": sorted({*after} - {*before})}
-Path("found.json").write_text(json.dumps(found))
-"""
+def run_variants(project, changes):
+    """In another process, one after the other: the nodes that run, the files that are written again, and the new ones."""
+    os.chdir(project.path)
+    bootstrap_project(Path.cwd())
+    found = {}
+    for name, changed in changes.items():
+        before = project.files()
+        with KedroSession.create(project_path=Path.cwd(), env="test", runtime_params=nest(changed)) as session:
+            logging.getLogger().addHandler(nodes := Nodes())
+            session.run(only_missing_outputs=True)
+            logging.getLogger().removeHandler(nodes)
+        after = project.files()
+        touched = [file for file, stat in before.items() if after.get(file) != stat]
+        found[name] = {"nodes": nodes.names, "touched": touched, "made": sorted({*after} - {*before})}
+    Path("found.json").write_text(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def runs(finished, copy_of):
-    project = copy_of(finished)
-    changes = {name: changed for name, (changed, _, _) in VARIANTS.items()}
-    nested = {name: nest(changed) for name, changed in changes.items()}
-    done = subprocess.run(
-        [sys.executable, "-c", RUNS, json.dumps(nested)], cwd=project.path, capture_output=True, text=True, check=False
+def runs(finished, make_project):
+    project = make_project()
+    project.take_runs(finished)
+    project.take_outputs(finished)
+    printed = project.path / "printed"
+    process = start(
+        run_variants, project, {name: changed for name, (changed, _, _) in VARIANTS.items()}, output=printed
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    process.join()
+    assert process.exitcode == 0, printed.read_text()
     return project, json.loads((project.path / "found.json").read_text())
 
 
-def nest(flat):
-    tree = {}
-    for key, value in flat.items():
-        *blocks, last = key.split(".")
-        block = tree
-        for name in blocks:
-            block = block.setdefault(name, {})
-        block[last] = value
-    return tree
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_variant_makes_what_depends_on_its_change_and_nothing_else(runs, name):
     project, found = runs
@@ -111,14 +103,12 @@ def test_a_variant_makes_what_depends_on_its_change_and_nothing_else(runs, name)
         assert changed & set(file.split("/")[4].split(",")) or file.split("/")[3] == "seed=1", file
 
 
-@pytest.mark.slow
 def test_a_variant_has_a_row_of_its_own_in_mlflow_without_holes(runs):
-    import mlflow
-
     project, _ = runs
     client = mlflow.MlflowClient(f"sqlite:///{project.path / 'mlflow.db'}")
     (experiment,) = client.search_experiments(filter_string="name = 'spatial_functa'")
     rows = {run.data.tags["variant"]: run for run in client.search_runs([experiment.experiment_id])}
+    preset = rows.pop("4x4x8-nearest")  # the finished project's own run
     assert set(rows) == {f"4x4x8-nearest{folder}" for changed, _, folder in VARIANTS.values() if changed}
     wanted = {"psnr", "top1_accuracy", "frechet_distance_convnet", "near_copies"}
     wanted |= {f"{model}.{what}" for model in ("field", "classifier", "denoiser") for what in ("parameters", "seconds")}
@@ -132,10 +122,15 @@ def test_a_variant_has_a_row_of_its_own_in_mlflow_without_holes(runs):
         rows["4x4x8-nearest/classification.architecture=mlp"].data.metrics["classifier.parameters"]
         != (guided.data.metrics["classifier.parameters"])
     )
+    other = rows["4x4x8-nearest/seed=1"].data.metrics
+    assert [
+        name
+        for name in ("psnr", "top1_accuracy", "frechet_distance_convnet")
+        if other[name] == preset.data.metrics[name]
+    ] == []
     assert "field_history" not in rows["4x4x8-nearest/seed=1"].data.tags.get("reused", "").split(", ")
 
 
-@pytest.mark.slow
 def test_variants_are_listed_and_removed(runs):
     project, _ = runs
     listed = project.kedro("variants", COLUMNS="300")

@@ -22,6 +22,8 @@ from spatial_functa_pipeline.training.classifier import accuracy, train_classifi
 from spatial_functa_pipeline.training.denoiser import train_denoiser
 from spatial_functa_pipeline.training.run import TrainingRun
 
+pytestmark = pytest.mark.slow
+
 RUNTIME = RuntimeConfig(device="cpu", progress=False)
 MEANS = np.array([[2.0, -1.0], [-1.0, 3.0]])  # of the two classes, in the two channels
 STDS = np.array([[0.5, 0.2], [0.3, 0.6]])

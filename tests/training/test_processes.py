@@ -4,19 +4,20 @@ import multiprocessing
 import os
 import signal
 import socket
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
 import tiny_trainings as tiny
 import torch
+from processes import start
 from together import train_all
 
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.guard import TrainingDivergedError
 from spatial_functa_pipeline.training.launch import ProcessDiedError
 from spatial_functa_pipeline.training.run import TrainingRun
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
 
 TWO = tiny.RUNTIME.model_copy(update={"processes": 2})
 NAMES = ["field", "shaky", "classifier", "denoiser"]
@@ -109,30 +110,19 @@ def test_a_training_that_diverges_in_both_raises_the_error_of_one(tmp_path):
         tiny.train(tmp_path / "c.pt", TWO, learning_rate=1e30, guard=None)
 
 
-MACHINE = """
-import sys
-from pathlib import Path
-import torch, tiny_trainings as tiny
-if __name__ == "__main__":
-    folder, port = Path(sys.argv[1]), sys.argv[2]
-    runtime = tiny.RUNTIME.model_copy(update={"machines": 2, "rendezvous": f"127.0.0.1:{port}"})
-    torch.save(tiny.train(folder / "c.pt", runtime), folder / "result.pt")
-"""
-
-
 def test_two_machines_end_with_the_same(tmp_path, whole):
     """Two launches on this one, each with one process; only one of them has the checkpoint."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    (tmp_path / "machine.py").write_text(MACHINE)
+    runtime = tiny.RUNTIME.model_copy(update={"machines": 2, "rendezvous": f"127.0.0.1:{port}"})
     folders = [tmp_path / "a", tmp_path / "b"]
-    path = os.pathsep.join([os.path.dirname(tiny.__file__), *sys.path])
     machines = []
     for folder in folders:
         folder.mkdir()
-        command = [sys.executable, str(tmp_path / "machine.py"), str(folder), port]
-        machines.append(subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}))
-    assert [machine.wait() for machine in machines] == [0, 0]
+        machines.append(start(tiny.train_and_store, folder / "c.pt", folder / "result.pt", runtime))
+    for machine in machines:
+        machine.join()
+    assert [machine.exitcode for machine in machines] == [0, 0]
     for folder in folders:
         assert_same(torch.load(folder / "result.pt", weights_only=False), whole)
     assert sum((folder / "c.pt").exists() for folder in folders) == 1

@@ -1,8 +1,7 @@
-"""Trainings of a second each, which other processes can be given; run as a script, it trains the field in its own."""
+"""Trainings of a second each, which other processes can be given."""
 
 import os
 import signal
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -157,8 +156,8 @@ def train_downstream(folder, runtime=RUNTIME, report=report_nothing, micro_batch
     }
 
 
-if __name__ == "__main__":
+def train_and_store(checkpoint, result, *arguments, **training):
+    """In another process: `train`, with the field's weights and the history in the file `result`."""
     torch.set_num_threads(1)
-    checkpoint, result, steps = sys.argv[1:]
-    field, history = train(checkpoint, steps=int(steps))
-    torch.save({"weights": field.state_dict(), "history": history.to_dict("list")}, result)
+    field, history = train(checkpoint, *arguments, **training)
+    torch.save((field, history), result)

@@ -1,0 +1,184 @@
+"""What README and docs tell a reader to type exists, what they link to is there, and their lines are short."""
+
+import re
+import shlex
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import click
+import pytest
+from kedro.framework.cli.project import project_group
+
+from spatial_functa_pipeline.cli import cli
+from spatial_functa_pipeline.config.tree import PipelineParameters
+from spatial_functa_pipeline.pipeline_registry import register_pipelines
+from spatial_functa_pipeline.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
+
+ROOT = Path(__file__).parents[1]
+DOCS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
+BY_NAME = pytest.mark.parametrize("path", DOCS, ids=lambda path: path.relative_to(ROOT).as_posix())
+
+ELSEWHERE = {"cd", "cp", "export", "git", "pip", "pre-commit", "source"}
+"""Commands that are not this project's."""
+PLACEHOLDERS = set("…<>")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^ *```(\w*)$")
+
+
+def parts(text):
+    """Lines of a document, each with the language of the fenced block that it is in ("" without one), or None outside."""
+    inside = None
+    for line in text.splitlines():
+        if fence := FENCE.match(line):
+            inside = fence[1] if inside is None else None
+        else:
+            yield inside, line
+
+
+def prose(path):
+    return [line for inside, line in parts(path.read_text()) if inside is None]
+
+
+def commands(path):
+    """Of the fenced `bash` blocks, and of the code in sentences that is a whole command of this project."""
+    text = path.read_text()
+    shell = "\n".join(line for inside, line in parts(text) if inside == "bash").replace("\\\n", " ").splitlines()
+    inline = re.findall(r"`((?:kedro|make|python) [^`]+)`", "\n".join(prose(path)))
+    words = [
+        shlex.split(line, comments=True)
+        for line in [*shell, *inline]
+        if not (PLACEHOLDERS & set(line) or line.endswith("="))
+    ]
+    return [command for command in words if command]
+
+
+COMMANDS = sorted({tuple(command) for path in DOCS for command in commands(path)})
+
+
+@cache
+def pipelines():
+    return register_pipelines()
+
+
+@cache
+def kedros_commands():
+    """The groups of commands that `kedro` has in this project."""
+    plugins = [entry.load() for kind in ("project", "global") for entry in entry_points(group=f"kedro.{kind}_commands")]
+    return [project_group, cli, *plugins]
+
+
+def check_kedro(words):
+    name, *rest = words
+    context = click.Context(click.Command("kedro"))
+    command = next((found for group in kedros_commands() if (found := group.get_command(context, name))), None)
+    assert command, f"kedro has no command {name}"
+    while isinstance(command, click.Group):
+        name, *rest = rest
+        command = command.get_command(context, name)
+        assert command, f"there is no subcommand {name}"
+    given = command.make_context(name, rest).params
+    check_configuration(given.get("env"), given.get("params") or {})
+    if name == "run":
+        check_choice(given)
+
+
+def check_configuration(env, params):
+    if env is not None:
+        assert (ROOT / "conf" / env).is_dir(), f"there is no environment {env}"
+    loader = CONFIG_LOADER_CLASS(str(ROOT / "conf"), env=env, runtime_params=params, **CONFIG_LOADER_ARGS)
+    PipelineParameters.model_validate(loader["parameters"])
+
+
+def check_choice(given):
+    """The pipelines, tags and nodes that a `kedro run` names are there."""
+    named = [name for name in [given.get("pipeline"), *(given.get("pipelines") or ())] if name]
+    assert not set(named) - set(pipelines())
+    everything = sum(
+        (pipelines()[name] for name in named or ["__default__"]), start=type(pipelines()["__default__"])([])
+    )
+    tags = {tag for node in everything.nodes for tag in node.tags}
+    nodes = {node.name for node in everything.nodes}
+    assert not set(given.get("tags") or ()) - tags
+    for option in ("node_names", "from_nodes", "to_nodes"):
+        assert not set(given.get(option) or ()) - nodes
+
+
+def check_make(words):
+    targets = re.findall(r"^([\w.-]+):(?!=)", (ROOT / "Makefile").read_text(), re.M)
+    assert not [word for word in words if "=" not in word and word not in targets]
+
+
+def check_python(words):
+    script, *rest = words
+    if script == "-m":
+        return
+    source = (ROOT / script).read_text()
+    for option in (word.partition("=")[0] for word in rest if word.startswith("--")):
+        assert f'"{option}"' in source, option
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_command_can_be_typed(command):
+    program, *words = command
+    program = program.removeprefix(".venv/bin/")
+    checks = {"kedro": check_kedro, "make": check_make, "python": check_python}
+    if program not in ELSEWHERE:
+        assert program in checks, f"what is {program}?"
+        checks[program](words)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "kedro run --envv test",
+        "kedro run --env nowhere",
+        "kedro run --pipeline=no_such",
+        "kedro run --tags=no_such",
+        "kedro run --nodes=no_such",
+        "kedro run --params latent_shape=5x5x8",
+        "kedro run --params no_such=1",
+        "kedro no-such",
+        "kedro viz no-such",
+        "make no-such",
+        "python benchmarks/no_such.py",
+        "python benchmarks/field.py --no-such",
+        "no-such",
+    ],
+)
+def test_a_command_that_cannot_be_typed_is_found(command):
+    with pytest.raises((AssertionError, click.ClickException, OSError, ValueError)):
+        test_a_command_can_be_typed(tuple(shlex.split(command)))
+
+
+def anchors(path):
+    """Of the headings, as GitHub makes them."""
+    headings = [line.lstrip("#").strip().lower() for line in prose(path) if re.match(r"#{1,6} ", line)]
+    return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in headings}
+
+
+@BY_NAME
+def test_links_lead_somewhere(path):
+    for link in LINK.findall("\n".join(prose(path))):
+        if re.match(r"\w+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = path.parent / name if name else path
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+@BY_NAME
+def test_lines_are_short(path):
+    long = [line for line in prose(path) if len(line) > 120 and not line.lstrip().startswith("|")]
+    assert long == []
+
+
+def test_files_that_code_and_configuration_name_are_there():
+    folders = ("src", "conf", "benchmarks", "tests", "notebooks")
+    files = [
+        path for folder in folders for ending in ("py", "yml", "ipynb") for path in (ROOT / folder).rglob(f"*.{ending}")
+    ]
+    named = {(path, name) for path in files for name in re.findall(r"\bdocs/[\w/-]+\.\w+", path.read_text())}
+    assert {(path, name) for path, name in named if not (ROOT / name).exists()} == set()
