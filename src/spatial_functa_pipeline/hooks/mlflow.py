@@ -160,7 +160,7 @@ class MlflowHooks(MlflowHook):
         histories = [dataset for dataset in outputs.values() if isinstance(dataset, HistoryDataset)]
         for (name, dataset), history in zip(weights.items(), histories, strict=True):
             table = history.load()
-            if len(table):  # there is nothing to train for Inception's features
+            if len(table) and dataset.exists():  # there is nothing to train for Inception's features
                 mlflow.log_metric(f"{name}.seconds", table["seconds"].iloc[-1])
                 mlflow.log_metric(f"{name}.parameters", dataset.read_config()["parameters"])
 
@@ -182,40 +182,6 @@ class MlflowHooks(MlflowHook):
                     self._log_training(node)
         if reused:
             mlflow.set_tag("reused", ", ".join(reused))
-
-    def _end_with_the_process(self) -> None:
-        """From now on, Ctrl-C and SIGTERM end the MLflow run as killed: Kedro calls no hook on either.
-
-        Without it MLflow would end the run as finished on Ctrl-C, and SIGTERM would leave it running for ever. Does nothing
-        on SIGTERM where somebody handles it already, or outside the main thread.
-        """
-        import mlflow
-
-        from spatial_functa_pipeline.training.interruption import stop_process
-
-        process = os.getpid()
-
-        def end_run() -> None:
-            if os.getpid() == process and mlflow.active_run():
-                mlflow.end_run("KILLED")
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            if os.getpid() != process:  # a forked child, which inherits this handler: end it as it would have ended
-                signal.signal(number, signal.SIG_DFL)
-                os.kill(os.getpid(), number)
-            stop_process(number)
-
-        atexit.register(end_run)
-        self._undo = [partial(atexit.unregister, end_run)]
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        if in_main_thread and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, stop)
-            self._undo.append(partial(signal.signal, signal.SIGTERM, signal.SIG_DFL))
-
-    def _leave_the_process(self) -> None:
-        """The MLflow run is over: take back `_end_with_the_process`."""
-        while self._undo:
-            self._undo.pop()()
 
 
 def _log_metrics(metrics: dict[str, Any]) -> None:
