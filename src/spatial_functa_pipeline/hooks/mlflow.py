@@ -19,14 +19,10 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
-from spatial_functa_pipeline.datasets.reporting import FigureDataset, HistoryDataset, MetricsDataset, TableDataset
-from spatial_functa_pipeline.datasets.weights import WeightsDataset
 from spatial_functa_pipeline.hooks.freshness import outdated_outputs
 from spatial_functa_pipeline.hooks.parameters import plain
 from spatial_functa_pipeline.pipeline_registry import all_pipelines
 from spatial_functa_pipeline.tracking import end_abandoned_runs, git_commit
-
-_ARTIFACTS = {FigureDataset: "figures", MetricsDataset: "metrics", TableDataset: "tables"}
 
 
 class MlflowHooks(MlflowHook):
@@ -138,6 +134,13 @@ class MlflowHooks(MlflowHook):
         """Metrics as metrics; figures, metric files and tables (but for histories, which are curves) as artifacts."""
         import mlflow
 
+        from spatial_functa_pipeline.datasets.reporting import (  # they import torch, which takes seconds
+            FigureDataset,
+            HistoryDataset,
+            MetricsDataset,
+            TableDataset,
+        )
+
         if mlflow.active_run() is None:
             return
         self._saved.add(dataset_name)
@@ -147,13 +150,16 @@ class MlflowHooks(MlflowHook):
                 _log_metrics(data)
             case HistoryDataset():
                 self._log_training(node)
-        for kind, folder in _ARTIFACTS.items():
+        for kind, folder in ((FigureDataset, "figures"), (MetricsDataset, "metrics"), (TableDataset, "tables")):
             if type(dataset) is kind:
                 mlflow.log_artifact(str(dataset._filepath), folder)
 
     def _log_training(self, node: Node) -> None:
         """Size and duration of the training that is `node`; its weights are saved before its history."""
         import mlflow
+
+        from spatial_functa_pipeline.datasets.reporting import HistoryDataset
+        from spatial_functa_pipeline.datasets.weights import WeightsDataset
 
         outputs = {name: self.catalog.get(name) for name in node.outputs}
         weights = {name: dataset for name, dataset in outputs.items() if isinstance(dataset, WeightsDataset)}
@@ -167,6 +173,8 @@ class MlflowHooks(MlflowHook):
     def _log_reused(self) -> None:
         """Metrics that other runs have made, as they are on disk, with the tag `reused` to tell them."""
         import mlflow
+
+        from spatial_functa_pipeline.datasets.reporting import HistoryDataset, MetricsDataset
 
         reused = []
         for node in all_pipelines().nodes:
