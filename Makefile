@@ -2,8 +2,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PROCESSES ?= auto
-# With pytest-xdist: as many processes as cores, the tests of a group in one of them.
-PARALLEL := -n $(PROCESSES) --dist loadgroup
+# With pytest-xdist: as many processes as cores. tests/conftest.py says which tests stay together.
+PARALLEL := -n $(PROCESSES)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check quick-tests lint style types bench

@@ -15,12 +15,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """With pytest-xdist, the quick tests of a file share a process and so their fixtures; slow ones go where there is room."""
-    for item in items:
-        if not item.get_closest_marker("slow") and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+APART = ("pipelines/test_end_to_end.py", "functasets/test_schedulers.py")
+"""Files whose tests, slow ones that share nothing costly but `finished`, may be divided among the processes."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With pytest-xdist, the tests of any other file stay in one process, and so share what is made once for a module."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            return nodeid if file.endswith(APART) else file
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from processes import start
 from spatial_functa_pipeline.datasets.weights import WeightsDataset
 from spatial_functa_pipeline.pipeline_registry import register_pipelines
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("freshness")]
+pytestmark = pytest.mark.slow
 
 CHANGES = {  # in the configuration files: on the command line they would name other folders
     "meta_learning.training.learning_rate": 0.003,

@@ -17,7 +17,7 @@ from spatial_functa_pipeline.training.guard import TrainingDivergedError
 from spatial_functa_pipeline.training.launch import ProcessDiedError
 from spatial_functa_pipeline.training.run import TrainingRun
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
+pytestmark = pytest.mark.slow
 
 TWO = tiny.RUNTIME.model_copy(update={"processes": 2})
 NAMES = ["field", "shaky", "classifier", "denoiser"]
