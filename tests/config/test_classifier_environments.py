@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from test_environments import VARIANTS, load, name_of
 
 from spatial_functa_pipeline.compute import bf16_products
-from spatial_functa_pipeline.config.mlp import uses_mlp
 from spatial_functa_pipeline.fields.cells import cut_into_cells
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.models.classifiers import build_classifier
@@ -50,7 +49,7 @@ def test_the_transformer_on_vector_functa_is_app_b1s():
     choice = {"latent_shape": "1x1x256", "classification": {"architecture": "transformer"}}
     parameters = load("cifar10", choice)
     config = parameters.classification
-    assert not uses_mlp(config.architecture, parameters.latent_shape)
+    assert config.architecture_on(parameters.latent_shape) == "transformer"
     transformer, training = config.transformer, config.training
     assert (transformer.width, transformer.ffw_width, transformer.blocks) == (256, 512, 2)
     assert (config.normalisation_scale, config.dropout, config.label_smoothing) == (0.1, 0.1, 0.1)

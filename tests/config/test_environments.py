@@ -8,7 +8,6 @@ import torch
 from kedro.io import DataCatalog
 from torch import nn
 
-from spatial_functa_pipeline.config.mlp import uses_mlp
 from spatial_functa_pipeline.config.tree import PipelineParameters
 from spatial_functa_pipeline.datasets.images import ImagesDataset
 from spatial_functa_pipeline.fields.field import SpatialField
@@ -133,8 +132,8 @@ def test_denoiser_builds_and_runs(case):
 def test_vector_functa_takes_the_mlps_and_spatial_functa_does_not():
     for shape, expected in (*((shape, True) for shape in VECTOR_SHAPES), ("8x8x16", False)):
         parameters = load("cifar10", variant(shape))
-        assert uses_mlp(parameters.classification.architecture, parameters.latent_shape) is expected
-        assert uses_mlp(parameters.diffusion.architecture, parameters.latent_shape) is expected
+        for block in (parameters.classification, parameters.diffusion):
+            assert (block.architecture_on(parameters.latent_shape) == "mlp") is expected
 
 
 def meta_size(make) -> float:

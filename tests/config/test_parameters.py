@@ -11,7 +11,6 @@ from click import ClickException
 from pydantic import ValidationError
 
 from spatial_functa_pipeline.config.meta_learning import FieldConfig
-from spatial_functa_pipeline.config.mlp import uses_mlp
 from spatial_functa_pipeline.config.tree import PipelineParameters
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.hooks.parameters import ParameterHooks
@@ -168,17 +167,19 @@ def test_latent_shape_is_read_and_written_back(text, grid, channels, cells):
 
 
 @pytest.mark.parametrize(
-    ("architecture", "shape", "mlp"),
+    ("block", "architecture", "shape", "expected"),
     [
-        ("auto", "1x1x512", True),
-        ("auto", "8x8x16", False),
-        ("mlp", "8x8x16", True),
-        ("unet", "1x1x512", False),
-        ("transformer", "1x1x512", False),
+        *((block, "auto", "1x1x512", "mlp") for block in ("classification", "diffusion")),
+        *((block, "mlp", "8x8x16", "mlp") for block in ("classification", "diffusion")),
+        ("classification", "auto", "8x8x16", "transformer"),
+        ("classification", "transformer", "1x1x512", "transformer"),
+        ("diffusion", "auto", "8x8x16", "unet"),
+        ("diffusion", "unet", "1x1x512", "unet"),
     ],
 )
-def test_auto_takes_the_mlp_for_vector_functa_only(architecture, shape, mlp):
-    assert uses_mlp(architecture, LatentShape.parse(shape)) is mlp
+def test_auto_takes_the_mlp_for_vector_functa_only(changed, block, architecture, shape, expected):
+    config = getattr(PipelineParameters.model_validate(changed({f"{block}.architecture": architecture})), block)
+    assert config.architecture_on(LatentShape.parse(shape)) == expected
 
 
 # Conditions between parameters

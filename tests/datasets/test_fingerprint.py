@@ -85,6 +85,15 @@ def test_without_an_expectation_it_is_the_plain_dataset(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
 
 
+def test_a_new_parameter_that_is_null_changes_nothing():
+    more = Fingerprint("train", {**MADE.parameters, "convnet": None}, MADE.inputs)
+    assert more.digest == MADE.digest
+    assert more.differences(MADE) == MADE.differences(more) == []
+    less = Fingerprint("train", {**MADE.parameters, "seed": None}, MADE.inputs)
+    assert less.digest != MADE.digest
+    assert MADE.differences(less) == ["seed was 0, is None"]
+
+
 def test_digests_tell_apart_everything_and_do_not_depend_on_order():
     same = Fingerprint("train", {"seed": 0, "training.steps": 10}, {"functaset": "abc"})
     assert same.digest == MADE.digest

@@ -13,7 +13,7 @@ from kedro.io import AbstractDataset, DatasetError
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from spatial_functa_pipeline.datasets.images import CIFAR10Dataset, FashionMNISTDataset, ImageFolderDataset
+from spatial_functa_pipeline.datasets.images import CIFAR10Dataset, FashionMNISTDataset, IDXDataset, ImageFolderDataset
 from spatial_functa_pipeline.images.images import ImagesError
 
 SAMPLE = Path(__file__).parents[2] / "data" / "01_raw" / "fashion_mnist_sample"
@@ -83,6 +83,29 @@ def test_download_is_torchvisions_and_only_if_files_are_missing(tmp_path, monkey
     dataset = FashionMNISTDataset(filepath=str(tmp_path), part="test", download=True)
     assert len(dataset.load()) == len(dataset.load()) == 2
     assert calls == [(tmp_path, True)]
+
+
+class TwoDigitsDataset(IDXDataset):
+    NAME = "MNIST"
+    CLASSES = ("0", "1")
+
+
+def test_another_idx_data_set_says_its_name_and_classes_only(tmp_path):
+    dataset = TwoDigitsDataset(filepath=str(tmp_path), part="test")
+    with pytest.raises(
+        DatasetError, match=r"MNIST needs t10k-images-idx3-ubyte.*MNIST/raw.*'download: true' in the catalog$"
+    ):
+        dataset.load()
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    write_idx(raw / "t10k-images-idx3-ubyte", np.zeros((2, 28, 28), np.uint8))
+    write_idx(raw / "t10k-labels-idx1-ubyte", np.array([1, 0], np.uint8))
+    images = dataset.load()
+    assert (images.classes, images.labels.tolist(), images.resolution) == (("0", "1"), [1, 0], (32, 32))
+    assert dataset.fingerprint_config()["type"] == "TwoDigitsDataset"
+    write_idx(raw / "t10k-labels-idx1-ubyte", np.array([2, 0], np.uint8))
+    with pytest.raises(DatasetError, match=r"not MNIST's .* labels 0–1"):
+        dataset.load()
 
 
 def test_missing_files_are_named_with_the_ways_to_get_them(tmp_path):

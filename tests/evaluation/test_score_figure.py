@@ -27,6 +27,13 @@ def test_every_score_has_a_panel_with_a_bar_for_every_comparison():
     render(figure)
 
 
+def test_scores_that_fill_no_line_leave_no_empty_panel(monkeypatch):
+    monkeypatch.setattr("spatial_functa_pipeline.evaluation.score_figure.SCORES", SCORES[:4])
+    figure = score_figure(score_rows())
+    assert [axis.get_title() for axis in figure.axes] == [score.replace("_", " ") for score in SCORES[:4]]
+    render(figure)
+
+
 def test_a_wide_range_of_distances_is_logarithmic_but_not_with_a_zero():
     table = score_rows()
     table.loc[0, "frechet_distance"] = 1000.0

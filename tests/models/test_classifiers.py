@@ -1,8 +1,10 @@
+from typing import get_args
+
 import pytest
 import torch
 from torch import nn
 
-from spatial_functa_pipeline.config.classification import ClassificationConfig
+from spatial_functa_pipeline.config.classification import ClassificationConfig, ClassifierArchitecture
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.models.classifiers import (
     LatentTransformer,
@@ -76,7 +78,7 @@ def test_head_dim_alone_sets_the_attention_width():
     assert block(torch.randn(2, 5, 32)).shape == (2, 5, 32)
 
 
-@pytest.mark.parametrize("architecture", ["transformer", "mlp"])
+@pytest.mark.parametrize("architecture", get_args(ClassifierArchitecture))
 def test_dropout_acts_only_on_the_input_of_the_last_layer(architecture):
     torch.manual_seed(0)
     model = build_classifier(classifier_config(architecture=architecture, dropout=0.5), LatentShape((2, 2), 8), 10)

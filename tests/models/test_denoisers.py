@@ -1,10 +1,12 @@
+from typing import get_args
+
 import pytest
 import torch
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
-from spatial_functa_pipeline.config.diffusion import DiffusionConfig
+from spatial_functa_pipeline.config.diffusion import DenoiserArchitecture, DiffusionConfig
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.models.denoisers import ResidualMLPDenoiser, UNetDenoiser, build_denoiser
 
@@ -115,7 +117,7 @@ def test_head_dim_must_divide_the_channels():
         )
 
 
-@pytest.mark.parametrize("architecture", ["unet", "mlp"])
+@pytest.mark.parametrize("architecture", get_args(DenoiserArchitecture))
 def test_output_is_zero_at_the_start(architecture):
     torch.manual_seed(0)
     model = build_denoiser(denoiser_config(architecture=architecture), LatentShape((4, 4), 4), 10)
@@ -140,7 +142,7 @@ def test_time_embedding_is_as_wide_as_the_base_channels_whatever_the_first_multi
     assert model.unet.class_embedding.weight.shape == (11, 4 * 32)
 
 
-@pytest.mark.parametrize("architecture", ["unet", "mlp"])
+@pytest.mark.parametrize("architecture", get_args(DenoiserArchitecture))
 def test_time_class_and_every_cell_reach_the_output(architecture):
     torch.manual_seed(0)
     model = randomise(build_denoiser(denoiser_config(architecture=architecture), LatentShape((4, 4), 4), 10))
@@ -168,7 +170,7 @@ def test_unet_works_channel_last_on_a_grid_that_is_not_square():
     torch.testing.assert_close(model(noisy, timesteps, labels), expected)
 
 
-@pytest.mark.parametrize("architecture", ["unet", "mlp"])
+@pytest.mark.parametrize("architecture", get_args(DenoiserArchitecture))
 def test_labels_must_fit_the_denoiser(architecture):
     noisy, timesteps = torch.randn(2, 4, 4, 4), torch.tensor([1, 2])
     conditional = build_denoiser(denoiser_config(architecture=architecture), LatentShape((4, 4), 4), 10)

@@ -14,7 +14,7 @@ from spatial_functa_pipeline.config.evaluation import (
 )
 from spatial_functa_pipeline.config.functaset import AugmentationConfig, FunctasetConfig, StorageType
 from spatial_functa_pipeline.config.meta_learning import FieldConfig, MetaLearningConfig, SpectralPenaltyConfig
-from spatial_functa_pipeline.config.mlp import MLPConfig, uses_mlp
+from spatial_functa_pipeline.config.mlp import MLPConfig
 from spatial_functa_pipeline.config.presets import Preset, apply_presets
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.config.training import GuardConfig, TrainingConfig
@@ -49,5 +49,4 @@ __all__ = [
     "TransformerConfig",
     "UNetConfig",
     "apply_presets",
-    "uses_mlp",
 ]

@@ -9,6 +9,9 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from spatial_functa_pipeline.config.block import Block, Share
 from spatial_functa_pipeline.config.mlp import MLPConfig
 from spatial_functa_pipeline.config.training import TrainingConfig
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
+
+ClassifierArchitecture = Literal["transformer", "mlp"]
 
 
 class TransformerConfig(Block):
@@ -36,7 +39,7 @@ class TransformerConfig(Block):
 class ClassificationConfig(Block):
     """Classifier on latents (App. B.1, C; Tab. 5), or, as the baseline, on the pixels that they stand for."""
 
-    architecture: Literal["auto", "transformer", "mlp"] = Field("auto", description="auto: mlp if s = 1")
+    architecture: Literal["auto", ClassifierArchitecture] = Field("auto", description="auto: mlp if s = 1")
     transformer: TransformerConfig
     mlp: MLPConfig
     dropout: Share = 0.1
@@ -50,3 +53,9 @@ class ClassificationConfig(Block):
         "float32", description="of the matrix products in training, where the device has bf16 ones; sums are float32"
     )
     training: TrainingConfig
+
+    def architecture_on(self, latent_shape: LatentShape) -> ClassifierArchitecture:
+        """The one that is meant: `auto` is the MLP for vector functa (s = 1), which have no grid to work on."""
+        if self.architecture != "auto":
+            return self.architecture
+        return "mlp" if latent_shape.cells == 1 else "transformer"

@@ -11,6 +11,8 @@ from spatial_functa_pipeline.config.mlp import MLPConfig
 from spatial_functa_pipeline.config.training import TrainingConfig
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 
+DenoiserArchitecture = Literal["unet", "mlp"]
+
 
 class UNetConfig(Block):
     """The UNet of Dhariwal & Nichol (App. C, Tab. 6)."""
@@ -77,7 +79,7 @@ class DiffusionConfig(Block):
 
     conditional: bool = True
     dummy_label_share: Share = Field(0.2, description="without effect on an unconditional model")
-    architecture: Literal["auto", "unet", "mlp"] = Field("auto", description="auto: mlp if s = 1")
+    architecture: Literal["auto", DenoiserArchitecture] = Field("auto", description="auto: mlp if s = 1")
     unet: UNetConfig
     mlp: DenoiserMLPConfig
     normalisation: NormalisationConfig = NormalisationConfig()
@@ -95,6 +97,12 @@ class DiffusionConfig(Block):
         None, description="Min-SNR-γ weights of the loss, 5 in Hang et al. (2023); null: the simple loss, as the paper"
     )
     training: TrainingConfig
+
+    def architecture_on(self, latent_shape: LatentShape) -> DenoiserArchitecture:
+        """The one that is meant: `auto` is the MLP for vector functa (s = 1), which have no grid to work on."""
+        if self.architecture != "auto":
+            return self.architecture
+        return "mlp" if latent_shape.cells == 1 else "unet"
 
     @model_validator(mode="after")
     def _linear_schedule_has_enough_timesteps(self) -> DiffusionConfig:

@@ -14,7 +14,6 @@ from spatial_functa_pipeline.config.diffusion import DiffusionConfig
 from spatial_functa_pipeline.config.evaluation import EvaluationConfig
 from spatial_functa_pipeline.config.functaset import AugmentationConfig, FunctasetConfig
 from spatial_functa_pipeline.config.meta_learning import MetaLearningConfig
-from spatial_functa_pipeline.config.mlp import uses_mlp
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.fields.geometry import Interpolation
 
@@ -90,14 +89,14 @@ class PipelineParameters(Block):
 
     @model_validator(mode="after")
     def _denoiser_fits_the_grid(self) -> PipelineParameters:
-        if not uses_mlp(self.diffusion.architecture, self.latent_shape):
+        if self.diffusion.architecture_on(self.latent_shape) == "unet":
             self.diffusion.unet.levels_with_attention(self.latent_shape)
         return self
 
     @model_validator(mode="after")
     def _vector_is_cut_into_equal_tokens(self) -> PipelineParameters:
         config, length = self.classification, self.latent_shape.channels
-        if self.latent_shape.cells == 1 and not uses_mlp(config.architecture, self.latent_shape):
+        if self.latent_shape.cells == 1 and config.architecture_on(self.latent_shape) == "transformer":
             tokens = config.transformer.vector_tokens
             if length % tokens:
                 raise ValueError(

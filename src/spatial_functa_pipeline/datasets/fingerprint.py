@@ -41,8 +41,12 @@ class Fingerprint:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all of it, shortened to 16 hexadecimal digits."""
-        content = {"node": self.node, "parameters": self.parameters, "inputs": self.inputs}
+        """SHA-256 of all of it, shortened to 16 hexadecimal digits.
+
+        A parameter that is null counts as one that there is not, as in `differences`: a new one makes nothing stale.
+        """
+        parameters = {key: value for key, value in self.parameters.items() if value is not None}
+        content = {"node": self.node, "parameters": parameters, "inputs": self.inputs}
         return short_digest([json.dumps(content, sort_keys=True).encode()])
 
     def differences(self, other: "Fingerprint") -> list[str]:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from itertools import islice
 from operator import index
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, ClassVar, Literal, NoReturn
 
 import numpy as np
 from einops import rearrange
@@ -97,29 +97,29 @@ class PublishedDataset(ImagesDataset):
         self._download = download
 
 
-class FashionMNISTDataset(PublishedDataset):
-    """Fashion-MNIST: 28×28 grey images, padded with zeros to 32×32.
+class IDXDataset(PublishedDataset):
+    """A data set in MNIST's files: 28×28 grey images, padded with zeros to 32×32.
 
-    Reads the IDX files, gzipped or not, from `filepath` or from `filepath/FashionMNIST/raw`, where torchvision puts
-    them if `download` is true.
+    Reads the IDX files, gzipped or not, from `filepath` or from `filepath/<NAME>/raw`, where torchvision puts them if
+    `download` is true.
     """
 
-    CLASSES = (
-        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-    )
+    NAME: ClassVar[str]  # torchvision's
+    CLASSES: ClassVar[tuple[str, ...]]
+    OTHER_SOURCES: ClassVar[str] = ""  # what may be done where there is no network, as the end of a sentence
     PADDING = 2  # pixels on each side: 32 is divided by every usual latent grid, 28 is not
 
     def load(self) -> Images:
         if self._download and not self._exists():
-            from torchvision.datasets import FashionMNIST
+            from torchvision import datasets
 
-            FashionMNIST(self._filepath, download=True)
+            getattr(datasets, self.NAME)(self._filepath, download=True)
         pixels, labels = read_idx(self._file("images")), read_idx(self._file("labels"))
-        if pixels.shape != (len(labels), 28, 28) or labels.ndim != 1 or labels.max(initial=0) > 9:
+        last = len(self.CLASSES) - 1
+        if pixels.shape != (len(labels), 28, 28) or labels.ndim != 1 or labels.max(initial=0) > last:
             raise DatasetError(
                 f"{self._file('images')} and {self._file('labels')} hold arrays of shapes {pixels.shape} and "
-                f"{labels.shape}, not Fashion-MNIST's (N, 28, 28) and labels 0–9 (N,): replace both files"
+                f"{labels.shape}, not {self.NAME}'s (N, 28, 28) and labels 0–{last} (N,): replace both files"
             )
         selected = self._row_slice(len(labels))
         sides = (self.PADDING, self.PADDING)
@@ -136,7 +136,7 @@ class FashionMNISTDataset(PublishedDataset):
     def _candidates(self, kind: Literal["images", "labels"]) -> list[Path]:
         prefix, dimensions = {"train": "train", "test": "t10k"}[self._part], {"images": 3, "labels": 1}[kind]
         name = f"{prefix}-{kind}-idx{dimensions}-ubyte"
-        folders = (self._filepath, self._filepath / "FashionMNIST" / "raw")
+        folders = (self._filepath, self._filepath / self.NAME / "raw")
         return [folder / (name + suffix) for folder in folders for suffix in ("", ".gz")]
 
     def _file(self, kind: Literal["images", "labels"]) -> Path:
@@ -144,10 +144,22 @@ class FashionMNISTDataset(PublishedDataset):
         if found := next(filter(Path.is_file, candidates), None):
             return found
         raise DatasetError(
-            f"Fashion-MNIST needs {candidates[0].name} or {candidates[1].name} in {candidates[0].parent} or "
-            f"{candidates[2].parent}, and neither is there. Set 'download: true' in the catalog, or install Debian's "
-            "package dataset-fashion-mnist and set 'filepath: /usr/share/datasets/fashion-mnist'"
+            f"{self.NAME} needs {candidates[0].name} or {candidates[1].name} in {candidates[0].parent} or "
+            f"{candidates[2].parent}, and neither is there. Set 'download: true' in the catalog{self.OTHER_SOURCES}"
         )
+
+
+class FashionMNISTDataset(IDXDataset):
+    """Fashion-MNIST."""
+
+    NAME = "FashionMNIST"
+    CLASSES = (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    )
+    OTHER_SOURCES = (
+        ", or install Debian's package dataset-fashion-mnist and set 'filepath: /usr/share/datasets/fashion-mnist'"
+    )
 
 
 class CIFAR10Dataset(PublishedDataset):

@@ -15,7 +15,7 @@ from spatial_functa_pipeline.evaluation.samples import SAMPLES
 from spatial_functa_pipeline.evaluation.score_figure import score_figure
 from spatial_functa_pipeline.fields.field import SpatialField
 from spatial_functa_pipeline.functasets.store import Functaset
-from spatial_functa_pipeline.metrics.comparison import SCORES, FeatureSet, compare
+from spatial_functa_pipeline.metrics.comparison import SCORES, SCORES_OF_PAIRS, FeatureSet, compare
 from spatial_functa_pipeline.metrics.features import (
     FeatureExtractor,
     InceptionFeatures,
@@ -120,7 +120,7 @@ def _metrics(table: pd.DataFrame, features: str, how: str, weights: str | None) 
         subject = f"samples {how}" if sampled else _SUBJECTS[name]
         suffix = ("" if against == "test" else "_against_train") if sampled else f"_{name}"
         for score in SCORES if sampled else ("frechet_distance",):
-            paired = "" if score == "frechet_distance" else "_pairs"
+            paired = "_pairs" if score in SCORES_OF_PAIRS else ""
             estimate = ", unbiased estimate from all pairs" if score == "kid" else ""
             measured[f"{metric_name(features, score)}{suffix}"] = (
                 row[score],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -9,6 +11,8 @@ from spatial_functa_pipeline.evaluation.drawing import INK, WARM, style
 from spatial_functa_pipeline.metrics.comparison import SCORES
 
 _COLOURS = {"test": INK, "train": WARM}
+_PANELS = 3
+"""Panels in a line."""
 
 
 def score_figure(table: pd.DataFrame) -> Figure:
@@ -18,9 +22,12 @@ def score_figure(table: pd.DataFrame) -> Figure:
         table: columns `images`, `against` (`test` or `train`) and the `SCORES`; other columns are not drawn.
     """
     names = list(dict.fromkeys(table["images"]))
-    figure = Figure(figsize=(11, 1.4 + 0.75 * len(names)), layout="constrained")
-    axes = figure.subplots(2, 3, sharey=True)
-    for axis, score in zip(axes.flat, SCORES, strict=True):
+    lines = ceil(len(SCORES) / _PANELS)
+    figure = Figure(figsize=(11, 1.4 + 0.375 * lines * len(names)), layout="constrained")
+    axes = figure.subplots(lines, _PANELS, sharey=True)
+    for axis in axes.flat[len(SCORES) :]:
+        axis.remove()
+    for axis, score in zip(axes.flat, SCORES, strict=False):
         for number, (against, colour) in enumerate(_COLOURS.items()):
             rows = table[table["against"] == against]
             heights = [names.index(name) + 0.38 * (number - 0.5) for name in rows["images"]]

@@ -10,7 +10,11 @@ from spatial_functa_pipeline.metrics.frechet import FeatureMoments, frechet_dist
 from spatial_functa_pipeline.metrics.kid import kid_of_mean_similarities, mean_between, mean_within
 from spatial_functa_pipeline.metrics.precision_recall import Manifold, manifold_scores
 
-SCORES = ("frechet_distance", "kid", "precision", "recall", "density", "coverage")
+SCORES_OF_ALL = ("frechet_distance",)
+"""Scores that use all features of a set."""
+SCORES_OF_PAIRS = ("kid", "precision", "recall", "density", "coverage")
+"""Scores that look at pairs of images, and use the first of a set."""
+SCORES = (*SCORES_OF_ALL, *SCORES_OF_PAIRS)
 _BATCH = 4096
 
 

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spatial_functa_pipeline.config.classification import ClassificationConfig
-from spatial_functa_pipeline.config.mlp import uses_mlp
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 
 
@@ -133,20 +132,23 @@ def build_classifier(config: ClassificationConfig, latent_shape: LatentShape, nu
     `architecture: auto` takes the MLP for vector functa (s = 1) and the Transformer otherwise; an MLP asked for on a
     larger grid sees the latent flattened.
     """
-    if uses_mlp(config.architecture, latent_shape):
-        return ResidualMLPClassifier(
-            latent_shape, num_classes, width=config.mlp.width, blocks=config.mlp.blocks, dropout=config.dropout
-        )
-    transformer = config.transformer
-    return LatentTransformer(
-        latent_shape,
-        num_classes,
-        width=transformer.width,
-        ffw_width=transformer.ffw_width,
-        blocks=transformer.blocks,
-        heads=transformer.heads,
-        head_dim=transformer.head_dim or transformer.width // transformer.heads,
-        dropout=config.dropout,
-        pooling=transformer.pooling,
-        vector_tokens=transformer.vector_tokens,
-    )
+    match config.architecture_on(latent_shape):
+        case "mlp":
+            mlp = config.mlp
+            return ResidualMLPClassifier(
+                latent_shape, num_classes, width=mlp.width, blocks=mlp.blocks, dropout=config.dropout
+            )
+        case "transformer":
+            transformer = config.transformer
+            return LatentTransformer(
+                latent_shape,
+                num_classes,
+                width=transformer.width,
+                ffw_width=transformer.ffw_width,
+                blocks=transformer.blocks,
+                heads=transformer.heads,
+                head_dim=transformer.head_dim or transformer.width // transformer.heads,
+                dropout=config.dropout,
+                pooling=transformer.pooling,
+                vector_tokens=transformer.vector_tokens,
+            )

@@ -11,7 +11,6 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 
 from spatial_functa_pipeline.config.diffusion import DenoiserMLPConfig, DiffusionConfig, UNetConfig
-from spatial_functa_pipeline.config.mlp import uses_mlp
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 
 
@@ -152,6 +151,8 @@ def build_denoiser(config: DiffusionConfig, latent_shape: LatentShape, num_class
             divide the channels where it attends.
     """
     classes = num_classes if config.conditional else None
-    if uses_mlp(config.architecture, latent_shape):
-        return ResidualMLPDenoiser(config.mlp, latent_shape, classes)
-    return UNetDenoiser(config.unet, latent_shape, classes)
+    match config.architecture_on(latent_shape):
+        case "mlp":
+            return ResidualMLPDenoiser(config.mlp, latent_shape, classes)
+        case "unet":
+            return UNetDenoiser(config.unet, latent_shape, classes)
