@@ -14,11 +14,12 @@ from typing import Any
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.framework.project import settings
-from kedro.io import CatalogProtocol
+from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
+from spatial_functa_pipeline.config_loader import ProjectConfigLoader
 from spatial_functa_pipeline.datasets.reporting import FigureDataset, HistoryDataset, MetricsDataset, TableDataset
 from spatial_functa_pipeline.datasets.weights import WeightsDataset
 from spatial_functa_pipeline.hooks.freshness import outdated_outputs
@@ -40,16 +41,17 @@ class MlflowHooks(MlflowHook):
     def after_context_created(self, context: KedroContext) -> None:
         """Keep what the run's outputs are named by."""
         super().after_context_created(context)
+        assert isinstance(context.config_loader, ProjectConfigLoader)
         self._places = context.config_loader.places
 
     @hook_impl
-    def after_catalog_created(self, catalog: CatalogProtocol) -> None:
+    def after_catalog_created(self, catalog: DataCatalog) -> None:
         """Keep the catalog, to find the files of what is saved."""
         self.catalog = catalog
         self._saved: set[str] = set()
 
     @hook_impl
-    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Start the run, unless there is nothing to do, and tag it with what a user compares runs by."""
         if run_params.get("only_missing_outputs") and not outdated_outputs(pipeline, catalog):
             self._is_mlflow_enabled = False
@@ -57,9 +59,10 @@ class MlflowHooks(MlflowHook):
         super().before_pipeline_run(run_params=run_params, pipeline=pipeline, catalog=catalog)
         import mlflow
 
-        if mlflow.active_run() is None:
+        run = mlflow.active_run()
+        if run is None:
             return
-        end_abandoned_runs(mlflow.active_run().info.experiment_id)
+        end_abandoned_runs(run.info.experiment_id)
         self._end_with_the_process()
         tags = {name: catalog.load(f"params:{name}") for name in ("dataset", "latent_shape", "interpolation")}
         what = "+".join(run_params.get("pipeline_names") or ["all"])
@@ -110,7 +113,7 @@ class MlflowHooks(MlflowHook):
             self._undo.pop()()
 
     @hook_impl
-    def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+    def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Log the metrics of what the run has reused, so that its row has no holes; end it as finished."""
         import mlflow
 
@@ -121,14 +124,14 @@ class MlflowHooks(MlflowHook):
 
     @hook_impl
     def on_pipeline_error(
-        self, error: Exception, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol
+        self, error: Exception, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
         """End the run as failed."""
         super().on_pipeline_error(error=error, run_params=run_params, pipeline=pipeline, catalog=catalog)
         self._leave_the_process()
 
     @hook_impl
-    def before_node_run(self, node: Node, catalog: CatalogProtocol, inputs: dict[str, Any], is_async: bool) -> None:
+    def before_node_run(self, node: Node, catalog: DataCatalog, inputs: dict[str, Any], is_async: bool) -> None:
         """Log the node's parameters, pydantic models as plain dictionaries."""
         inputs = {name: plain(value) for name, value in inputs.items()}
         super().before_node_run(node=node, catalog=catalog, inputs=inputs, is_async=is_async)
@@ -182,40 +185,6 @@ class MlflowHooks(MlflowHook):
                     self._log_training(node)
         if reused:
             mlflow.set_tag("reused", ", ".join(reused))
-
-    def _end_with_the_process(self) -> None:
-        """From now on, Ctrl-C and SIGTERM end the MLflow run as killed: Kedro calls no hook on either.
-
-        Without it MLflow would end the run as finished on Ctrl-C, and SIGTERM would leave it running for ever. Does nothing
-        on SIGTERM where somebody handles it already, or outside the main thread.
-        """
-        import mlflow
-
-        from spatial_functa_pipeline.training.interruption import stop_process
-
-        process = os.getpid()
-
-        def end_run() -> None:
-            if os.getpid() == process and mlflow.active_run():
-                mlflow.end_run("KILLED")
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            if os.getpid() != process:  # a forked child, which inherits this handler: end it as it would have ended
-                signal.signal(number, signal.SIG_DFL)
-                os.kill(os.getpid(), number)
-            stop_process(number)
-
-        atexit.register(end_run)
-        self._undo = [partial(atexit.unregister, end_run)]
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        if in_main_thread and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, stop)
-            self._undo.append(partial(signal.signal, signal.SIGTERM, signal.SIG_DFL))
-
-    def _leave_the_process(self) -> None:
-        """The MLflow run is over: take back `_end_with_the_process`."""
-        while self._undo:
-            self._undo.pop()()
 
 
 def _log_metrics(metrics: dict[str, Any]) -> None:
