@@ -32,7 +32,8 @@ def check_functasets(names: tuple[str, ...], env: str | None, params: dict[str, 
     from spatial_functa_pipeline.functasets.checking import Findings, check
     from spatial_functa_pipeline.functasets.errors import MissingFunctasetError
 
-    with KedroSession.create(Path.cwd(), env=env, runtime_params=params) as session:
+    session = KedroSession.create(Path.cwd(), env=env, runtime_params=params)
+    with session:
         catalog = session.load_context().catalog
         known = {name: entry for name in catalog if isinstance(entry := catalog.get(name), FunctasetDataset)}
         if unknown := sorted(set(names) - set(known)):

@@ -69,7 +69,7 @@ def test_a_field_is_loaded_from_its_file_alone(tmp_path):
         latent_shape="2x2x3", interpolation="nearest", resolution=(8, 8), channels=2, width=5, depth=3, kernel_size=1
     )
     field = SpatialField(config.spec)
-    pack.write_weights(tmp_path / "models" / "field.safetensors", pack.pack_field(field, config))
+    pack.write_weights(str(tmp_path / "models" / "field.safetensors"), pack.pack_field(field, config))
     again = pack.load_field(tmp_path / "models" / "field.safetensors")
     images = torch.rand(1, 8, 8, 2)
     assert not again.training

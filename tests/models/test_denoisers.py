@@ -9,6 +9,7 @@ from torch import nn
 from spatial_functa_pipeline.config.diffusion import DenoiserArchitecture, DiffusionConfig
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.models.denoisers import ResidualMLPDenoiser, UNetDenoiser, build_denoiser
+from spatial_functa_pipeline.models.guidance import Guidance, GuidedDenoiser
 
 # Tab. 6 and App. C.3: latent shape, conditional, residual blocks, multipliers, attention sides, dropout
 PRESETS = {
@@ -213,3 +214,10 @@ def test_architecture_follows_the_choice_and_the_grid(architecture, grid, expect
     predicted = model(torch.randn(2, *grid, 4), torch.tensor([1, 2]), torch.tensor([0, 10]))
     predicted.sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_an_unconditional_denoiser_refuses_labels_with_guidance_too():
+    model = build_denoiser(denoiser_config(conditional=False), LatentShape((1, 1), 4), 10)
+    guided = GuidedDenoiser(model, Guidance(3.0, None, ()))
+    with pytest.raises(ValueError, match="this denoiser is unconditional"):
+        guided(torch.zeros(2, 1, 1, 4), 0, torch.tensor([0, 1]))

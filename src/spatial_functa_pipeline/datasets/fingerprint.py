@@ -9,16 +9,30 @@ names what differs.
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import MappingProxyType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from kedro.io import DatasetError
+from kedro.io import AbstractDataset, DatasetError
 
 from spatial_functa_pipeline.digest import short_digest
 from spatial_functa_pipeline.files import replace_durably
 
 RECORD_SUFFIX = ".fingerprint.json"
+
+if TYPE_CHECKING:
+
+    class _Dataset(AbstractDataset[Any, Any]):
+        """What comes after the mixin."""
+
+        _filepath: str | PurePath
+
+        def load(self) -> Any: ...
+
+        def save(self, data: Any) -> None: ...
+
+else:  # Kedro gives each subclass of AbstractDataset an `__init__`, and the mixin's would hide the dataset's
+    _Dataset = object
 
 
 @dataclass(frozen=True)
@@ -70,7 +84,7 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ]
 
 
-class FingerprintMixin:
+class FingerprintMixin(_Dataset):
     """For file-based Kedro datasets: put it before the dataset's class.
 
     Without `expected` (a catalog used outside a project's session) the dataset behaves like its plain class.
@@ -158,8 +172,8 @@ class FingerprintMixin:
         return known[id(self)]
 
     def _find_reasons(self, known: dict[int, list[str]]) -> list[str]:
-        record = self._read_record() if self.expected and self._is_stored() else None
-        if record is None:
+        record = self._read_record() if self._is_stored() else None
+        if record is None or self.expected is None:
             return []
         if differences := Fingerprint.of_record(record).differences(self.expected):
             return differences

@@ -116,6 +116,8 @@ class FunctasetDataset(FingerprintMixin, _FunctasetDataset):
     ```
     """
 
+    _filepath: str
+
     def save(self, data: FunctasetPlan) -> None:
         """Write all rows that are not there yet. Raises DatasetError, before anything is touched, if it is stale."""
         header = data.header

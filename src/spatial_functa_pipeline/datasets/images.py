@@ -211,7 +211,8 @@ class ImageFolderDataset(ImagesDataset):
         super().__init__(filepath=filepath, rows=rows, metadata=metadata)
         if len(resolution) != 2 or min(resolution) < 1:
             raise ValueError(f"resolution is written as [height, width] in pixels, got {list(resolution)}")
-        self._resolution = tuple(resolution)
+        height, width = resolution
+        self._resolution = (height, width)
         self._shuffle_seed = shuffle_seed
 
     def load(self) -> Images:

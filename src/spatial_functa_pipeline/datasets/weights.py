@@ -51,6 +51,8 @@ class _SafetensorsDataset(AbstractDataset[Weights, Weights]):
 class WeightsDataset(FingerprintMixin, _SafetensorsDataset):
     """Kedro dataset of `Weights`: safetensors, the configuration as JSON in the file's header."""
 
+    _filepath: Path
+
 
 class CheckpointDataset(AbstractDataset[Any, Checkpoint]):
     """Where a training keeps its checkpoint: loading gives the handle, whether or not there is a file yet."""

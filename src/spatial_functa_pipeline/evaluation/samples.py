@@ -11,9 +11,8 @@ from spatial_functa_pipeline.config.diffusion import DiffusionConfig
 from spatial_functa_pipeline.config.evaluation import SamplingConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
-from spatial_functa_pipeline.functasets.format import Rows
+from spatial_functa_pipeline.functasets.format import FunctasetHeader, Rows
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
-from spatial_functa_pipeline.functasets.store import FunctasetHeader
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan
 from spatial_functa_pipeline.models.denoisers import Denoiser
 from spatial_functa_pipeline.models.sampling import sample, sampling_settings

@@ -72,7 +72,7 @@ class SpatialField(nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """SIREN's initialisation, as functa has it: the output layer is scaled like the hidden ones, biases are 0."""
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self._linear_layers):
             fan_in = layer.in_features
             bound = 1 / fan_in if index == 0 else sqrt(6 / fan_in) / self.spec.omega0
             layer.weight.uniform_(-bound, bound)
@@ -83,6 +83,11 @@ class SpatialField(nn.Module):
         self.inner_rates.uniform_(*self.spec.inner_rate_init)
         self.spectral_vector.normal_()
         self.spectral_vector /= self.spectral_vector.norm()
+
+    @property
+    def _linear_layers(self) -> list[nn.Linear]:
+        """`layers`, as what they are."""
+        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
 
     # Latent → shifts, and its adjoint
 
@@ -104,17 +109,17 @@ class SpatialField(nn.Module):
 
     def _siren(self, coordinates: Tensor) -> Siren:
         """What all images share, with ω0 folded in: a_l = ω0 (W_l h_{l−1} + b_l + m_l), h_l = sin a_l."""
-        first, *hidden = (layer.weight for layer in self.layers[:-1])
+        *sine_layers, last = self._linear_layers
+        first, *hidden = (layer.weight for layer in sine_layers)
         square = torch.stack(hidden) if hidden else first.new_empty(0, self.spec.width, self.spec.width)
         # Pixel values are + ½, not clamped.
-        last = self.layers[-1]
         return Siren(
             self.spec.omega0 * (coordinates @ first.T), self.spec.omega0 * square, last.weight, last.bias + 0.5
         )
 
     def _shifts(self, modulations: Tensor) -> Tensor:
         """Modulations `(…, L·W)` → shifts `(…, L, W)`, each layer's bias included: interpolation weights sum to 1."""
-        biases = torch.stack([layer.bias for layer in self.layers[:-1]])
+        biases = torch.stack([layer.bias for layer in self._linear_layers[:-1]])
         return self.spec.omega0 * (modulations.unflatten(-1, (self.sine_layers, self.spec.width)) + biases)
 
     # The inner loop. The loss is the mean over a cell's pixels and channels, summed over the cells of an image.

@@ -14,14 +14,14 @@ import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from spatial_functa_pipeline.digest import short_digest
 from spatial_functa_pipeline.fields.geometry import Geometry
-from spatial_functa_pipeline.fields.siren import FieldPrecision, Siren
+from spatial_functa_pipeline.fields.siren import Context, FieldPrecision, Siren
 from spatial_functa_pipeline.fields.torch_engine import by_row
 
 logger = logging.getLogger(__name__)
@@ -188,24 +188,31 @@ def _(direction: Tensor, shifts: Tensor, shared: list[Tensor], *more: object) ->
     return [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in (shifts, *shared[:4])]
 
 
-def _keep_for_values(ctx: FunctionCtx, inputs: tuple, output: Tensor) -> None:
+def _keep_for_values(ctx: Context, inputs: tuple[Tensor, list[Tensor]], output: Tensor) -> None:
     shifts, shared = inputs
     ctx.save_for_backward(shifts, *shared)
 
 
-def _differentiate_values(ctx: FunctionCtx, from_values: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+def _differentiate_values(ctx: Context, from_values: Tensor) -> tuple[Tensor, list[Tensor | None]]:
     shifts, *shared = ctx.saved_tensors
     from_shifts, *from_siren = _values_backward(from_values, shifts, shared)
     return from_shifts, [*from_siren, None, None]
 
 
-def _keep_for_gradient(ctx: FunctionCtx, inputs: tuple, output: Tensor) -> None:
+class _GradientContext(Context, Protocol):
+    scale: float
+    half: bool
+
+
+def _keep_for_gradient(
+    ctx: _GradientContext, inputs: tuple[Tensor, list[Tensor], Tensor, float, bool], output: Tensor
+) -> None:
     shifts, shared, targets, ctx.scale, ctx.half = inputs
     ctx.save_for_backward(shifts, targets, *shared)
 
 
 def _differentiate_gradient(
-    ctx: FunctionCtx, direction: Tensor
+    ctx: _GradientContext, direction: Tensor
 ) -> tuple[Tensor, list[Tensor | None], None, None, None]:
     shifts, targets, *shared = ctx.saved_tensors
     from_shifts, *from_siren = _gradient_backward(direction, shifts, shared, targets, ctx.scale, ctx.half)

@@ -6,11 +6,10 @@ Shapes: N rows of Q points that share their coordinates, W width, L modulated la
     a_1 = first + s_1,    a_l = h_{l−1} hidden_lᵀ + s_l,    h_l = sin a_l,    y = h_L output_weightᵀ + output_bias
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 FieldPrecision = Literal["float32", "tf32", "bf16"]
 
@@ -25,11 +24,25 @@ class Siren(NamedTuple):
     output_bias: Tensor
 
 
+class Context(Protocol):
+    """What autograd carries from a forward to its backward pass; torch's type of it knows no `saved_tensors`."""
+
+    @property
+    def saved_tensors(self) -> tuple[Tensor, ...]:
+        """Those of `save_for_backward`."""
+
+    def save_for_backward(self, *tensors: Tensor) -> None:
+        """Keep these."""
+
+    def set_materialize_grads(self, value: bool) -> None:
+        """Whether the gradient of what is not used is a tensor of zeros, or else None."""
+
+
 class SinCos(torch.autograd.Function):
     """Sine and cosine at once: each is the other's derivative, so neither is computed again in the backward pass."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, argument: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Context, argument: Tensor) -> tuple[Tensor, Tensor]:
         """`(sin, cos)` of the argument."""
         sine, cosine = argument.sin(), argument.cos()
         ctx.save_for_backward(sine, cosine)
@@ -37,7 +50,7 @@ class SinCos(torch.autograd.Function):
         return sine, cosine
 
     @staticmethod
-    def backward(ctx: FunctionCtx, from_sine: Tensor | None, from_cosine: Tensor | None) -> Tensor | None:
+    def backward(ctx: Context, from_sine: Tensor | None, from_cosine: Tensor | None) -> Tensor | None:
         """The argument's gradient from those of its sine and cosine; None stands for zero."""
         sine, cosine = ctx.saved_tensors
         if from_cosine is None:

@@ -73,7 +73,7 @@ class TorchEngine:
             parts = zip(firsts, shifts, *(target.split(limit, dim=1) for target in wanted), strict=True)
             found = [_recomputed(function, siren._replace(first=first), *part) for first, *part in parts]
             # Shifts that the parts share have the sum of the parts' gradients.
-            whole = sum(found) if gather and shared else torch.cat(found, dim=1)
+            whole = sum(found[1:], found[0]) if gather and shared else torch.cat(found, dim=1)
             results.append(_gather(geometry, whole) if gather else whole)
         return torch.cat(results)
 

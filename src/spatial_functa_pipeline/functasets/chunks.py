@@ -11,6 +11,8 @@ import crc32c
 import numpy as np
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ShardingCodecIndexLocation
+from zarr.core.metadata import ArrayV3Metadata
+from zarr.types import AnyArray
 
 from spatial_functa_pipeline.functasets.shards import array_of, shard_file
 from spatial_functa_pipeline.functasets.store import Functaset
@@ -49,7 +51,7 @@ class ChunkReader:
 class _OfThread(threading.local):
     """What each thread has for itself."""
 
-    buffer: np.ndarray | None = None
+    buffer: memoryview | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class _DirectFiles:
     """
 
     folder: str
-    array: zarr.Array
+    array: AnyArray
     shape: tuple[int, ...]
     dtype: np.dtype
     chunks_per_shard: int
@@ -81,17 +83,17 @@ class _DirectFiles:
                 return None
             if self._own.buffer is None:
                 # Used again for every chunk, it stays in the processor's cache between checksum and shuffling.
-                self._own.buffer = np.empty(size, np.uint8)
+                self._own.buffer = np.empty(size, np.uint8).data
             count = os.preadv(file, [self._own.buffer], offset)
             latents = _verified(self._own.buffer[:count], size)
-            return None if latents is None else latents.view(self.dtype).reshape(self.shape)
+            return None if latents is None else np.frombuffer(latents, self.dtype).reshape(self.shape)
         finally:
             os.close(file)
 
     def _read_table(self, file: int) -> list[tuple[int, int]]:
         """Offset and size of each chunk; sizes of 0 if the table is not as it should be."""
         start = os.fstat(file).st_size - self._table_size
-        table = _verified(os.pread(file, self._table_size, max(start, 0)), self._table_size)
+        table = _verified(memoryview(os.pread(file, self._table_size, max(start, 0))), self._table_size)
         return [(0, 0)] * self.chunks_per_shard if table is None else np.frombuffer(table, _TABLE_ENTRY).tolist()
 
     @cached_property
@@ -103,11 +105,11 @@ class _DirectFiles:
         return self.chunks_per_shard * _TABLE_ENTRY.itemsize + _CHECKSUM_BYTES
 
 
-def _verified(data: bytes | np.ndarray, size: int) -> bytes | np.ndarray | None:
+def _verified(data: memoryview, size: int) -> memoryview | None:
     """`data` without the checksum at its end, or None if it is not `size` bytes that fit their checksum."""
     if len(data) != size:
         return None
-    content, checksum = data[:-_CHECKSUM_BYTES], bytes(data[-_CHECKSUM_BYTES:])
+    content, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
     return content if crc32c.crc32c(content) == int.from_bytes(checksum, "little") else None
 
 
@@ -118,8 +120,9 @@ def _direct_files(functaset: Functaset) -> _DirectFiles | None:
         return None
     array = array_of(zarr.open_group(folder, mode="r"), "latents")
     numbers_and_checksum = (BytesCodec(endian="little"), Crc32cCodec())
-    match array.metadata.codecs:
-        case [ShardingCodec(index_location=ShardingCodecIndexLocation.end) as shards]:
-            if array.dtype.kind == "f" and shards.codecs == shards.index_codecs == numbers_and_checksum:
+    match array.metadata:
+        case ArrayV3Metadata(codecs=[ShardingCodec(index_location=ShardingCodecIndexLocation.end) as sharding]):
+            plain = sharding.codecs == sharding.index_codecs == numbers_and_checksum
+            if array.shards and array.dtype.kind == "f" and plain:
                 return _DirectFiles(str(folder), array, array.chunks, array.dtype, array.shards[0] // array.chunks[0])
     return None

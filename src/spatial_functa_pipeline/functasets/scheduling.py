@@ -8,14 +8,15 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import dask
+from dask.delayed import delayed
 
 from spatial_functa_pipeline.functasets.errors import WorkersDiedError
 
 if TYPE_CHECKING:
-    from distributed import Client, Worker
+    from distributed import Client
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class Scheduling:
         """
         if self.scheduler == "synchronous":
             for item in items:
-                yield dask.delayed(task)(item).compute(scheduler="synchronous")
+                yield delayed(task)(item).compute(scheduler="synchronous")
             return
         with ExitStack() as stack:
             yield from _distribute(self._client(stack), task, items, stack)
@@ -77,13 +78,15 @@ SYNCHRONOUS = Scheduling()
 def _distribute(client: Client, task: Callable[[int], T], items: Iterable[int], stack: ExitStack) -> Iterator[T]:
     from distributed import KilledWorker, as_completed
 
+    from spatial_functa_pipeline.functasets.task_plugin import TaskPlugin, run_task
+
     # A plugin reaches every worker once, those that join later too; as an argument the task, which holds the field, would go
     # through the scheduler with each item.
     # Its name is this build's alone: others may use the same workers.
     plugin = f"spatial_functa_build_{uuid.uuid4().hex}"
-    client.register_plugin(_task_plugin(task), name=plugin)
+    client.register_plugin(TaskPlugin(task), name=plugin)
     stack.callback(client.unregister_worker_plugin, plugin)
-    futures = [client.submit(_run_task, plugin, item, pure=False) for item in items]
+    futures = [client.submit(run_task, plugin, item, pure=False) for item in items]
     stack.callback(client.cancel, futures)
     try:
         for future in as_completed(futures):
@@ -93,30 +96,6 @@ def _distribute(client: Client, task: Callable[[int], T], items: Iterable[int], 
         raise WorkersDiedError(
             f"workers died again and again at the same task ({error}): they may have too little memory"
         ) from error
-
-
-def _task_plugin(task: Callable[[int], Any]) -> Any:
-    from distributed import WorkerPlugin
-
-    class TaskPlugin(WorkerPlugin):
-        """Keeps the task in its worker, which gets a GPU of its own in a local cluster."""
-
-        def __init__(self, task: Callable[[int], Any]) -> None:
-            self.task = task
-
-        def setup(self, worker: Worker) -> None:
-            if isinstance(worker.name, int) and (count := _gpus()) > 1:
-                listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-                devices = listed.split(",") if listed else [str(index) for index in range(count)]
-                os.environ["CUDA_VISIBLE_DEVICES"] = devices[worker.name % len(devices)]
-
-    return TaskPlugin(task)
-
-
-def _run_task(plugin: str, item: int) -> Any:
-    from distributed import get_worker
-
-    return get_worker().plugins[plugin].task(item)
 
 
 def _gpus() -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.types import AnyArray
 
 from spatial_functa_pipeline.functasets.errors import DamagedShardError
 from spatial_functa_pipeline.functasets.format import FunctasetHeader, Rows
@@ -73,7 +74,7 @@ class ShardTask:
         return ShardReport(shard, stop - start, known.sum().item(), known.size, written, damage)
 
     @cached_property
-    def _arrays(self) -> dict[str, zarr.Array]:
+    def _arrays(self) -> dict[str, AnyArray]:
         """In the order in which they are written; opened once by each process."""
         group = zarr.open_group(self.location.store(read_only=False), mode="r+")
         return {name: array_of(group, name) for name in self.header.arrays}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.types import AnyArray
 
 from spatial_functa_pipeline.functasets.errors import DamagedShardError
 from spatial_functa_pipeline.functasets.format import FunctasetHeader
@@ -17,7 +18,7 @@ from spatial_functa_pipeline.functasets.location import Location
 from spatial_functa_pipeline.functasets.quantisation import MISSING
 
 
-def array_of(group: zarr.Group, name: str) -> zarr.Array:
+def array_of(group: zarr.Group, name: str) -> AnyArray:
     """An array of the functaset. Raises KeyError if it is missing."""
     array = group[name]
     if not isinstance(array, zarr.Array):
@@ -25,12 +26,12 @@ def array_of(group: zarr.Group, name: str) -> zarr.Array:
     return array
 
 
-def read_shard(location: Location, array: zarr.Array, header: FunctasetHeader, shard: int) -> np.ndarray:
+def read_shard(location: Location, array: AnyArray, header: FunctasetHeader, shard: int) -> np.ndarray:
     """What an array holds of a shard, as it is stored. Raises DamagedShardError."""
     return read_rows(location, array, header, header.place(array.basename, shard), shard)
 
 
-def read_rows(location: Location, array: zarr.Array, header: FunctasetHeader, rows: slice, shard: int) -> np.ndarray:
+def read_rows(location: Location, array: AnyArray, header: FunctasetHeader, rows: slice, shard: int) -> np.ndarray:
     """Rows of one shard. Raises DamagedShardError if its file fails its checksum, or is lost, in whole or in part."""
     try:
         values, reason = np.asarray(array[rows]), "is lost or truncated"
@@ -45,7 +46,7 @@ def read_rows(location: Location, array: zarr.Array, header: FunctasetHeader, ro
     return values
 
 
-def shard_file(array: zarr.Array, shard: int) -> str:
+def shard_file(array: AnyArray, shard: int) -> str:
     """The file, relative to the functaset, of what one array holds of a shard."""
     return f"{array.path}/{array.metadata.encode_chunk_key((shard, *(0,) * (array.ndim - 1)))}"
 

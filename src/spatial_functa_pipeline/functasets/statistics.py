@@ -10,6 +10,7 @@ import dask
 import dask.array as da
 import numpy as np
 import torch
+from dask.base import compute
 
 from spatial_functa_pipeline.functasets.store import Functaset
 
@@ -66,7 +67,7 @@ def compute_statistics(functaset: Functaset) -> LatentStatistics:
     latents = _as_dask(functaset)
     # One thread: the reading is what takes time, and memory stays at a few blocks.
     with dask.config.set(scheduler="synchronous"):
-        mean, variance, low, high = dask.compute(
+        mean, variance, low, high = compute(
             latents.mean(axis=0, dtype=np.float64),
             latents.var(axis=0, dtype=np.float64),
             latents.min(axis=0),

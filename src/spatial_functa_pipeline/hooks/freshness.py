@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 from kedro.framework.hooks import hook_impl
-from kedro.io import CatalogProtocol
+from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
@@ -18,7 +18,7 @@ from spatial_functa_pipeline.hooks.parameters import flatten, plain
 logger = logging.getLogger(__name__)
 
 
-def outdated_outputs(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, str]:
+def outdated_outputs(pipeline: Pipeline, catalog: DataCatalog) -> dict[str, str]:
     """The pipeline's persisted outputs that have to be made, in the order of its nodes, and why.
 
     `--only-missing-outputs` runs exactly the nodes that make them (and those without any output, which are listed too).
@@ -41,7 +41,7 @@ class FreshnessHooks:
     """Tells each dataset its expected fingerprint; removes checkpoints once their training's result is stored."""
 
     @hook_impl
-    def after_catalog_created(self, catalog: CatalogProtocol, parameters: dict[str, Any]) -> None:
+    def after_catalog_created(self, catalog: DataCatalog, parameters: dict[str, Any]) -> None:
         """Follow the fingerprints from the raw images through all pipelines."""
         from spatial_functa_pipeline.datasets.fingerprint import Fingerprint, FingerprintMixin
         from spatial_functa_pipeline.datasets.images import ImagesDataset
@@ -73,7 +73,7 @@ class FreshnessHooks:
                     dataset.expected, dataset.sources = fingerprint, sources
 
     @hook_impl(tryfirst=True)
-    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """With `--only-missing-outputs`: say what will be made, and why. Without: refuse to replace functasets unasked."""
         from spatial_functa_pipeline.datasets.functaset import FunctasetDataset
 

@@ -14,11 +14,12 @@ from typing import Any
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.framework.project import settings
-from kedro.io import CatalogProtocol
+from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
+from spatial_functa_pipeline.config_loader import ProjectConfigLoader
 from spatial_functa_pipeline.hooks.freshness import outdated_outputs
 from spatial_functa_pipeline.hooks.parameters import plain
 from spatial_functa_pipeline.pipeline_registry import all_pipelines
@@ -36,16 +37,17 @@ class MlflowHooks(MlflowHook):
     def after_context_created(self, context: KedroContext) -> None:
         """Keep what the run's outputs are named by."""
         super().after_context_created(context)
+        assert isinstance(context.config_loader, ProjectConfigLoader)
         self._places = context.config_loader.places
 
     @hook_impl
-    def after_catalog_created(self, catalog: CatalogProtocol) -> None:
+    def after_catalog_created(self, catalog: DataCatalog) -> None:
         """Keep the catalog, to find the files of what is saved."""
         self.catalog = catalog
         self._saved: set[str] = set()
 
     @hook_impl
-    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Start the run, unless there is nothing to do, and tag it with what a user compares runs by."""
         if run_params.get("only_missing_outputs") and not outdated_outputs(pipeline, catalog):
             self._is_mlflow_enabled = False
@@ -53,9 +55,10 @@ class MlflowHooks(MlflowHook):
         super().before_pipeline_run(run_params=run_params, pipeline=pipeline, catalog=catalog)
         import mlflow
 
-        if mlflow.active_run() is None:
+        run = mlflow.active_run()
+        if run is None:
             return
-        end_abandoned_runs(mlflow.active_run().info.experiment_id)
+        end_abandoned_runs(run.info.experiment_id)
         self._end_with_the_process()
         tags = {name: catalog.load(f"params:{name}") for name in ("dataset", "latent_shape", "interpolation")}
         what = "+".join(run_params.get("pipeline_names") or ["all"])
@@ -106,7 +109,7 @@ class MlflowHooks(MlflowHook):
             self._undo.pop()()
 
     @hook_impl
-    def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+    def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Log the metrics of what the run has reused, so that its row has no holes; end it as finished."""
         import mlflow
 
@@ -117,14 +120,14 @@ class MlflowHooks(MlflowHook):
 
     @hook_impl
     def on_pipeline_error(
-        self, error: Exception, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol
+        self, error: Exception, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
         """End the run as failed."""
         super().on_pipeline_error(error=error, run_params=run_params, pipeline=pipeline, catalog=catalog)
         self._leave_the_process()
 
     @hook_impl
-    def before_node_run(self, node: Node, catalog: CatalogProtocol, inputs: dict[str, Any], is_async: bool) -> None:
+    def before_node_run(self, node: Node, catalog: DataCatalog, inputs: dict[str, Any], is_async: bool) -> None:
         """Log the node's parameters, pydantic models as plain dictionaries."""
         inputs = {name: plain(value) for name, value in inputs.items()}
         super().before_node_run(node=node, catalog=catalog, inputs=inputs, is_async=is_async)

@@ -6,7 +6,9 @@ from typing import Any
 
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
-from kedro.io import CatalogProtocol
+from kedro.io import DataCatalog
+
+from spatial_functa_pipeline.config_loader import ProjectConfigLoader
 
 PARAMETERS_FILE = "parameters.json"
 
@@ -17,10 +19,11 @@ class PlaceHooks:
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         """Keep the run's folders."""
+        assert isinstance(context.config_loader, ProjectConfigLoader)
         self._places = context.config_loader.places
 
     @hook_impl
-    def after_catalog_created(self, catalog: CatalogProtocol) -> None:
+    def after_catalog_created(self, catalog: DataCatalog) -> None:
         """Keep the catalog, to find the files of what is saved."""
         self._catalog = catalog
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from kedro.framework.hooks import hook_impl
-from kedro.io import CatalogProtocol
+from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 
 
@@ -12,12 +12,14 @@ class SummaryHooks:
     """After a run that ended in metrics: a table of them, where the pictures are, and what to try next."""
 
     @hook_impl(trylast=True)
-    def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol, run_params: dict[str, Any]) -> None:
+    def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog, run_params: dict[str, Any]) -> None:
         """Print the summary if this run made `metrics`."""
         if "metrics" not in pipeline.outputs():
             return
         from rich.console import Console
         from rich.table import Column, Table
+
+        from spatial_functa_pipeline.datasets.reporting import MetricsDataset
 
         metrics = catalog.load("metrics")
         details, variant = metrics.pop("details"), metrics.pop("variant", "")
@@ -27,7 +29,9 @@ class SummaryHooks:
             if name.endswith(("_against_train", "_test_images")) or (name in memorisation and name != "near_copies"):
                 continue  # in the file, beside what they are compared with
             table.add_row(name, f"{value:.4g}", details.get(name, ""))
-        folder = Path(str(catalog.get("metrics")._filepath)).parent
+        dataset = catalog["metrics"]
+        assert isinstance(dataset, MetricsDataset)
+        folder = Path(str(dataset._filepath)).parent
         if folder.is_relative_to(run_params["project_path"]):
             folder = folder.relative_to(run_params["project_path"])
         env = f" --env {run_params['env']}" if run_params.get("env") else ""

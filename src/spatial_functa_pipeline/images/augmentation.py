@@ -44,7 +44,8 @@ def augment(
             f"expected one source index and one copy number per image, got {len(images)} images, "
             f"{len(source_index)} source indices and {len(copy)} copy numbers"
         )
-    distort = _distortion(config, tuple(images.shape[1:3]))
+    _, height, width, _ = images.shape
+    distort = _distortion(config, (height, width))
     augmented = images.numpy().copy()
     for row in np.flatnonzero(copy):
         rng = np.random.default_rng((seed, int(source_index[row]), int(copy[row])))

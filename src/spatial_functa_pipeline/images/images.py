@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from operator import getitem
 from typing import Any
 
 import numpy as np
@@ -73,7 +72,7 @@ class Images:
             )
         *resolution, channels = pixels.shape[1:]
         return cls(
-            read=partial(getitem, np.ascontiguousarray(pixels)),
+            read=partial(_rows_of, np.ascontiguousarray(pixels)),
             labels=np.asarray(labels, np.int64),
             classes=tuple(classes),
             resolution=tuple(resolution),
@@ -104,3 +103,7 @@ class Images:
         count = len(self) if count is None else min(count, len(self))
         for start in range(0, count, size):
             yield self.batch(range(start, min(start + size, count)))
+
+
+def _rows_of(pixels: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    return pixels[indices]

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.loading.ordering import WHOLE, Part, epoch_batches
+
+
+class LabelledImages(Protocol):
+    """`Images`, or what is made of them: any rows at once, and the class of each."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Int64 (N,)."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: np.ndarray) -> Tensor:
+        """The rows `indices` (B,), uint8 (B, *resolution, channels)."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +35,7 @@ class ImageBatches:
     many processes decode ahead; the batches are the same. Of each batch only `part` is decoded.
     """
 
-    images: Images
+    images: LabelledImages
     batch_size: int
     seed: int
     steps: int
@@ -46,10 +59,10 @@ class ImageBatches:
 
 
 @dataclass(frozen=True)
-class _LabelledBatches(Dataset):
-    """`Images` as the DataLoader wants them: indexed by a whole batch of rows."""
+class _LabelledBatches(Dataset[tuple[Tensor, Tensor]]):
+    """Images as the DataLoader wants them: indexed by a whole batch of rows."""
 
-    images: Images
+    images: LabelledImages
 
     def __getitem__(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
         return self.images.batch(indices), torch.from_numpy(self.images.labels[indices])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -22,6 +22,10 @@ _REMOTE_READERS = 8
 """Threads that read chunks from an object store, which answers late, but many at once."""
 
 
+_Begun = tuple[list[Future[None]], np.ndarray, np.ndarray]
+"""The threads' work, and the latents and labels that are whole once it is done."""
+
+
 class WindowReader:
     """Reads the rows of windows in their shuffled order; of each batch of `batch_size` rows only `part` is kept."""
 
@@ -36,7 +40,7 @@ class WindowReader:
         self._readers = _REMOTE_READERS if functaset.location.local is None else _LOCAL_READERS
         self._memory = _ReusedMemory()
 
-    def read(self, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def read(self, first: int, last: int) -> Generator[tuple[Tensor, Tensor]]:
         """What is this part's of the rows at positions `first` … `last` − 1 of the sequence of epochs, window by window.
 
         Each window is latents `(n, *grid, c)`, float32, and int64 labels `(n,)`, both without gaps in the order of the
@@ -48,7 +52,7 @@ class WindowReader:
         """
         pool, stopped = ThreadPoolExecutor(self._readers, thread_name_prefix="functaset"), threading.Event()
         try:
-            following = None
+            following: _Begun | None = None
             for window in windows(self._chunking, self._seed, first, last):
                 current, following = following, self._begin(pool, stopped, window, first, last)
                 if current is not None:
@@ -63,8 +67,7 @@ class WindowReader:
 
     def _begin(
         self, pool: ThreadPoolExecutor, stopped: threading.Event, window: Window, first: int, last: int
-    ) -> tuple[list[Future[None]], np.ndarray, np.ndarray]:
-        """The threads' work, and the latents and labels that are whole once it is done."""
+    ) -> _Begun:
         first, last = max(first, window.first), min(last, window.last)
         origin, end = self._own_before(np.array([first, last])).tolist()
         latents = self._memory.array((end - origin, *self._functaset.latent_shape.shape))

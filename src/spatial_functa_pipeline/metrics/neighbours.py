@@ -80,9 +80,8 @@ def comparable_images(images: Tensor, max_side: int | None = None) -> Tensor:
     levels = unit_images(images).clamp(0, 1) * 255
     resolution = tuple(levels.shape[1:-1])
     if max_side is not None and max(resolution) > max_side:
-        pool = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}[len(resolution)]
-        smaller = tuple(min(side, max_side) for side in resolution)
-        levels = pool(levels.float().movedim(-1, 1), smaller).movedim(1, -1)
+        smaller = [min(side, max_side) for side in resolution]
+        levels = F.interpolate(levels.float().movedim(-1, 1), smaller, mode="area").movedim(1, -1)
     return levels.round().to(torch.uint8)
 
 

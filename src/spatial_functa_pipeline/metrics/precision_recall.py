@@ -52,10 +52,10 @@ def manifold_scores(generated: Manifold, real: Manifold) -> dict[str, float]:
     for start in range(0, len(generated.features), _BLOCK):
         part = slice(start, start + _BLOCK)
         distances = squared_distances(generated.features[part], real.features)  # (≤ block, N real)
-        precise += (distances <= real.squared_radii[PRECISION_NEIGHBOUR]).any(dim=1).sum().item()
+        precise += int((distances <= real.squared_radii[PRECISION_NEIGHBOUR]).any(dim=1).sum())
         recalled |= (distances <= generated.squared_radii[PRECISION_NEIGHBOUR][part, None]).any(dim=0)
         within = distances <= real.squared_radii[COVERAGE_NEIGHBOUR]
-        inside += within.sum().item()
+        inside += int(within.sum())
         covered |= within.any(dim=0)
     count = len(generated.features)
     return {

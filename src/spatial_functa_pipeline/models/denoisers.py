@@ -6,8 +6,8 @@ Shapes: B latents with their grid, s × s for the UNet, and c channels, `(B, *gr
 from abc import ABC, abstractmethod
 
 import torch.nn.functional as F
-from diffusers import UNet2DModel
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor, nn
 
 from spatial_functa_pipeline.config.diffusion import DenoiserMLPConfig, DiffusionConfig, UNetConfig
@@ -77,10 +77,10 @@ class UNetDenoiser(Denoiser):
 
     def _start_at_zero(self) -> None:
         """Zero the last layer of every residual branch and of the network, as the original does and diffusers not."""
-        for name, module in self.unet.named_modules():
-            if name.endswith((".conv2", ".to_out.0")) or name == "conv_out":
-                nn.init.zeros_(module.weight)
-                nn.init.zeros_(module.bias)
+        for name, parameter in self.unet.named_parameters():
+            layer, _, _ = name.rpartition(".")
+            if layer.endswith((".conv2", ".to_out.0")) or layer == "conv_out":
+                nn.init.zeros_(parameter)
 
     def predict(self, noisy: Tensor, timesteps: Tensor, labels: Tensor | None) -> Tensor:
         """`(B, s, s, c)` -> `(B, s, s, c)`: see `Denoiser.forward`."""
@@ -106,9 +106,10 @@ class ResidualMLPDenoiser(Denoiser):
         self.class_embedding = None if num_classes is None else nn.Embedding(num_classes + 1, width)
         self.embed = nn.Linear(size, width)
         self.blocks = nn.ModuleList(_ConditionedBlock(width, config.dropout) for _ in range(config.blocks))
-        self.output = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, size))
-        nn.init.zeros_(self.output[-1].weight)
-        nn.init.zeros_(self.output[-1].bias)
+        last = nn.Linear(width, size)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.output = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), last)
 
     def predict(self, noisy: Tensor, timesteps: Tensor, labels: Tensor | None) -> Tensor:
         """`(B, *grid, c)` -> `(B, *grid, c)`: see `Denoiser.forward`."""

@@ -8,7 +8,7 @@ Shapes: B latents with their grid and c channels, `(B, *grid, c)`; T time steps;
 
 import torch
 import torch.nn.functional as F
-from diffusers import DDPMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 
 from spatial_functa_pipeline.config.diffusion import DiffusionConfig
@@ -94,8 +94,11 @@ def diffusion_loss(
         dropped = torch.rand(batch, generator=generator) < config.dummy_label_share
         labels = labels.masked_fill(dropped.to(device), num_classes)
 
-    noisy = schedule.add_noise(latents, noise, timesteps)
-    target = noise if config.prediction == "epsilon" else schedule.get_velocity(latents, noise, timesteps)
+    # diffusers' annotations ask for int32, but as indices its time steps may be int64 as well.
+    noisy = schedule.add_noise(latents, noise, timesteps)  # type: ignore[arg-type]
+    target = noise
+    if config.prediction == "v_prediction":
+        target = schedule.get_velocity(latents, noise, timesteps)  # type: ignore[arg-type]
     predicted = denoiser(noisy, timesteps.to(device), labels)
     errors = F.mse_loss(predicted.float(), target, reduction="none").flatten(1).mean(dim=1)  # (B,)
     if config.timestep_reweighting:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from diffusers import DDPMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
 
 from spatial_functa_pipeline.config.evaluation import SamplingConfig
@@ -61,9 +61,10 @@ class GuidedDenoiser:
         """Predicted ε or v `(B, *grid, c)`, float32, of noisy latents at one time step and labels `(B,)`."""
         scale = self.guidance.scale_at(timestep)
         timesteps = torch.full((len(noisy),), timestep, device=noisy.device)
-        if labels is None or scale is None or scale == 1:
+        classes = self.denoiser.num_classes
+        if labels is None or classes is None or scale is None or scale == 1:
             return self.denoiser(noisy, timesteps, labels).float()
-        dummy = torch.full_like(labels, self.denoiser.num_classes)
+        dummy = torch.full_like(labels, classes)
         if scale == 0:
             return self.denoiser(noisy, timesteps, dummy).float()
         both = self.denoiser(torch.cat([noisy, noisy]), torch.cat([timesteps, timesteps]), torch.cat([dummy, labels]))

@@ -4,7 +4,8 @@ Shapes: N samples with their grid and c channels, `(N, *grid, c)`, drawn B = `ba
 """
 
 import torch
-from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from torch import Tensor
 from tqdm import tqdm
 
@@ -73,7 +74,9 @@ def sample(
                 predicted = predict(latents, int(timestep), classes)
             alpha_bar = schedule.alphas_cumprod[timestep]
             clean = predicted_clean(predicted, latents, alpha_bar, config.prediction).clamp(-clip_range, clip_range)
-            latents = solver.step(clean, timestep, latents, generator=generators).prev_sample
+            # A generator for each sample, which the annotations of diffusers do not know.
+            step = solver.step(clean, timestep, latents, generator=generators, return_dict=False)  # type: ignore[arg-type]
+            latents = step[0]
         samples.append(latents.cpu())
     return torch.cat(samples)
 

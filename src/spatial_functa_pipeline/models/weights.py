@@ -116,7 +116,7 @@ def unpack_feature_network(weights: Weights, device: torch.device) -> FeatureNet
 def write_weights(path: str | Path, weights: Weights) -> None:
     """One safetensors file, which is there whole or not at all; the configuration is JSON in its header."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.tensors.items()}
-    with replace_durably(path) as temporary:
+    with replace_durably(Path(path)) as temporary:
         save_file(tensors, temporary, metadata={"config": json.dumps(weights.config)})
 
 

@@ -52,7 +52,8 @@ class Settings:
 
 def work(task: Path, runtime: RuntimeConfig, relayed: c_int, settings: Settings) -> Outcome:
     """What each launched process does: the pickled call in the file `task`."""
-    torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGKILL)  # nothing goes on if the launching process is killed
+    # Nothing goes on if the launching process is killed.
+    torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGKILL)  # type: ignore[attr-defined]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes, but one relays it
     local_rank, device = int(os.environ["LOCAL_RANK"]), resolve_device(runtime.device)
     if device.type == "cuda":
@@ -95,7 +96,9 @@ def _outcome(train: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     except KeyboardInterrupt:
         return Outcome(signal=signal.SIGINT)
     except SystemExit as stop:
-        return Outcome(signal=stop.code - 128)
+        if isinstance(stop.code, int):
+            return Outcome(signal=stop.code - 128)
+        raise  # not of `stop_process`
     except TrainingDivergedError as error:
         return Outcome(diverged=(error.name, error.problem))
     buffer = io.BytesIO()

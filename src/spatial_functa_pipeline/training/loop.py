@@ -98,7 +98,7 @@ class Training:
             self.state.end(best=self.best is not None)
             return pd.DataFrame(self.state.history)
 
-    def _reach_the_end(self, take_step: OuterStep, bar: tqdm, signals: HeldBackSignals) -> bool:
+    def _reach_the_end(self, take_step: OuterStep, bar: "tqdm[NoReturn]", signals: HeldBackSignals) -> bool:
         """The steps from here to the end, with what is measured and saved on the way. False if they were rolled back."""
         try:
             for batch in self.batches(self.state.step):
@@ -124,7 +124,7 @@ class Training:
     def _is_due(self, every: int) -> bool:
         return self._is_last or self.state.step % every == 0
 
-    def _measure(self, bar: tqdm) -> None:
+    def _measure(self, bar: "tqdm[NoReturn]") -> None:
         """What is due after this step. Raises RollBackNeededError if it is bad, also before a checkpoint is written."""
         config, state = self.config, self.state
         log = self._is_due(config.log_every)
@@ -178,7 +178,7 @@ class Training:
         if self.ranks.first:
             self.run.report(state.step, metrics)
 
-    def _progress_bar(self) -> tqdm:
+    def _progress_bar(self) -> "tqdm[NoReturn]":
         hidden = not (self.run.runtime.progress and self.ranks.first)
         return tqdm(total=self.config.steps, initial=self.state.step, desc=self.name, unit="step", disable=hidden)
 

@@ -60,7 +60,7 @@ class Ranks:
         # Buffers are constants in all models of this project: they are sent to all processes once.
         return objective if self.count == 1 else DistributedDataParallel(objective, forward_sync_buffers=False)
 
-    def synchronised(self, objective: nn.Module, wanted: bool) -> AbstractContextManager:
+    def synchronised(self, objective: nn.Module, wanted: bool) -> AbstractContextManager[object]:
         """Where a backward pass leaves the gradients to this process alone unless `wanted`: for all but the last part."""
         return objective.no_sync() if isinstance(objective, DistributedDataParallel) and not wanted else nullcontext()
 
