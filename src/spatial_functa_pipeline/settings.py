@@ -3,7 +3,7 @@
 import warnings
 
 from spatial_functa_pipeline.config_loader import ProjectConfigLoader
-from spatial_functa_pipeline.hooks.errors import AdviceHooks
+from spatial_functa_pipeline.hooks.advice import AdviceHooks
 from spatial_functa_pipeline.hooks.freshness import FreshnessHooks
 from spatial_functa_pipeline.hooks.mlflow import MlflowHooks
 from spatial_functa_pipeline.hooks.parameters import ParameterHooks

@@ -25,14 +25,14 @@ def test_nothing_changed_names_nothing():
     found = places({})
     assert found.of(FIELD) == found.of(DENOISER) == "test_run/4x4x8-nearest"
     assert found.of("seed", "evaluation.frechet") == "test_run/images"
-    assert found.name == "4x4x8-nearest"
+    assert found.name == "test_run/4x4x8-nearest"
 
 
 def test_a_change_names_what_depends_on_it():
     found = places({"diffusion.normalisation.gamma": 2.5})
     assert found.of(FIELD) == "test_run/4x4x8-nearest"
     assert found.of(DENOISER) == "test_run/4x4x8-nearest/diffusion.normalisation.gamma=2.5"
-    assert found.name == "4x4x8-nearest/diffusion.normalisation.gamma=2.5"
+    assert found.name == "test_run/4x4x8-nearest/diffusion.normalisation.gamma=2.5"
     assert found.folders[found.of(DENOISER)] == {"diffusion.normalisation.gamma": 2.5}
 
 
@@ -116,6 +116,48 @@ def test_what_a_preset_changes_along_is_named_by_what_was_given():
     assert found.of("evaluation.sampling, meta_learning").endswith("/diffusion.conditional=false")
     assert found.of("evaluation.scores, meta_learning") == "test_run/4x4x8-nearest"
     assert found.of("seed, evaluation.sampling, meta_learning").endswith("/diffusion.conditional=false,seed=3")
+
+
+CONDITIONAL, DROPOUT = "diffusion.conditional", "diffusion.unet.dropout"
+PRESET, STEPS, SAMPLER = (f"evaluation.sampling.{name}" for name in ("preset", "steps", "sampler"))
+
+
+@pytest.mark.parametrize(
+    ("env", "given", "part"),
+    [
+        # cifar10's row of unconditional models has a dropout of 0.4, the conditional one 0.1
+        ("cifar10", {CONDITIONAL: False}, "diffusion.conditional=false"),
+        ("cifar10", {CONDITIONAL: False, DROPOUT: 0.4}, "diffusion.conditional=false"),
+        ("cifar10", {CONDITIONAL: False, DROPOUT: 0.1}, "diffusion.conditional=false,diffusion.unet.dropout=0.1"),
+        ("cifar10", {CONDITIONAL: False, "evaluation.sampling.guidance_scale": None}, "diffusion.conditional=false"),
+        ("cifar10", {PRESET: "fast"}, "evaluation.sampling.preset=fast"),
+        ("cifar10", {PRESET: "fast", STEPS: 1000}, "evaluation.sampling.preset=fast,evaluation.sampling.steps=1000"),
+        (
+            "cifar10",
+            {PRESET: "fast", SAMPLER: "ddpm"},
+            "evaluation.sampling.preset=fast,evaluation.sampling.sampler=ddpm",
+        ),
+        ("cifar10", {PRESET: "fast", STEPS: 12, SAMPLER: "dpm_solver"}, "evaluation.sampling.preset=fast"),
+        ("cifar10", {PRESET: "paper", STEPS: 1000}, ""),
+        (
+            "sample",
+            {"diffusion.training.guard": None, "diffusion.training.steps": 1400},
+            "diffusion.training.guard=null",
+        ),
+    ],
+)
+def test_two_runs_have_one_folder_exactly_if_their_parameters_are_the_same(env, given, part):
+    found = places(given, env)
+    assert found.of(DENOISER, "evaluation.sampling") == "/".join(filter(None, [found.dataset, found.variant, part]))
+
+
+def test_without_what_is_given_a_data_set_may_be_wrong():
+    tokens = {"classification.transformer.vector_tokens": 20, "classification.architecture": "transformer"}
+    found = places({"latent_shape": "1x1x500", **tokens})
+    assert found.of(FIELD) == "test_run/1x1x500-nearest"
+    assert found.of("meta_learning, classification").endswith(
+        "/classification.architecture=transformer,classification.transformer.vector_tokens=20"
+    )
 
 
 def test_trees_and_keys():

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from spatial_functa_pipeline import training
 from spatial_functa_pipeline.compute import DeviceError
 from spatial_functa_pipeline.config.tree import PipelineParameters
-from spatial_functa_pipeline.hooks.advice import ADVICE, BLOCK_OF_TRAINING, advice_on
-from spatial_functa_pipeline.hooks.errors import AdviceHooks
+from spatial_functa_pipeline.hooks.advice import AdviceHooks
+from spatial_functa_pipeline.hooks.advice_table import ADVICE, BLOCK_OF_TRAINING, advice_on
 from spatial_functa_pipeline.settings import HOOKS
 from spatial_functa_pipeline.training import TrainingDivergedError
 

@@ -16,7 +16,7 @@ from spatial_functa_pipeline.functasets.errors import (
     StaleFunctasetError,
     WorkersDiedError,
 )
-from spatial_functa_pipeline.hooks.advice import advice_on
+from spatial_functa_pipeline.hooks.advice_table import advice_on
 from spatial_functa_pipeline.images.images import UnexpectedImagesError
 from spatial_functa_pipeline.loading.pixel_patches import OtherImagesError
 from spatial_functa_pipeline.metrics.features import InceptionDownloadError

@@ -6,18 +6,18 @@ parameter that a run has changed lies one folder below, named by that parameter 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import cache, reduce
 from typing import Any
 
 from pydantic import ValidationError
 
 from spatial_functa_pipeline.config.block import RESULT_NEUTRAL
 from spatial_functa_pipeline.config.tree import PipelineParameters
+from spatial_functa_pipeline.digest import short_digest
 
 Tree = Mapping[str, Any]
 
@@ -69,29 +69,35 @@ class Places:
     def of_run(cls, load: Callable[[Tree], Tree], given: Tree) -> Places:
         """The places of a run with the parameters `given` on the command line.
 
-        `load` maps given parameters to all parameters. A value that equals the one without it changes nothing.
+        `load` maps given parameters to all parameters. What would be the same without it, as a value that the data set's own
+        files or a preset's row say already, changes nothing.
         """
-        flat = {key: value for key, value in flatten(given) if not _covers((*NAMED_APART, *_NAME_NOTHING), key)}
-        flat = {key: value for key, value in flat.items() if key.split(".")[-1] not in RESULT_NEUTRAL}
         names = {name: value for name, value in given.items() if name in NAMED_APART}
-        tree, preset = load(given), load(names)
-        actual, former = _complete(tree), _complete(preset)
-        if (
-            actual is None or former is None
-        ):  # a preset may be wrong without what is given; then all that is given counts
-            actual, former, changed = tree, {}, list(flat)
-        else:
-            changed = [key for key in flat if _get(actual, key) != _get(former, key)]
-        different = _differences(actual, former)
-        if len(changed) == 1:
-            affects = {changed[0]: different}
-        else:
-            affects = {key: _differences(load({**names, **nest({key: flat[key]})}), preset) for key in changed}
-        # What follows from several of them together, or from completing the values, counts for each.
-        rest = different.difference(*affects.values()) if affects else frozenset()
-        changes = (Change(key, _get(actual, key), frozenset({key, *affects[key], *rest})) for key in sorted(changed))
-        variant = f"{tree['latent_shape']}-{tree['interpolation']}"
-        return cls(str(tree["dataset"]), variant, tuple(changes))
+        flat = {key: value for key, value in flatten(given) if _may_name(key)}
+
+        @cache
+        def trees(keys: frozenset[str]) -> tuple[Tree, Tree | None]:
+            """All parameters, were only these keys given: as they are written, and with all defaults."""
+            written = load({**names, **nest({key: value for key, value in flat.items() if key in keys})})
+            return written, _complete(written)
+
+        def differences(keys: frozenset[str], others: frozenset[str]) -> frozenset[str]:
+            (written, tree), (other_written, other) = trees(keys), trees(others)
+            if tree is None or other is None:  # without a part of what is given the rest may be wrong
+                return _differences(written, other_written)
+            return _differences(tree, other)
+
+        kept = frozenset(flat)
+        for key in sorted(flat):
+            if not differences(kept, kept - {key}):
+                kept -= {key}
+        affects = {key: differences(kept, kept - {key}) for key in sorted(kept)}
+        # What follows from any one of several of them counts for each.
+        rest = differences(kept, frozenset()).difference(*affects.values())
+        written, complete = trees(kept)
+        tree = complete or written
+        changes = (Change(key, _get(tree, key), affects[key] | rest | {key}) for key in affects)
+        return cls(str(tree["dataset"]), f"{tree['latent_shape']}-{tree['interpolation']}", tuple(changes))
 
     def of(self, *blocks: str) -> str:
         """The folder of an output that depends on these blocks of parameters, as in `"seed", "meta_learning.field"`.
@@ -109,8 +115,8 @@ class Places:
 
     @property
     def name(self) -> str:
-        """The variant and everything that the run has changed."""
-        return "/".join([self.variant, *([_folder(self.changes)] if self.changes else [])])
+        """Data set, variant, and everything that the run has changed: the folder of what depends on all of it."""
+        return "/".join([self.dataset, self.variant, *([_folder(self.changes)] if self.changes else [])])
 
 
 def flatten(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -129,6 +135,11 @@ def nest(flat: Tree) -> dict[str, Any]:
         *blocks, last = key.split(".")
         reduce(lambda block, name: block.setdefault(name, {}), blocks, tree)[last] = value
     return tree
+
+
+def _may_name(key: str) -> bool:
+    """Whether a parameter may be part of a folder's name: others name folders above, or change no result."""
+    return key.split(".")[0] not in (*NAMED_APART, *_NAME_NOTHING) and key.split(".")[-1] not in RESULT_NEUTRAL
 
 
 def _complete(tree: Tree) -> Tree | None:
@@ -167,13 +178,9 @@ def _in_words(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     if re.fullmatch(r"[\w.+-]+", text, re.ASCII):
         return text
-    return f"{re.sub(r'[^A-Za-z0-9_.+-]+', '-', text).strip('-')[:20]}-{_digest(text)}"
+    return f"{re.sub(r'[^A-Za-z0-9_.+-]+', '-', text).strip('-')[:20]}-{short_digest([text.encode()])[:8]}"
 
 
 def _folder(changes: tuple[Change, ...]) -> str:
     name = ",".join(map(str, changes))
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 9]}-{_digest(name)}"
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 9]}-{short_digest([name.encode()])[:8]}"

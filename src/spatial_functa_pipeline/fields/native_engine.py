@@ -10,7 +10,6 @@ import os
 import shlex
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,6 +22,7 @@ from spatial_functa_pipeline.digest import short_digest
 from spatial_functa_pipeline.fields.geometry import Geometry
 from spatial_functa_pipeline.fields.siren import Context, FieldPrecision, Siren
 from spatial_functa_pipeline.fields.torch_engine import by_row
+from spatial_functa_pipeline.files import replace_durably
 
 logger = logging.getLogger(__name__)
 
@@ -66,12 +66,9 @@ def load() -> ctypes.CDLL:
     library = folder / f"engine-{key}.so"
     if not library.exists():
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            with replace_durably(library) as built:
                 logger.info("Compiling the field's CPU engine with %s, once on this machine", named)
-                built = Path(scratch) / library.name
                 _run([*compiler, *_FLAGS, str(_SOURCE), "-o", str(built)])
-                built.replace(library)
         except OSError as error:
             raise NativeEngineError(f"the compiled engine cannot be stored: {error}") from error
     try:

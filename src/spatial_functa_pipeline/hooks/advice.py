@@ -1,72 +1,19 @@
-"""What to do about an error of the library, in the words of the flow: parameters' paths and commands, which it cannot know.
+"""A line of advice after an error that we know."""
 
-A class stands for its subclasses, too. Its advice is a text, or what a function says about the error.
-"""
+import logging
 
-from collections.abc import Callable
-from typing import Any
+from kedro.framework.hooks import hook_impl
 
-from spatial_functa_pipeline.compute import DeviceError
-from spatial_functa_pipeline.datasets.functaset import build_command, what_to_do
-from spatial_functa_pipeline.functasets.errors import DamagedShardError, NoRoomError, WorkersDiedError
-from spatial_functa_pipeline.images.images import UnexpectedImagesError
-from spatial_functa_pipeline.loading.pixel_patches import OtherImagesError
-from spatial_functa_pipeline.metrics.features import InceptionDownloadError
-from spatial_functa_pipeline.training import TrainingDivergedError
-
-BLOCK_OF_TRAINING = {
-    "field": "meta_learning.training",
-    "classifier": "classification.training",
-    "denoiser": "diffusion.training",
-    "feature_network": "evaluation.frechet.feature_network",
-}
+logger = logging.getLogger(__name__)
 
 
-def _advice_on_a_diverged_training(error: TrainingDivergedError) -> str:
-    block = BLOCK_OF_TRAINING[error.name]
-    return (
-        f"The parameters of this training are those of {block}: --params {block}.guard.retries=10 goes on from the "
-        f"checkpoint, --params {block}.learning_rate=… starts anew"
-    )
+class AdviceHooks:
+    """Logs what to do about an error, before Kedro shows it."""
 
+    @hook_impl
+    def on_pipeline_error(self, error: Exception) -> None:
+        """Kedro calls `on_node_error` for a node alone, this also for loading and saving, which builds the functasets."""
+        from spatial_functa_pipeline.hooks.advice_table import advice_on  # here: with all the library it takes seconds
 
-def _build_of_these_images(error: OtherImagesError) -> str:
-    build = f"{build_command(error.split)} --params runtime.replace_stale=true"
-    return f"build the functaset again: {build}, or correct the images' entry in the catalog"
-
-
-def _describe_the_images(error: UnexpectedImagesError) -> str:
-    names = ", ".join(f"data.{name}" for name in error.differences)
-    return f"correct the parameters {names}, or the images' entry in the catalog"
-
-
-ADVICE: dict[type[Exception], str | Callable[[Any], str]] = {
-    DeviceError: (
-        "The parameters are runtime.device and runtime.processes; on any machine there is: "
-        "kedro run --params runtime.device=cpu,runtime.processes=1"
-    ),
-    InceptionDownloadError: (
-        "The parameters are evaluation.frechet.inception_weights and evaluation.frechet.features; without the weights: "
-        "kedro run --params evaluation.frechet.features=convnet"
-    ),
-    TrainingDivergedError: _advice_on_a_diverged_training,
-    DamagedShardError: what_to_do,
-    NoRoomError: "make room, and run the same command again to go on",
-    WorkersDiedError: (
-        "run again to go on with what is missing, with fewer processes (runtime.workers) or a smaller "
-        "functaset.encode_batch"
-    ),
-    OtherImagesError: _build_of_these_images,
-    UnexpectedImagesError: _describe_the_images,
-}
-
-
-def advice_on(error: BaseException | None) -> str | None:
-    """Of the error or of what caused it (Kedro wraps the errors of data sets); None if there is none."""
-    while error is not None:
-        for kind in type(error).__mro__:
-            if kind in ADVICE:
-                advice = ADVICE[kind]
-                return advice if isinstance(advice, str) else advice(error)
-        error = error.__cause__
-    return None
+        if advice := advice_on(error):
+            logger.error("%s", advice)

@@ -11,9 +11,10 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from spatial_functa_pipeline.config.block import RESULT_NEUTRAL
+from spatial_functa_pipeline.config.places import flatten
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.config.tree import PipelineParameters
-from spatial_functa_pipeline.hooks.parameters import flatten, plain
+from spatial_functa_pipeline.hooks.parameters import plain
 
 logger = logging.getLogger(__name__)
 
@@ -57,10 +58,10 @@ class FreshnessHooks:
             for name in node.inputs:
                 if name.startswith("params:") and name != "params:runtime":
                     key = name.removeprefix("params:")
-                    flat = flatten(plain(attrgetter(key)(tree)), key)
+                    flat = dict(flatten({key: plain(attrgetter(key)(tree))}))
                     values |= {key: value for key, value in flat.items() if key.split(".")[-1] not in RESULT_NEUTRAL}
                 elif isinstance(dataset := catalog.get(name), ImagesDataset):
-                    made[name] = Fingerprint(name, flatten(dataset.fingerprint_config(), name))
+                    made[name] = Fingerprint(name, dict(flatten({name: dataset.fingerprint_config()})))
             inputs = {name: made[name] for name in node.inputs if name in made}
             upstream: dict[str, Any] = {}
             for before in inputs.values():

@@ -61,7 +61,8 @@ class MlflowHooks(MlflowHook):
         end_abandoned_runs(run.info.experiment_id)
         self._end_with_the_process()
         tags = {name: catalog.load(f"params:{name}") for name in ("dataset", "latent_shape", "interpolation")}
-        what = "+".join(run_params.get("pipeline_names") or ["all"])
+        chosen = (run_params.get(what) for what in ("pipeline_names", "tags", "node_names", "from_nodes"))
+        what = "+".join(next(filter(None, chosen), ["all"]))
         mlflow.set_tags(
             {
                 **tags,
@@ -70,7 +71,7 @@ class MlflowHooks(MlflowHook):
                 "environment": run_params.get("env") or settings.CONFIG_LOADER_ARGS["default_run_env"],
                 "git_commit": git_commit(Path(run_params["project_path"])),
                 "process": f"{socket.gethostname()}:{os.getpid()}",
-                "mlflow.runName": f"{tags['dataset']} {self._places.name} {what}",
+                "mlflow.runName": f"{self._places.name} {what}",
             }
         )
 
@@ -171,7 +172,8 @@ class MlflowHooks(MlflowHook):
             table = history.load()
             if len(table) and dataset.exists():  # there is nothing to train for Inception's features
                 mlflow.log_metric(f"{name}.seconds", table["seconds"].iloc[-1])
-                mlflow.log_metric(f"{name}.parameters", dataset.read_config()["parameters"])
+                if (parameters := dataset.read_config().get("parameters")) is not None:  # older files do not say
+                    mlflow.log_metric(f"{name}.parameters", parameters)
 
     def _log_reused(self) -> None:
         """Metrics that other runs have made, as they are on disk, with the tag `reused` to tell them."""

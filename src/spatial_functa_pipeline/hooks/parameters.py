@@ -18,13 +18,6 @@ def plain(value: Any) -> Any:
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
-def flatten(value: Any, name: str) -> dict[str, Any]:
-    """`{"a": {"b": 1}}` named `p` → `{"p.a.b": 1}`."""
-    if not isinstance(value, dict):
-        return {name: value}
-    return {key: leaf for part, sub in value.items() for key, leaf in flatten(sub, f"{name}.{part}").items()}
-
-
 class ParameterHooks:
     """Checks the whole tree of parameters, also across its blocks, before anything else happens."""
 
