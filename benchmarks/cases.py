@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from spatial_functa_pipeline.fields.field import FieldSpec, SpatialField
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
 
 Precision = Literal["float32", "bf16"]
 
@@ -34,8 +35,7 @@ class Case:
     def spec(self, precision: Precision) -> FieldSpec:
         """The library's description of this field."""
         return FieldSpec(
-            grid=(self.side, self.side),
-            latent_channels=self.latent_channels,
+            latent_shape=LatentShape((self.side, self.side), self.latent_channels),
             resolution=(self.resolution, self.resolution),
             channels=self.channels,
             interpolation=self.interpolation,

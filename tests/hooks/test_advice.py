@@ -73,6 +73,6 @@ def test_all_parameters_that_the_advice_names_are_there():
     texts = [advice for advice in ADVICE.values() if isinstance(advice, str)]
     texts += [advice_on(TrainingDivergedError(name, "nan")) for name in BLOCK_OF_TRAINING]
     for text in texts:
-        assert parameters_named_in(text), text
         assert all(map(is_a_parameter, parameters_named_in(text))), text
+    assert len({name for text in texts for name in parameters_named_in(text)}) >= 8
     assert not is_a_parameter("runtime.gpu")

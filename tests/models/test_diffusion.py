@@ -392,7 +392,9 @@ def test_guidance_evaluates_the_denoiser_no_more_than_needed(scale, asked):
 def test_a_guided_denoiser_is_the_formula_within_the_interval_and_conditional_outside():
     config = diffusion_config(conditional=True)
     denoiser, schedule = GaussianDenoiser(config, means=CLASS_MEANS), noise_schedule(config)
-    guidance = Guidance.of(SamplingConfig(guidance_scale=3.0, guidance_interval=(0.5, 2.0)), schedule)
+    guidance = Guidance.of(
+        SamplingConfig(samples=2, batch_size=2, guidance_scale=3.0, guidance_interval=(0.5, 2.0)), schedule
+    )
     noisy, labels = torch.randn(2, 1, 1, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1])
     seen = set()
     for timestep in (0, 300, 500, 700, 999):

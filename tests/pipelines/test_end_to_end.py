@@ -214,7 +214,7 @@ def test_the_pixel_baseline_has_files_of_its_own(project):
     }}  # fmt: skip
     confusion = pd.read_csv(folder / "pixel_confusion_matrix.csv").set_index("true_class")
     assert np.trace(confusion[list(confusion.index)]) / 100 == pytest.approx(found["top1_accuracy_pixels"])
-    _, (run,) = newest_run(project)
+    _, (run, _) = newest_run(project)  # beside that of the finished project
     assert run.data.metrics["top1_accuracy_pixels"] == found["top1_accuracy_pixels"]
     assert "pixel_classifier.validation_accuracy" in run.data.metrics
     assert not list((project.path / "data").rglob("*.pt"))

@@ -225,7 +225,9 @@ class ImageFolderDataset(ImagesDataset):
                 "subfolder per class or none (ImageNet: the ILSVRC2012 archives from https://image-net.org; CelebA-HQ: "
                 "see https://github.com/tkarras/progressive_growing_of_gans), or correct 'filepath' in the catalog"
             )
-        if any(entry.is_dir() for entry in os.scandir(self._filepath)):
+        with os.scandir(self._filepath) as entries:
+            has_classes = any(entry.is_dir() for entry in entries)
+        if has_classes:
             folder = ImageFolder(self._filepath)
             samples, classes = folder.samples, folder.classes
         else:
