@@ -84,8 +84,6 @@ def check_kedro(words):
 
 
 def check_configuration(env, params):
-    if env is not None:
-        assert (ROOT / "conf" / env).is_dir(), f"there is no environment {env}"
     loader = CONFIG_LOADER_CLASS(str(ROOT / "conf"), env=env, runtime_params=params, **CONFIG_LOADER_ARGS)
     PipelineParameters.model_validate(loader["parameters"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from kedro.config import OmegaConfigLoader
@@ -13,6 +14,9 @@ from spatial_functa_pipeline.config.places import Places
 from spatial_functa_pipeline.config.presets import apply_presets
 from spatial_functa_pipeline.config.tree import PipelineParameters
 
+KEDROS_DEFAULT_ENV = "local"
+"""What kedro-mlflow's commands take where no environment is named. Unless the project has it, they mean the default one."""
+
 
 class ProjectConfigLoader(OmegaConfigLoader):
     """Reads the parameters as nodes see them: `presets` applied, and every key that has a default there.
@@ -21,6 +25,11 @@ class ProjectConfigLoader(OmegaConfigLoader):
 
     Raises pydantic.ValidationError for parameters that are wrong; `ParameterHooks` reads them first, and says which.
     """
+
+    def __init__(self, conf_source: str | Path, env: str | None = None, *arguments: Any, **options: Any) -> None:
+        if env == KEDROS_DEFAULT_ENV and not Path(conf_source, env).is_dir():
+            env = None
+        super().__init__(conf_source, env, *arguments, **options)
 
     def __getitem__(self, key: str) -> dict[str, Any]:
         """The configuration of one kind, as `parameters` or `catalog`."""
