@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
+from kedro.config import MissingConfigException
 from kedro.framework.cli.project import project_group
 
 from spatial_functa_pipeline.cli import cli
@@ -145,7 +146,7 @@ def test_a_command_can_be_typed(command):
     ],
 )
 def test_a_command_that_cannot_be_typed_is_found(command):
-    with pytest.raises((AssertionError, click.ClickException, OSError, ValueError)):
+    with pytest.raises((AssertionError, click.ClickException, MissingConfigException, OSError, ValueError)):
         test_a_command_can_be_typed(tuple(shlex.split(command)))
 
 
