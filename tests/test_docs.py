@@ -54,7 +54,8 @@ def commands(path):
     return [command for command in words if command]
 
 
-COMMANDS = sorted({tuple(command) for path in DOCS for command in commands(path)})
+# The walks of docs/extending.md name what a reader has just added; tests/test_extending.py tries them.
+COMMANDS = sorted({tuple(command) for path in DOCS if path.stem != "extending" for command in commands(path)})
 
 
 @cache
