@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from kedro.framework.cli.utils import CONTEXT_SETTINGS, _split_params
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import ProjectMetadata
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from spatial_functa_pipeline.datasets.variants import Variant
 
 
 @click.group(context_settings=CONTEXT_SETTINGS, name="spatial_functa_pipeline")
@@ -70,19 +76,17 @@ def check_functasets(names: tuple[str, ...], env: str | None, params: dict[str, 
 
 
 @cli.command("variants")
-@click.option(
-    "--remove", "pattern", metavar="PATTERN", help="Remove the outputs of what fits, as in 'cifar10/*seed=1*'."
-)
+@click.option("--remove", "pattern", metavar="PATTERN", help="Remove what fits, as in 'cifar10/8x8x16-*', or seed=1.")
 @click.option("--yes", is_flag=True, help="Do not ask before removing.")
 @click.pass_obj
 def variants(metadata: ProjectMetadata, pattern: str | None, yes: bool) -> None:
     """What runs have left on disk, a row for each variant: outputs, size, and what was measured.
 
-    A variant is named by data set, latent shape and interpolation, and by the parameters that were changed for it. --remove
-    keeps what other variants were made from. Functasets in object stores are not listed.
+    A variant is named by data set, latent shape and interpolation, and by the parameters that were changed for it. PATTERN
+    is one for that name, or a changed parameter with its value. --remove keeps what other variants were made from. It knows
+    nothing of functasets in object stores: neither are they listed, nor is what they were made from kept.
     """
     from rich.console import Console
-    from rich.table import Column, Table
 
     from spatial_functa_pipeline.datasets.variants import find_variants, matching, removable, remove
 
@@ -92,10 +96,31 @@ def variants(metadata: ProjectMetadata, pattern: str | None, yes: bool) -> None:
         fitting = f" that fits {pattern!r}" if pattern else ""
         raise click.ClickException(f"there is no variant{fitting}; `kedro run` makes one, `kedro variants` lists all")
     console = Console(width=None if Console().is_terminal else 240)
+    console.print(_table(chosen))
+    if pattern is None:
+        return
+    unused, used = removable(chosen, found)
+    for outputs, word in ((used, "kept, since other variants use it"), (unused, "to be removed")):
+        for output in outputs:
+            path = output.path.relative_to(metadata.project_path)
+            console.print(f"{word}: {path}", soft_wrap=True, markup=False)
+    if not unused:
+        console.print("Nothing to remove.")
+        return
+    size = sum(output.bytes for output in unused) / 2**20
+    if not yes:
+        click.confirm(f"Remove {len(unused)} outputs, {size:.1f} MiB?", abort=True)
+    remove(unused)
+    console.print(f"Removed {len(unused)} outputs, {size:.1f} MiB.")
+
+
+def _table(variants: list[Variant]) -> Table:
+    from rich.table import Column, Table
+
     names = ("data set", "variant", "outputs")
     numbers = ("MiB", "PSNR", "top-1", "Fréchet distance", "age")
     table = Table(*(Column(name, overflow="fold") for name in names), *(Column(n, justify="right") for n in numbers))
-    for variant in chosen:
+    for variant in variants:
         distance = variant.frechet_distance
         table.add_row(
             variant.dataset,
@@ -107,24 +132,7 @@ def variants(metadata: ProjectMetadata, pattern: str | None, yes: bool) -> None:
             "" if distance is None else f"{distance[1]:.3g} ({distance[0].removeprefix('frechet_distance_')})",
             _age(time.time() - variant.changed),
         )
-    console.print(table)
-    if pattern is None:
-        return
-    unused, used = removable(chosen, found)
-    for output in used:
-        console.print(
-            f"kept, since other variants were made from it: {output.path.relative_to(metadata.project_path)}",
-            soft_wrap=True,
-            markup=False,
-        )
-    if not unused:
-        console.print("Nothing to remove.")
-        return
-    size = sum(output.bytes for output in unused) / 2**20
-    if not yes:
-        click.confirm(f"Remove {len(unused)} outputs, {size:.1f} MiB?", abort=True)
-    remove(unused)
-    console.print(f"Removed {len(unused)} outputs, {size:.1f} MiB.")
+    return table
 
 
 def _number(value: float | None, form: str, unit: str = "") -> str:

@@ -31,7 +31,7 @@ def data(tmp_path):
     make(CHANGED, "06_models", "denoiser.safetensors", "d2", "t", "f")
     metrics = '{"psnr": 30.5, "top1_accuracy": 0.5, "frechet_distance_convnet": 2, "frechet_distance_convnet_noise": 9}'
     make(CHANGED, "08_reporting", "metrics.json", "m2", "d2", "t", "f", content=metrics)
-    (tmp_path / "06_models" / CHANGED / "parameters.json").write_text("{}")
+    (tmp_path / "06_models" / CHANGED / "parameters.json").write_text('{"diffusion.normalisation.gamma": 2.5}')
     (tmp_path / "06_models" / CHANGED / "checkpoints").mkdir()
     return tmp_path
 
@@ -84,6 +84,53 @@ def test_both_together_leave_nothing(data):
     assert [path for path in data.rglob("*") if path.is_file()] == []
 
 
-@pytest.mark.parametrize(("pattern", "count"), [("*", 2), ("toy/*gamma=2.5", 1), ("toy/4x4x8-nearest", 1), ("x*", 0)])
+@pytest.mark.parametrize(
+    ("pattern", "count"),
+    [
+        ("*", 2),
+        ("toy/*gamma=2.5", 1),
+        ("toy/4x4x8-nearest", 1),
+        ("x*", 0),
+        ("diffusion.normalisation.gamma=2.5", 1),
+        ("diffusion.normalisation.gamma=2", 0),  # a value is no beginning of another one
+        ("gamma=2.5", 0),
+    ],
+)
 def test_patterns(data, pattern, count):
     assert len(matching(find_variants(data), pattern)) == count
+
+
+def test_a_changed_parameter_is_found_in_a_name_that_was_cut_short(data):
+    folder = data / "06_models/toy/4x4x8-nearest/a.long.name-0123"
+    folder.mkdir()
+    (folder / "denoiser.safetensors").write_text("x")
+    (folder / "parameters.json").write_text('{"a.long.name": 1, "seed": 1}')
+    assert [variant.name for variant in matching(find_variants(data), "seed=1")] == ["4x4x8-nearest/a.long.name-0123"]
+
+
+def test_what_is_not_finished_keeps_what_it_may_be_made_from(data):
+    checkpoint = data / "06_models" / CHANGED / "checkpoints/denoiser.pt"
+    checkpoint.write_text("half")
+    features = data / "06_models/toy/images/feature_network.safetensors"
+    features.parent.mkdir()
+    features.write_text("x")
+    record_of(features).write_text('{"content": "n"}')
+    found = find_variants(data)
+    for pattern in (PRESET, "toy/images"):
+        unused, used = removable(matching(found, pattern), found)
+        assert unused == []
+        assert len(used) == len(matching(found, pattern)[0].outputs)
+    assert removable(matching(found, "toy/*"), found)[1] == []  # all together
+
+
+def test_rubbish_goes_with_its_variant(data):
+    folder = data / "06_models" / CHANGED
+    (folder / "classifier.safetensors").write_text("saved, but not its record")
+    (folder / ".denoiser_history.csv.fingerprint.json").write_text("{}")  # its output was deleted
+    (folder / ".denoiser.safetensors.0123.tmp").write_text("half")
+    found = find_variants(data)
+    chosen = matching(found, CHANGED)
+    assert "classifier" in chosen[0].summary
+    remove(removable(chosen, found)[0])
+    assert not folder.exists()
+    assert (data / "06_models" / PRESET / "denoiser.safetensors").exists()

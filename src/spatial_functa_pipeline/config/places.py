@@ -25,6 +25,8 @@ IMAGES = "images"
 """Beside the variants: the folder of what depends on the images alone, and on no latent."""
 NAMED_APART = ("dataset", "latent_shape", "interpolation")
 """Parameters that name the folders above."""
+PARAMETERS_FILE = "parameters.json"
+"""In a folder of changed parameters: all of them, with their values."""
 _NAME_NOTHING = ("data_path", "runtime")
 _FIELD = "meta_learning"
 _LONGEST = 120
@@ -43,7 +45,7 @@ class Change:
 
     key: str
     value: Any
-    affects: frozenset[str]
+    affects: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         return f"{self.key}={_in_words(self.value)}"

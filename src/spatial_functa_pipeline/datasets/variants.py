@@ -11,13 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .fingerprint import RECORD_SUFFIX
+from spatial_functa_pipeline.config.places import IMAGES, PARAMETERS_FILE, Change
+from spatial_functa_pipeline.datasets.fingerprint import RECORD_SUFFIX
 
 _METRICS = "metrics.json"
 _CHECKPOINTS = "checkpoints"
 _LAYERS = ("05_model_input", "06_models", "07_model_output", "08_reporting")
 _FRECHET = ("fid", "frechet_distance")
-_LIST = "parameters.json"
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Output:
     Attributes:
         path: where it is.
         layer: the folder of `data/` that it is in.
-        digest: of its contents, as its record has it; None for what is not finished: checkpoints, and functasets begun.
+        digest: of its contents, as its record has it; None for what is not finished: it has no record.
         sources: the digests of everything that it was made from.
     """
 
@@ -73,6 +73,15 @@ class Variant:
     dataset: str
     name: str
     outputs: list[Output] = field(default_factory=list)
+
+    @cached_property
+    def changes(self) -> frozenset[str]:
+        """The changed parameters that name it, as in `seed=1`."""
+        folders = (output.path.parents[output.path.parent.name == _CHECKPOINTS] for output in self.outputs)
+        for file in {folder / PARAMETERS_FILE for folder in folders}:
+            if file.exists():
+                return frozenset(str(Change(key, value)) for key, value in json.loads(file.read_text()).items())
+        return frozenset(self.name.partition("/")[2].split(","))
 
     @property
     def summary(self) -> str:
@@ -126,39 +135,62 @@ def find_variants(data: Path) -> list[Variant]:
 
 
 def _outputs(layer: Path) -> Iterator[Output]:
+    """What has a record, and what has none yet: checkpoints, functasets begun, files whose saving was cut short."""
     for folder in [*layer.glob("*/*"), *layer.glob("*/*/*")]:
-        for record in sorted(folder.glob(f".*{RECORD_SUFFIX}")):
-            path = record.with_name(record.name.removeprefix(".").removesuffix(RECORD_SUFFIX))
-            if path.exists():
-                content = json.loads(record.read_text())
-                yield Output(path, layer.name, content.get("content"), frozenset(content.get("sources", {}).values()))
-        unfinished = [path for path in folder.glob("*.zarr") if not record_of(path).exists()]
-        for path in sorted([*unfinished, *folder.glob(f"{_CHECKPOINTS}/*")]):
-            yield Output(path, layer.name, None, frozenset())
+        if folder.suffix == ".zarr" or folder.name == _CHECKPOINTS or not folder.is_dir():
+            continue
+        for path in sorted([*folder.iterdir(), *folder.glob(f"{_CHECKPOINTS}/*")]):
+            if path.name.startswith(".") or path.name == PARAMETERS_FILE or (path.is_dir() and path.suffix != ".zarr"):
+                continue
+            try:
+                record = json.loads(record_of(path).read_text())
+            except (FileNotFoundError, ValueError):
+                record = {}
+            yield Output(path, layer.name, record.get("content"), frozenset(record.get("sources", {}).values()))
 
 
 def matching(variants: Iterable[Variant], pattern: str) -> list[Variant]:
-    """The variants whose `<dataset>/<name>` fits a pattern with `*`, `?` and `[…]`."""
-    return [variant for variant in variants if fnmatch(f"{variant.dataset}/{variant.name}", pattern)]
+    """The variants that fit a pattern: with `*`, `?` and `[…]` for `<dataset>/<name>`, or a changed parameter, `seed=1`."""
+    is_change = "=" in pattern and not set("*?[/") & set(pattern)
+    return [
+        variant
+        for variant in variants
+        if (pattern in variant.changes if is_change else fnmatch(f"{variant.dataset}/{variant.name}", pattern))
+    ]
 
 
 def removable(chosen: Iterable[Variant], variants: Iterable[Variant]) -> tuple[list[Output], list[Output]]:
-    """Of the outputs of the chosen variants those that no other variant was made from, and those that one was."""
+    """Of the outputs of the chosen variants those that no other variant uses, and those that one does.
+
+    Used is what another one was made from. What is not finished does not say what that is: it may use all of the variant
+    that it changes, and all that depends on the images alone.
+    """
     chosen = list(chosen)
-    ours = {id(variant) for variant in chosen}
-    used: set[str] = set()
-    for variant in variants:
-        if id(variant) not in ours:
-            used = used.union(*(output.sources for output in variant.outputs))
-    outputs = [output for variant in chosen for output in variant.outputs]
-    return [one for one in outputs if one.digest not in used], [one for one in outputs if one.digest in used]
+    others = [variant for variant in variants if not any(variant is one for one in chosen)]
+    used: set[str] = set().union(*(output.sources for variant in others for output in variant.outputs))
+    begun = {
+        (variant.dataset, name)
+        for variant in others
+        if any(output.digest is None for output in variant.outputs)
+        for name in (variant.name.partition("/")[0], IMAGES)
+    }
+    kept, unused = [], []
+    for variant in chosen:
+        pinned = (variant.dataset, variant.name) in begun
+        for output in variant.outputs:
+            (kept if pinned or output.digest in used else unused).append(output)
+    return unused, kept
 
 
 def remove(outputs: Iterable[Output]) -> None:
-    """Remove outputs, and the folders in which no file is left but the list of their parameters."""
+    """Remove outputs, and what is left of folders without any: lists of parameters, records, temporary files."""
     for output in outputs:
         output.remove()
         folder = output.path.parent
-        while folder.name not in _LAYERS and all(file.is_dir() or file.name == _LIST for file in folder.rglob("*")):
+        while folder.name not in _LAYERS and all(file.is_dir() or _is_rest(file) for file in folder.rglob("*")):
             shutil.rmtree(folder)
             folder = folder.parent
+
+
+def _is_rest(file: Path) -> bool:
+    return file.name == PARAMETERS_FILE or (file.name.startswith(".") and file.suffix in (".tmp", ".json"))
