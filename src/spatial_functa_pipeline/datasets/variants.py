@@ -174,7 +174,8 @@ def removable(chosen: Iterable[Variant], variants: Iterable[Variant]) -> tuple[l
         if any(output.digest is None for output in variant.outputs)
         for name in (variant.name.partition("/")[0], IMAGES)
     }
-    kept, unused = [], []
+    kept: list[Output] = []
+    unused: list[Output] = []
     for variant in chosen:
         pinned = (variant.dataset, variant.name) in begun
         for output in variant.outputs:

@@ -1,1 +1,1 @@
-"""hooks."""
+"""What happens around a run: parameters, places, freshness, MLflow, advice, the summary."""
