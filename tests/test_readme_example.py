@@ -17,6 +17,7 @@ def test_it_has_at_most_ten_lines():
     assert len([line for line in EXAMPLE.splitlines() if line]) <= 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resolution", [32, 256])
 def test_a_picture_is_encoded_and_decoded_larger(finished, tmp_path, resolution):
     (trained,) = (finished.path / "data/06_models").rglob("field.safetensors")
