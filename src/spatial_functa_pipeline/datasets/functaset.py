@@ -24,6 +24,8 @@ from spatial_functa_pipeline.functasets.location import Location
 from spatial_functa_pipeline.functasets.store import MEMORY_LIMIT, Functaset
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan, differences, write
 
+_SAME = "with the --env and --params of this run"
+
 
 def build_command(split: str) -> str:
     """The command that builds the functaset of a split, or what is missing or damaged of it."""
@@ -40,9 +42,9 @@ def what_to_do(error: Exception) -> str:
     """About an error of a functaset."""
     match error:
         case MissingFunctasetError():
-            return "build it first: kedro run --pipeline=functaset_build (for samples: kedro run --pipeline=evaluation)"
+            return f"build it first: kedro run --pipeline=functaset_build (for samples: kedro run --pipeline=sampling), {_SAME}"
         case IncompleteFunctasetError(split=split):
-            return f"run again to finish: {build_command(split)}"
+            return f"run again to finish: {build_command(split)}, {_SAME}"
         case SchemaVersionError():
             return "build it again, as in: kedro run --pipeline=functaset_build --params runtime.replace_stale=true"
         case StaleFunctasetError():
