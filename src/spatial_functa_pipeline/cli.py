@@ -71,7 +71,11 @@ def check_functasets(names: tuple[str, ...], env: str | None, params: dict[str, 
 
 @cli.command("variants")
 @click.option(
-    "--remove", "pattern", metavar="PATTERN", help="Remove the outputs of what fits, as in 'cifar10/*seed=1*'."
+    "--remove",
+    "pattern",
+    metavar="PATTERN",
+    help="Remove the outputs of what fits: of a changed parameter, as in seed=1, or of data set and variant, as in "
+    "'cifar10/8x8x16-*'.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask before removing.")
 @click.pass_obj
@@ -79,7 +83,8 @@ def variants(metadata: ProjectMetadata, pattern: str | None, yes: bool) -> None:
     """What runs have left on disk, a row for each variant: outputs, size, and what was measured.
 
     A variant is named by data set, latent shape and interpolation, and by the parameters that were changed for it. --remove
-    keeps what other variants were made from. Functasets in object stores are not listed.
+    keeps what other variants were made from, or may need since something of theirs is not finished. Functasets in object
+    stores are not seen: what only they were made from is removed.
     """
     from rich.console import Console
     from rich.table import Column, Table
@@ -110,13 +115,12 @@ def variants(metadata: ProjectMetadata, pattern: str | None, yes: bool) -> None:
     console.print(table)
     if pattern is None:
         return
-    unused, used = removable(chosen, found)
-    for output in used:
-        console.print(
-            f"kept, since other variants were made from it: {output.path.relative_to(metadata.project_path)}",
-            soft_wrap=True,
-            markup=False,
-        )
+    unused, needed = removable(chosen, found)
+    reason = "kept, since other variants were made from it, or are not finished and may need it"
+    for what, outputs in ((reason, needed), ("to be removed", unused)):
+        for output in outputs:
+            path = output.path.relative_to(metadata.project_path)
+            console.print(f"{what}: {path}", soft_wrap=True, markup=False, highlight=False)
     if not unused:
         console.print("Nothing to remove.")
         return

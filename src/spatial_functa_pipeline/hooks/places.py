@@ -2,15 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
+from kedro.pipeline.node import Node
 
+from spatial_functa_pipeline.config.places import PARAMETERS_FILE
 from spatial_functa_pipeline.config_loader import ProjectConfigLoader
-
-PARAMETERS_FILE = "parameters.json"
+from spatial_functa_pipeline.files import replace_durably
 
 
 class PlaceHooks:
@@ -23,18 +23,17 @@ class PlaceHooks:
         self._places = context.config_loader.places
 
     @hook_impl
-    def after_catalog_created(self, catalog: DataCatalog) -> None:
-        """Keep the catalog, to find the files of what is saved."""
-        self._catalog = catalog
+    def before_node_run(self, node: Node, catalog: DataCatalog) -> None:
+        """Write the file where it is not yet, before the node begins: a node that is interrupted leaves a checkpoint."""
+        for name in (*node.inputs, *node.outputs):  # a checkpoint is an input
+            path = str(getattr(catalog.get(name), "_filepath", ""))
+            if "://" not in path:
+                self._describe_folder_of(path)
 
-    @hook_impl
-    def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
-        """Write the file if it is not there yet."""
-        path = getattr(self._catalog.get(dataset_name), "_filepath", None)
-        if path is None or "://" in str(path):
-            return
+    def _describe_folder_of(self, path: str) -> None:
         for folder, parameters in self._places.folders.items():
-            layer, inside, _ = str(path).partition(f"/{folder}/")
+            layer, inside, _ = path.partition(f"/{folder}/")
             file = Path(layer, folder, PARAMETERS_FILE)
             if inside and not file.exists():
-                file.write_text(json.dumps(parameters, indent=2) + "\n")
+                with replace_durably(file) as temporary:
+                    temporary.write_text(json.dumps(parameters, indent=2) + "\n")
