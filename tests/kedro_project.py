@@ -19,8 +19,10 @@ ROOT = Path(__file__).parents[1]
 
 def _kedro(folder, arguments, environment):
     """What `kedro …` does, in this process."""
+    import torch
     from kedro.framework.cli.cli import main
 
+    torch.set_num_threads(1)  # whatever other tests have left in the environment: results depend on it
     os.chdir(folder)
     os.environ.update(environment)
     sys.argv = ["kedro", *arguments]

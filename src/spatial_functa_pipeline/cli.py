@@ -83,8 +83,9 @@ def variants(metadata: ProjectMetadata, pattern: str | None, yes: bool) -> None:
     """What runs have left on disk, a row for each variant: outputs, size, and what was measured.
 
     A variant is named by data set, latent shape and interpolation, and by the parameters that were changed for it. PATTERN
-    is one for that name, or a changed parameter with its value. --remove keeps what other variants were made from. It knows
-    nothing of functasets in object stores: neither are they listed, nor is what they were made from kept.
+    is one for that name, or a changed parameter with its value. --remove keeps what other variants were made from, or may
+    need since something of theirs is not finished. Functasets in object stores are not seen: what only they were made from
+    is removed.
     """
     from rich.console import Console
 

@@ -1,10 +1,15 @@
 """What is on disk, variant by variant, and what may be removed of it."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 
+from spatial_functa_pipeline.cli import cli
+from spatial_functa_pipeline.config.places import PARAMETERS_FILE, Change, Places
 from spatial_functa_pipeline.datasets.variants import find_variants, matching, record_of, removable, remove
+from spatial_functa_pipeline.files import replace_durably
 
 PRESET, CHANGED = "toy/4x4x8-nearest", "toy/4x4x8-nearest/diffusion.normalisation.gamma=2.5"
 
@@ -31,9 +36,19 @@ def data(tmp_path):
     make(CHANGED, "06_models", "denoiser.safetensors", "d2", "t", "f")
     metrics = '{"psnr": 30.5, "top1_accuracy": 0.5, "frechet_distance_convnet": 2, "frechet_distance_convnet_noise": 9}'
     make(CHANGED, "08_reporting", "metrics.json", "m2", "d2", "t", "f", content=metrics)
-    (tmp_path / "06_models" / CHANGED / "parameters.json").write_text('{"diffusion.normalisation.gamma": 2.5}')
+    write(tmp_path / "06_models" / CHANGED / PARAMETERS_FILE, '{"diffusion.normalisation.gamma": 2.5}')
     (tmp_path / "06_models" / CHANGED / "checkpoints").mkdir()
     return tmp_path
+
+
+def write(path, content="x"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    return path
+
+
+def names(outputs):
+    return {output.path.name for output in outputs}
 
 
 def test_a_variant_is_all_that_lies_in_folders_of_its_name(data):
@@ -85,14 +100,112 @@ def test_both_together_leave_nothing(data):
 
 
 @pytest.mark.parametrize(
+    "unfinished",
+    [
+        f"06_models/{CHANGED}/checkpoints/denoiser.pt",
+        f"05_model_input/{PRESET}/seed=1/train_functaset.zarr/zarr.json",
+        f"06_models/{PRESET}/seed=1/denoiser.safetensors",
+    ],
+)
+def test_what_a_variant_under_way_may_need_is_kept(data, unfinished):
+    write(data / unfinished)
+    write(data / "06_models/toy/images/feature_network.safetensors")
+    write(data / "06_models/toy/4x4x8-linear/field.safetensors")
+    found = find_variants(data)
+    unused, needed = removable(matching(found, PRESET), found)
+    assert not unused
+    assert names(needed) == {"field.safetensors", "train_functaset.zarr", "denoiser.safetensors", "metrics.json"}
+    assert names(removable(matching(found, "toy/images"), found)[1]) == {"feature_network.safetensors"}
+    assert names(removable(matching(found, "toy/4x4x8-linear"), found)[0]) == {"field.safetensors"}
+    assert not removable(matching(found, "toy/*"), found)[1]
+
+
+def test_it_may_need_what_was_made_with_some_of_its_changes(data):
+    """A field of `seed=1`, of a denoiser with another γ too; not one of `seed=10`."""
+    for seed in (1, 10):
+        field = write(data / f"06_models/{PRESET}/seed={seed}/field.safetensors")
+        write(record_of(field), json.dumps({"content": f"f{seed}"}))
+    checkpoint = write(data / f"06_models/{PRESET}/diffusion.normalisation.gamma=2.5,seed=1/checkpoints/denoiser.pt")
+    write(checkpoint.parents[1] / PARAMETERS_FILE, '{"diffusion.normalisation.gamma": 2.5, "seed": 1}')
+    for listed in (True, False):  # the name will do
+        found = find_variants(data)
+        kept = [variant.place for variant in found if removable([variant], found)[1]]
+        assert kept == [PRESET, CHANGED, f"{PRESET}/seed=1"]
+        if listed:
+            (checkpoint.parents[1] / PARAMETERS_FILE).unlink()
+
+
+def test_a_training_that_has_written_nothing_yet_is_under_way(data):
+    write(data / f"06_models/{PRESET}/seed=1/{PARAMETERS_FILE}", '{"seed": 1}')
+    found = find_variants(data)
+    assert not removable(matching(found, PRESET), found)[0]
+    remove(removable(matching(found, "seed=1"), found)[0])
+    assert not list(data.rglob("seed=1"))
+
+
+def write_half(path):
+    """As a process leaves it that is killed while it writes."""
+    with replace_durably(path) as temporary:
+        temporary.write_text("half")
+    path.rename(temporary)
+
+
+LEFTOVERS = {
+    "a record without its output": lambda folder: write(record_of(folder / "d.zarr"), '{"sources": {"field": "f"}}'),
+    "a checkpoint half written": lambda folder: write_half(folder / "checkpoints/denoiser.pt"),
+    "a record half written": lambda folder: write_half(record_of(folder / "field.safetensors")),
+    "a checkpoint that no training continues": lambda folder: write(folder / "checkpoints/denoiser.old"),
+}
+
+
+@pytest.mark.parametrize("leave", LEFTOVERS.values(), ids=LEFTOVERS)
+@pytest.mark.parametrize("place", [CHANGED, f"{PRESET}/seed=1"], ids=["beside outputs", "alone"])
+def test_leftovers_are_listed_need_nothing_and_go_with_their_variant(data, leave, place):
+    before = {output.path for variant in find_variants(data) for output in variant.outputs}
+    leave(data / "06_models" / place)
+    found = find_variants(data)
+    (variant,) = matching(found, place)
+    assert variant.summary.endswith(", 1 leftovers")
+    (leftover,) = {output.path for one in found for output in one.outputs} - before
+    assert leftover.read_text()
+    assert "denoiser.safetensors" in names(removable(matching(found, PRESET), found)[0])
+    remove(removable([variant], found)[0])
+    assert not (data / "06_models" / place).exists()
+
+
+@pytest.mark.parametrize("record", [None, "", '{"content": '])
+def test_an_output_without_a_record_is_not_finished(data, record):
+    """Its process was killed after it had removed the old record; a functaset's record is not replaced at once."""
+    metrics = data / "08_reporting" / CHANGED / "metrics.json"
+    metrics.write_text('{"psnr": ')
+    record_of(metrics).unlink()
+    if record is not None:
+        write(record_of(metrics), record)
+    _, changed = find_variants(data)
+    assert changed.summary == "denoiser, 0 reports, 1 unfinished"
+    assert changed.metrics == {}
+    remove(removable([changed], find_variants(data))[0])
+    assert not list(data.rglob("*gamma*"))
+
+
+def test_what_is_no_output_is_not_listed(data):
+    before = find_variants(data)
+    write(data / "06_models" / PRESET / ".gitkeep")
+    write(data / "06_models/toy/notes.txt")
+    write(data / "05_model_input" / PRESET / "train_functaset.zarr/latents/c/0")
+    assert [names(variant.outputs) for variant in find_variants(data)] == [names(one.outputs) for one in before]
+
+
+@pytest.mark.parametrize(
     ("pattern", "count"),
     [
         ("*", 2),
         ("toy/*gamma=2.5", 1),
         ("toy/4x4x8-nearest", 1),
+        ("toy/4x4x8-*", 2),
         ("x*", 0),
         ("diffusion.normalisation.gamma=2.5", 1),
-        ("diffusion.normalisation.gamma=2", 0),  # a value is no beginning of another one
+        ("diffusion.normalisation.gamma=2", 0),
         ("gamma=2.5", 0),
     ],
 )
@@ -100,37 +213,50 @@ def test_patterns(data, pattern, count):
     assert len(matching(find_variants(data), pattern)) == count
 
 
-def test_a_changed_parameter_is_found_in_a_name_that_was_cut_short(data):
-    folder = data / "06_models/toy/4x4x8-nearest/a.long.name-0123"
-    folder.mkdir()
-    (folder / "denoiser.safetensors").write_text("x")
-    (folder / "parameters.json").write_text('{"a.long.name": 1, "seed": 1}')
-    assert [variant.name for variant in matching(find_variants(data), "seed=1")] == ["4x4x8-nearest/a.long.name-0123"]
+def test_a_changed_parameter_is_matched_whole_also_in_a_name_that_is_cut_short(data):
+    long = {f"classification.{'x' * 40}{index}": "y" * 20 for index in range(2)}
+    for seed in (1, 10):
+        values = {**long, "data.train_rows": [0, 5], "seed": seed}
+        changes = tuple(Change(key, value, frozenset({key})) for key, value in values.items())
+        places = Places("toy", "4x4x8-nearest", changes)
+        folder = places.of("classification", "data", "seed", "meta_learning")
+        assert "seed" not in folder
+        listed = json.dumps(places.folders[folder])
+        write(data / "06_models" / folder / PARAMETERS_FILE, listed)
+        write(data / "06_models" / folder / "classifier.safetensors")
+        write(data / f"06_models/{PRESET}/seed={seed}/field.safetensors")
+    assert len(matching(find_variants(data), "seed=1")) == 2
+    assert len(matching(find_variants(data), "seed=10")) == 2
+    assert len(matching(find_variants(data), "data.train_rows=0x5")) == 2
 
 
-def test_what_is_not_finished_keeps_what_it_may_be_made_from(data):
-    checkpoint = data / "06_models" / CHANGED / "checkpoints/denoiser.pt"
-    checkpoint.write_text("half")
-    features = data / "06_models/toy/images/feature_network.safetensors"
-    features.parent.mkdir()
-    features.write_text("x")
-    record_of(features).write_text('{"content": "n"}')
-    found = find_variants(data)
-    for pattern in (PRESET, "toy/images"):
-        unused, used = removable(matching(found, pattern), found)
-        assert unused == []
-        assert len(used) == len(matching(found, pattern)[0].outputs)
-    assert removable(matching(found, "toy/*"), found)[1] == []  # all together
+@pytest.fixture
+def command(data, tmp_path_factory):
+    """`kedro variants …` in a project of these outputs; returns what it prints."""
+    project = tmp_path_factory.mktemp("project")
+    (project / "data").symlink_to(data)
+
+    def run(*arguments, **options):
+        arguments = ["variants", *arguments]
+        return CliRunner().invoke(cli, arguments, obj=SimpleNamespace(project_path=project), **options).output
+
+    return run
 
 
-def test_rubbish_goes_with_its_variant(data):
-    folder = data / "06_models" / CHANGED
-    (folder / "classifier.safetensors").write_text("saved, but not its record")
-    (folder / ".denoiser_history.csv.fingerprint.json").write_text("{}")  # its output was deleted
-    (folder / ".denoiser.safetensors.0123.tmp").write_text("half")
-    found = find_variants(data)
-    chosen = matching(found, CHANGED)
-    assert "classifier" in chosen[0].summary
-    remove(removable(chosen, found)[0])
-    assert not folder.exists()
+def test_what_will_be_removed_is_listed_before_it_is_asked_for(data, command):
+    printed = command("--remove", "toy/4x4x8-nearest", input="n\n")
+    before, asked, _ = printed.partition("Remove 2 outputs")
+    assert asked
+    assert f"to be removed: data/06_models/{PRESET}/denoiser.safetensors\n" in before
+    assert f"to be removed: data/08_reporting/{PRESET}/metrics.json\n" in before
+    assert f"may need it: data/06_models/{PRESET}/field.safetensors\n" in before
     assert (data / "06_models" / PRESET / "denoiser.safetensors").exists()
+    assert "Removed 2 outputs" in command("--remove", "toy/4x4x8-nearest", "--yes")
+    assert not (data / "06_models" / PRESET / "denoiser.safetensors").exists()
+
+
+def test_the_help_has_examples_and_says_what_is_not_seen(command):
+    printed = " ".join(command("--help").split())
+    assert "as in seed=1" in printed
+    assert "'cifar10/8x8x16-*'" in printed
+    assert "Functasets in object stores are not seen" in printed

@@ -105,12 +105,17 @@ def test_a_running_scheduler_is_used_by_its_address(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_error_in_a_worker_reaches_the_caller(tmp_path):
+def test_an_error_in_a_worker_reaches_the_caller(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    before = dict(os.environ)
     with pytest.raises(ZeroDivisionError):
         write(
             tmp_path / "f.zarr",
             replace(real_plan(), encode=_divide_by_zero, scheduling=Scheduling("processes", workers=1)),
         )
+    changed = {name for name in {*before, *os.environ} if before.get(name) != os.environ.get(name)}
+    assert not [name for name in changed if name.endswith("_NUM_THREADS")]  # those of the workers stay with the workers
 
 
 def _divide_by_zero(start: int, stop: int) -> Rows:

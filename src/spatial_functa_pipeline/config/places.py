@@ -23,10 +23,10 @@ Tree = Mapping[str, Any]
 
 IMAGES = "images"
 """Beside the variants: the folder of what depends on the images alone, and on no latent."""
+PARAMETERS_FILE = "parameters.json"
+"""In a folder that changed parameters name: all of them, with their values. A long name is cut short."""
 NAMED_APART = ("dataset", "latent_shape", "interpolation")
 """Parameters that name the folders above."""
-PARAMETERS_FILE = "parameters.json"
-"""In a folder of changed parameters: all of them, with their values."""
 _NAME_NOTHING = ("data_path", "runtime")
 _FIELD = "meta_learning"
 _LONGEST = 120

@@ -1,4 +1,4 @@
-"""What runs have left on disk: the outputs of each variant, and which of them others still use."""
+"""What runs have left on disk: the outputs of each variant, and which of them others still need."""
 
 from __future__ import annotations
 
@@ -12,29 +12,45 @@ from pathlib import Path
 from typing import Any
 
 from spatial_functa_pipeline.config.places import IMAGES, PARAMETERS_FILE, Change
-from spatial_functa_pipeline.datasets.fingerprint import RECORD_SUFFIX
+
+from .fingerprint import RECORD_SUFFIX
 
 _METRICS = "metrics.json"
 _CHECKPOINTS = "checkpoints"
 _LAYERS = ("05_model_input", "06_models", "07_model_output", "08_reporting")
 _FRECHET = ("fid", "frechet_distance")
+_OUTDATED = ".old"  # a checkpoint that no training continues
+_TEMPORARY = ".tmp"  # what a process that was killed was about to write: files.replace_durably
 
 
 @dataclass(frozen=True)
 class Output:
-    """A file or folder that a node has made.
+    """A file or folder that a node has made, or has left.
 
     Attributes:
         path: where it is.
         layer: the folder of `data/` that it is in.
-        digest: of its contents, as its record has it; None for what is not finished: it has no record.
+        digest: of its contents, as its record has it; None if it has none.
         sources: the digests of everything that it was made from.
+        leftover: whether nobody reads it any more: a record without its output, and what killed processes have left.
     """
 
     path: Path
     layer: str
-    digest: str | None
-    sources: frozenset[str]
+    digest: str | None = None
+    sources: frozenset[str] = frozenset()
+    leftover: bool = False
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a node may be at it still, and need what it is made from: a checkpoint, an output without a record."""
+        return self.digest is None and not self.leftover
+
+    @property
+    def folder(self) -> Path:
+        """The variant's folder that it lies in."""
+        folder = self.path.parent
+        return folder.parent if folder.name == _CHECKPOINTS else folder
 
     @cached_property
     def files(self) -> list[Path]:
@@ -74,21 +90,37 @@ class Variant:
     name: str
     outputs: list[Output] = field(default_factory=list)
 
+    @property
+    def place(self) -> str:
+        """Its folder in a layer, as in `cifar10/8x8x16-nearest/seed=1`."""
+        return f"{self.dataset}/{self.name}"
+
     @cached_property
     def changes(self) -> frozenset[str]:
-        """The changed parameters that name it, as in `seed=1`."""
-        folders = (output.path.parents[output.path.parent.name == _CHECKPOINTS] for output in self.outputs)
-        for file in {folder / PARAMETERS_FILE for folder in folders}:
-            if file.exists():
-                return frozenset(str(Change(key, value)) for key, value in json.loads(file.read_text()).items())
-        return frozenset(self.name.partition("/")[2].split(","))
+        """What was changed for it, each as in `seed=1`: as the list in its folders says, else as its name does."""
+        for folder in {output.folder for output in self.outputs}:
+            if (file := folder / PARAMETERS_FILE).exists():
+                changed = json.loads(file.read_text())
+                return frozenset(str(Change(key, value, frozenset())) for key, value in changed.items())
+        return frozenset(self.name.partition("/")[2].split(",")) - {""}
+
+    def may_need(self, other: Variant) -> bool:
+        """Whether its outputs may be made from those of the other: everything that was changed there was changed here."""
+        here, there = (one.name.partition("/")[0] for one in (self, other))
+        return other.dataset == self.dataset and there in (here, IMAGES) and other.changes <= self.changes
 
     @property
     def summary(self) -> str:
-        """The names of what was encoded, trained and sampled, and the number of reports."""
-        made = sorted({one.path.name.partition(".")[0] for one in self.outputs if one.layer != _LAYERS[-1]})
-        reports = sum(one.layer == _LAYERS[-1] for one in self.outputs)
-        return ", ".join([*(name for name in made if not name.endswith("_history")), f"{reports} reports"])
+        """The names of what was encoded, trained and sampled, and how many reports there are, and things not finished."""
+        finished = [one for one in self.outputs if one.digest is not None]
+        made = sorted({one.path.name.partition(".")[0] for one in finished if one.layer != _LAYERS[-1]})
+        words = [name for name in made if not name.endswith("_history")]
+        words.append(f"{sum(one.layer == _LAYERS[-1] for one in finished)} reports")
+        if unfinished := sum(one.unfinished for one in self.outputs):
+            words.append(f"{unfinished} unfinished")
+        if leftovers := sum(one.leftover for one in self.outputs):
+            words.append(f"{leftovers} leftovers")
+        return ", ".join(words)
 
     @property
     def bytes(self) -> int:
@@ -105,7 +137,7 @@ class Variant:
         """All numbers that were measured of it."""
         found: dict[str, Any] = {}
         for output in self.outputs:
-            if output.path.name.endswith(_METRICS):
+            if output.path.name.endswith(_METRICS) and output.digest is not None:
                 found |= json.loads(output.path.read_text())
         return found
 
@@ -127,71 +159,77 @@ def find_variants(data: Path) -> list[Variant]:
     found: dict[tuple[str, str], Variant] = {}
     for layer in _LAYERS:
         for output in _outputs(data / layer):
-            folder = output.path.parent if output.path.parent.name != _CHECKPOINTS else output.path.parents[1]
-            dataset, *below = folder.relative_to(data / layer).parts
+            dataset, *below = output.folder.relative_to(data / layer).parts
             name = "/".join(below)
             found.setdefault((dataset, name), Variant(dataset, name)).outputs.append(output)
     return [found[key] for key in sorted(found)]
 
 
 def _outputs(layer: Path) -> Iterator[Output]:
-    """What has a record, and what has none yet: checkpoints, functasets begun, files whose saving was cut short."""
-    for folder in [*layer.glob("*/*"), *layer.glob("*/*/*")]:
-        if folder.suffix == ".zarr" or folder.name == _CHECKPOINTS or not folder.is_dir():
+    for folder in sorted([*layer.glob("*/*"), *layer.glob("*/*/*")]):
+        if not folder.is_dir() or folder.name == _CHECKPOINTS or _is_output(folder):
             continue
-        for path in sorted([*folder.iterdir(), *folder.glob(f"{_CHECKPOINTS}/*")]):
-            if path.name.startswith(".") or path.name == PARAMETERS_FILE or (path.is_dir() and path.suffix != ".zarr"):
-                continue
-            try:
-                record = json.loads(record_of(path).read_text())
-            except (FileNotFoundError, ValueError):
-                record = {}
-            yield Output(path, layer.name, record.get("content"), frozenset(record.get("sources", {}).values()))
+        paths = sorted([*folder.iterdir(), *folder.glob(f"{_CHECKPOINTS}/*")])
+        outputs = [output for path in paths if (output := _output(path, layer.name))]
+        if not outputs and (begun := folder / PARAMETERS_FILE).exists():
+            outputs = [Output(begun, layer.name)]  # a node has begun there, and has written nothing yet
+        yield from outputs
+
+
+def _is_output(path: Path) -> bool:
+    return path.is_file() or path.suffix == ".zarr" or record_of(path).exists()
+
+
+def _output(path: Path, layer: str) -> Output | None:
+    """What lies there, None if it is no output: a folder, the record of an output, or a file that no node has made."""
+    if path.name.startswith("."):
+        described = path.with_name(path.name.removeprefix(".").removesuffix(RECORD_SUFFIX))
+        orphan = path.name.endswith(RECORD_SUFFIX) and not described.exists()
+        return Output(path, layer, leftover=True) if orphan or path.suffix == _TEMPORARY else None
+    if path.name == PARAMETERS_FILE or not _is_output(path):
+        return None
+    try:
+        record = json.loads(record_of(path).read_text())
+    except (FileNotFoundError, ValueError):  # a process was killed before it had written the record
+        return Output(path, layer, leftover=path.suffix == _OUTDATED)
+    return Output(path, layer, record.get("content"), frozenset(record.get("sources", {}).values()))
 
 
 def matching(variants: Iterable[Variant], pattern: str) -> list[Variant]:
-    """The variants that fit a pattern: with `*`, `?` and `[…]` for `<dataset>/<name>`, or a changed parameter, `seed=1`."""
-    is_change = "=" in pattern and not set("*?[/") & set(pattern)
-    return [
-        variant
-        for variant in variants
-        if (pattern in variant.changes if is_change else fnmatch(f"{variant.dataset}/{variant.name}", pattern))
-    ]
+    """The variants for which `pattern` was changed, as `seed=1`, or whose `<dataset>/<name>` fits it: `*`, `?` and `[…]`."""
+    return [one for one in variants if pattern in one.changes or fnmatch(one.place, pattern)]
 
 
 def removable(chosen: Iterable[Variant], variants: Iterable[Variant]) -> tuple[list[Output], list[Output]]:
-    """Of the outputs of the chosen variants those that no other variant uses, and those that one does.
+    """Of the outputs of the chosen variants those that no other variant needs, and those that one was made from or may need.
 
-    Used is what another one was made from. What is not finished does not say what that is: it may use all of the variant
-    that it changes, and all that depends on the images alone.
+    What an unfinished output is made from is not known: it may be all that lies where a run with its parameters reads.
     """
     chosen = list(chosen)
-    others = [variant for variant in variants if not any(variant is one for one in chosen)]
-    used: set[str] = set().union(*(output.sources for variant in others for output in variant.outputs))
-    begun = {
-        (variant.dataset, name)
-        for variant in others
-        if any(output.digest is None for output in variant.outputs)
-        for name in (variant.name.partition("/")[0], IMAGES)
-    }
-    kept: list[Output] = []
+    places = {variant.place for variant in chosen}
+    others = [variant for variant in variants if variant.place not in places]
+    used = {digest for variant in others for output in variant.outputs for digest in output.sources}
+    under_way = [variant for variant in others if any(output.unfinished for output in variant.outputs)]
     unused: list[Output] = []
+    needed: list[Output] = []
     for variant in chosen:
-        pinned = (variant.dataset, variant.name) in begun
+        may_be_needed = any(other.may_need(variant) for other in under_way)
         for output in variant.outputs:
-            (kept if pinned or output.digest in used else unused).append(output)
-    return unused, kept
+            is_needed = output.digest in used or (may_be_needed and not output.leftover)
+            (needed if is_needed else unused).append(output)
+    return unused, needed
 
 
 def remove(outputs: Iterable[Output]) -> None:
-    """Remove outputs, and what is left of folders without any: lists of parameters, records, temporary files."""
+    """Remove outputs, and the folders in which no file is left but the list of their parameters."""
     for output in outputs:
         output.remove()
         folder = output.path.parent
-        while folder.name not in _LAYERS and all(file.is_dir() or _is_rest(file) for file in folder.rglob("*")):
-            shutil.rmtree(folder)
+        while folder.name not in _LAYERS and _is_bare(folder):
+            if folder.exists():  # it may have gone with the output before
+                shutil.rmtree(folder)
             folder = folder.parent
 
 
-def _is_rest(file: Path) -> bool:
-    return file.name == PARAMETERS_FILE or (file.name.startswith(".") and file.suffix in (".tmp", ".json"))
+def _is_bare(folder: Path) -> bool:
+    return all(file.is_dir() or file.name == PARAMETERS_FILE for file in folder.rglob("*"))

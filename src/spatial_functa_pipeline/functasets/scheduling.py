@@ -62,6 +62,8 @@ class Scheduling:
             workers = self.workers or _gpus() or os.cpu_count() or 1
             threads = max(1, (os.cpu_count() or 1) // workers)
             names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+            # Dask's nannies write it into this process's environment, too, for what it starts afterwards.
+            stack.callback(_restore, {name: os.environ.get(name) for name in names})
             environment = {f"distributed.nanny.pre-spawn-environ.{name}": threads for name in names}
             with dask.config.set(environment):
                 cluster = stack.enter_context(
@@ -96,6 +98,15 @@ def _distribute(client: Client, task: Callable[[int], T], items: Iterable[int], 
         raise WorkersDiedError(
             f"workers died again and again at the same task ({error}): they may have too little memory"
         ) from error
+
+
+def _restore(variables: dict[str, str | None]) -> None:
+    """Give environment variables their former values."""
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _gpus() -> int:
