@@ -76,7 +76,7 @@ def check_functasets(names: tuple[str, ...], env: str | None, params: dict[str, 
 
 
 @cli.command("variants")
-@click.option("--remove", "pattern", metavar="PATTERN", help="Remove what fits, as in 'cifar10/8x8x16-*', or seed=1.")
+@click.option("--remove", "pattern", metavar="PATTERN", help="Remove what fits, as in seed=1 or 'cifar10/8x8x16-*'.")
 @click.option("--yes", is_flag=True, help="Do not ask before removing.")
 @click.pass_obj
 def variants(metadata: ProjectMetadata, pattern: str | None, yes: bool) -> None:
@@ -101,7 +101,10 @@ def variants(metadata: ProjectMetadata, pattern: str | None, yes: bool) -> None:
     if pattern is None:
         return
     unused, used = removable(chosen, found)
-    for outputs, word in ((used, "kept, since other variants use it"), (unused, "to be removed")):
+    for outputs, word in (
+        (used, "kept, since other variants were made from it or may need it"),
+        (unused, "to be removed"),
+    ):
         for output in outputs:
             path = output.path.relative_to(metadata.project_path)
             console.print(f"{word}: {path}", soft_wrap=True, markup=False)
