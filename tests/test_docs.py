@@ -1,5 +1,6 @@
-"""What README and docs tell a reader to type exists, what they link to is there, and their lines are short."""
+"""What README and docs tell a reader to type exists, what they link to or name is there, and their lines are short."""
 
+import ast
 import re
 import shlex
 from functools import cache
@@ -17,6 +18,7 @@ from spatial_functa_pipeline.pipeline_registry import register_pipelines
 from spatial_functa_pipeline.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
 
 ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src/spatial_functa_pipeline"
 DOCS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
 BY_NAME = pytest.mark.parametrize("path", DOCS, ids=lambda path: path.relative_to(ROOT).as_posix())
 
@@ -167,6 +169,39 @@ def test_links_lead_somewhere(path):
         assert target.exists(), link
         if anchor:
             assert anchor in anchors(target), link
+
+
+PLACES = (ROOT / "docs/architecture.md").read_text().split("## Where to find a thing\n")[1].split("\n## ")[0]
+
+
+def defined_in(path):
+    """The classes, functions and methods of a file."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    return {node.name for node in nodes if isinstance(node, ast.ClassDef | ast.FunctionDef)} | {
+        f"{node.name}.{part.name}"
+        for node in nodes
+        if isinstance(node, ast.ClassDef)
+        for part in node.body
+        if isinstance(part, ast.FunctionDef)
+    }
+
+
+def not_found(row):
+    """Of the symbols in a row of a table that names files: those that none of these files defines."""
+    code = re.findall(r"`([^`]+)`", row)
+    files = [SOURCE / word for word in code if re.fullmatch(r"[a-z_/]+\.py", word)]
+    symbols = [word.partition("(")[0] for word in code if re.fullmatch(r"([A-Z]\w*\.)?\w+(\(.*\))?", word)]
+    return set(symbols) - set().union(*map(defined_in, files)) if files else set()
+
+
+@pytest.mark.parametrize("row", [line for line in PLACES.splitlines() if ".py`" in line])
+def test_what_is_said_to_be_in_a_file_is_there(row):
+    assert not_found(row) == set()
+
+
+@pytest.mark.parametrize("symbol", ["no_such", "NoSuch", "SpatialField.no_such", "no_such(seed)"])
+def test_what_is_not_in_its_file_is_found(symbol):
+    assert not_found(f"| a thing | `fields/field.py`: `SpatialField._fit`, `encode`, `{symbol}` |")
 
 
 @BY_NAME

@@ -3,13 +3,10 @@
 import importlib
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[1] / "src/spatial_functa_pipeline"
 ROOMS = ("fields", "images", "metrics", "functasets", "loading", "models", "training")
-FILES = sorted(path for room in ROOMS for path in (SOURCE / room).rglob("*.py"))
 
 
 def test_rooms_load_neither_kedro_nor_mlflow():

@@ -1,1 +1,1 @@
-"""Kedro datasets: images in, functasets, weights."""
+"""Kedro's adapters: images, functasets, weights and reports, each with a record of what made it."""

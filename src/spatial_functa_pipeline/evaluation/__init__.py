@@ -1,1 +1,1 @@
-"""What is measured and drawn at the end, as a library: reconstructions, samples, scores, memorisation, figures."""
+"""What is measured and drawn at the end, as a library: reconstructions, classes, samples, scores, figures."""

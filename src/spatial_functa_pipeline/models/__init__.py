@@ -8,13 +8,16 @@ from spatial_functa_pipeline.models.sample_seeds import sample_seed
 from spatial_functa_pipeline.models.sampling import sample, sampling_settings
 from spatial_functa_pipeline.models.weights import (
     Weights,
+    load_field,
     pack_feature_network,
     pack_field,
     pack_model,
+    read_weights,
     unpack_classifier,
     unpack_denoiser,
     unpack_feature_network,
     unpack_field,
+    write_weights,
 )
 
 __all__ = [
@@ -25,10 +28,12 @@ __all__ = [
     "build_classifier",
     "build_denoiser",
     "diffusion_loss",
+    "load_field",
     "noise_schedule",
     "pack_feature_network",
     "pack_field",
     "pack_model",
+    "read_weights",
     "sample",
     "sample_seed",
     "sampling_settings",
@@ -36,4 +41,5 @@ __all__ = [
     "unpack_denoiser",
     "unpack_feature_network",
     "unpack_field",
+    "write_weights",
 ]
