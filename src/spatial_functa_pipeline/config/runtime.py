@@ -28,7 +28,7 @@ class RuntimeConfig(Block):
     num_workers: Annotated[int, Field(ge=0)] = Field(0, description="processes that decode a training's images")
     progress: bool = True
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_as_written)] = Field(
-        "auto", description="CPU kernel and torch.compile; auto: where they repay their time"
+        "auto", description="the CPU engine and torch.compile; auto: where they repay their time"
     )
     processes: PositiveInt = Field(1, description="that train together on this machine, each with a part of the batch")
     machines: PositiveInt = Field(1, description="that train together; each runs the same command")
