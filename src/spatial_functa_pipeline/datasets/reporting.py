@@ -7,7 +7,7 @@ from kedro_datasets.json import JSONDataset
 from kedro_datasets.matplotlib import MatplotlibDataset
 from kedro_datasets.pandas import CSVDataset
 
-from .fingerprint import FingerprintMixin
+from spatial_functa_pipeline.datasets.fingerprint import FingerprintMixin
 
 
 class MetricsDataset(FingerprintMixin, JSONDataset):

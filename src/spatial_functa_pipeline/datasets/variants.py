@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from spatial_functa_pipeline.config.places import IMAGES, PARAMETERS_FILE, Change
-
-from .fingerprint import RECORD_SUFFIX
+from spatial_functa_pipeline.datasets.fingerprint import RECORD_SUFFIX
 
 _METRICS = "metrics.json"
 _CHECKPOINTS = "checkpoints"
@@ -101,7 +100,7 @@ class Variant:
         for folder in {output.folder for output in self.outputs}:
             if (file := folder / PARAMETERS_FILE).exists():
                 changed = json.loads(file.read_text())
-                return frozenset(str(Change(key, value, frozenset())) for key, value in changed.items())
+                return frozenset(str(Change(key, value)) for key, value in changed.items())
         return frozenset(self.name.partition("/")[2].split(",")) - {""}
 
     def may_need(self, other: Variant) -> bool:

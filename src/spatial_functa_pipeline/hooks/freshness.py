@@ -14,7 +14,7 @@ from spatial_functa_pipeline.config.block import RESULT_NEUTRAL
 from spatial_functa_pipeline.config.places import flatten
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.config.tree import PipelineParameters
-from spatial_functa_pipeline.hooks.parameters import plain
+from spatial_functa_pipeline.hooks.parameters import plain_value
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class FreshnessHooks:
             for name in node.inputs:
                 if name.startswith("params:") and name != "params:runtime":
                     key = name.removeprefix("params:")
-                    flat = dict(flatten({key: plain(attrgetter(key)(tree))}))
+                    flat = dict(flatten({key: plain_value(attrgetter(key)(tree))}))
                     values |= {key: value for key, value in flat.items() if key.split(".")[-1] not in RESULT_NEUTRAL}
                 elif isinstance(dataset := catalog.get(name), ImagesDataset):
                     made[name] = Fingerprint(name, dict(flatten({name: dataset.fingerprint_config()})))

@@ -21,7 +21,7 @@ from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
 from spatial_functa_pipeline.config_loader import ProjectConfigLoader
 from spatial_functa_pipeline.hooks.freshness import outdated_outputs
-from spatial_functa_pipeline.hooks.parameters import plain
+from spatial_functa_pipeline.hooks.parameters import plain_value
 from spatial_functa_pipeline.pipeline_registry import all_pipelines
 from spatial_functa_pipeline.tracking import end_abandoned_runs, git_commit
 
@@ -130,7 +130,7 @@ class MlflowHooks(MlflowHook):
     @hook_impl
     def before_node_run(self, node: Node, catalog: DataCatalog, inputs: dict[str, Any], is_async: bool) -> None:
         """Log the node's parameters, pydantic models as plain dictionaries."""
-        inputs = {name: plain(value) for name, value in inputs.items()}
+        inputs = {name: plain_value(value) for name, value in inputs.items()}
         super().before_node_run(node=node, catalog=catalog, inputs=inputs, is_async=is_async)
 
     @hook_impl

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from spatial_functa_pipeline.config.tree import PipelineParameters
 
 
-def plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """A parameter as numbers, strings, lists and dicts: what was a pydantic model becomes a dict."""
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
