@@ -6,6 +6,7 @@ import warnings
 
 from spatial_functa_pipeline.config_loader import ProjectConfigLoader
 from spatial_functa_pipeline.hooks.advice import AdviceHooks
+from spatial_functa_pipeline.hooks.conf_files import ConfFileHooks
 from spatial_functa_pipeline.hooks.freshness import FreshnessHooks
 from spatial_functa_pipeline.hooks.lazy_mlflow import LazyMlflowHooks
 from spatial_functa_pipeline.hooks.parameters import ParameterHooks
@@ -18,6 +19,7 @@ DISABLE_HOOKS_FOR_PLUGINS = ("kedro_mlflow", "kedro-mlflow")  # the name has bee
 # Of hooks that want to be first Kedro calls the later one first.
 HOOKS = (
     ParameterHooks(),
+    ConfFileHooks(),
     PreflightHooks(),
     FreshnessHooks(),
     PlaceHooks(),

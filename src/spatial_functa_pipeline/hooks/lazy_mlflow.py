@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import click
@@ -28,6 +29,7 @@ class LazyMlflowHooks:
             )
         from spatial_functa_pipeline.hooks.mlflow import MlflowHooks
 
+        logging.getLogger("kedro_mlflow").setLevel(logging.WARNING)  # whatever it has set itself while it was imported
         hooks = MlflowHooks()
         context._hook_manager.register(hooks)
         hooks.after_context_created(context)

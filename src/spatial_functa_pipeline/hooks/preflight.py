@@ -174,7 +174,7 @@ class PreflightHooks:
             wanted = outdated_outputs(pipeline, catalog)
             nodes = [node for node in nodes if node.name in wanted or wanted.keys() & set(node.outputs)]
         run = PlannedRun(nodes, catalog, self._parameters)
-        if problems := [problem for check in CHECKS for problem in check(run)]:
+        if problems := dict.fromkeys(problem for check in CHECKS for problem in check(run)):
             lines = "".join(f"\n  {problem}" for problem in problems)
             raise click.ClickException(f"Nothing was run:{lines}")
 
@@ -199,7 +199,7 @@ def _rows_of_trainings(run: PlannedRun) -> dict[str, int]:
     functaset = run.catalog.get("train_functaset")
     if "train_functaset" not in run.outputs and functaset is not None and functaset.exists():
         found = functaset.load()
-        rows |= {"classifier": len(found), "denoiser": len(found.originals)}
+        rows |= {"classifier": len(found), "denoiser": found.originals}
     return rows
 
 
