@@ -49,7 +49,7 @@ class RunCommand(click.Command):
         except Exception as error:
             if verbose or (known := known_error(error)) is None:
                 raise
-            notes = getattr(error, "__notes__", [])
+            notes = [note for one in {known: None, error: None} for note in getattr(one, "__notes__", ())]
             raise click.ClickException("\n".join([str(known), *notes, "(--verbose shows where)"])) from error
 
 
