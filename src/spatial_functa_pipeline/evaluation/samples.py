@@ -57,7 +57,7 @@ class LatentSampler:
             self.sampling.model_copy(update={"samples": stop - start}),
             labels,
             self.latent_shape,
-            self.clip_range,
+            self.normaliser.clip_range,
             self.seed,
             device,
             first=start,
@@ -67,14 +67,9 @@ class LatentSampler:
         return Rows.of_samples(raw, np.full(stop - start, NO_CLASS) if labels is None else labels.numpy())
 
     @property
-    def clip_range(self) -> float:
-        """Largest |z̃| of the training latents, to which denoised ones are clipped."""
-        return self.normaliser.clip_range.item()
-
-    @property
     def settings(self) -> dict[str, str | float | list[float] | None]:
         """How samples are drawn, to be kept beside them."""
-        return sampling_settings(self.process, self.sampling, self.clip_range, self.seed)
+        return sampling_settings(self.process, self.sampling, self.normaliser.clip_range, self.seed)
 
 
 def plan_samples(
