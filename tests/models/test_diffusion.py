@@ -559,7 +559,9 @@ def test_guidance_is_on_every_channel():
             return torch.cat(parts, dim=-1)
 
     denoiser = NineChannels(config, means=means)
-    drawn = sample(denoiser, config, config_of_sampling, torch.zeros(250, dtype=torch.int64), shape, torch.tensor(FAR), 0, "cpu")
+    drawn = sample(
+        denoiser, config, config_of_sampling, torch.zeros(250, dtype=torch.int64), shape, torch.tensor(FAR), 0, "cpu"
+    )
     torch.testing.assert_close(drawn.mean(dim=(0, 1, 2)), torch.full((9,), 3.0), atol=0.3, rtol=0)
 
 

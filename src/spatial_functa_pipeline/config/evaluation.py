@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from spatial_functa_pipeline.config.block import Block
+from spatial_functa_pipeline.config.block import Block, NetworkPrecision
 from spatial_functa_pipeline.config.training import TrainingConfig
 
 SAMPLING_PRESETS: dict[str, dict[str, Any]] = {
@@ -46,6 +46,9 @@ class SamplingConfig(Block):
         "fixed_small",
         description="inferred: DDPM's σ² of a step, the posterior's β̃ or β (Ho et al., 2020, Sec. 3.2). Other samplers have "
         "none",
+    )
+    precision: NetworkPrecision = Field(
+        "float32", description="of the denoiser's products and convolutions, whatever it was trained in"
     )
     batch_size: PositiveInt = Field(description="denoised at once, and stored: what an interruption can cost")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from spatial_functa_pipeline.compute import available_precision
 from spatial_functa_pipeline.config.diffusion import DiffusionConfig
 from spatial_functa_pipeline.config.evaluation import SamplingConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
@@ -90,6 +91,8 @@ def plan_samples(
     drawn stands beside them (`sampling_settings`). `fingerprint` stands for the denoiser's weights.
     """
     seed = derive_seed(seed, "samples")
+    precision = available_precision(sampling.precision, normaliser.scale.device, "samples")
+    sampling = sampling.model_copy(update={"precision": precision})  # what is kept is what they are drawn in
     sampler = LatentSampler(denoiser, normaliser, process, sampling, like.latent_shape, seed, runtime.progress)
     header = FunctasetHeader(
         dataset=dataset,

@@ -85,7 +85,7 @@ class ImageEncoder:
             pixels = augment(pixels, source[part], copy[part], self.config.augmentation, self.seed)
             targets = unit_images(pixels.to(device))
             # A batch of another size would be compiled for itself.
-            with tf32_products(field.spec.precision):
+            with tf32_products(field.spec.precision, device):
                 reconstructions, encoded = (fit if len(targets) == size else field)(targets)
             latents.append(encoded.cpu())
             quality.append(psnr(per_image_mse(reconstructions, targets)).cpu())

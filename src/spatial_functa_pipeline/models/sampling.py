@@ -9,6 +9,7 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 from torch import Tensor
 from tqdm import tqdm
 
+from spatial_functa_pipeline.compute import bf16_products, tf32_products
 from spatial_functa_pipeline.config.diffusion import DiffusionConfig
 from spatial_functa_pipeline.config.evaluation import SamplingConfig
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
@@ -38,7 +39,7 @@ def sample(
     Args:
         denoiser: on `device`; left in evaluation mode.
         config: the forward process and the prediction the denoiser was trained with.
-        sampling: sampler, steps, guidance (see `guidance`), batch size.
+        sampling: sampler, steps, guidance (see `guidance`), precision of the network, batch size.
         labels: `(N,)` int64 classes; None for an unconditional model, which gives N = `sampling.samples`.
         latent_shape: of one latent.
         clip_range: largest |z| of the normalised training functaset, `()`, `(c,)` or `(*grid, c)`.
@@ -63,6 +64,8 @@ def sample(
     schedule = noise_schedule(config)
     predict = GuidedDenoiser(denoiser.eval(), Guidance.of(sampling, schedule))
     solver, timesteps = _solver(schedule, sampling), _timesteps(schedule, sampling)
+    device = torch.device(device)
+    precision = sampling.precision
     clip_range, samples = clip_range.to(device), []
     for rows in torch.arange(sampling.samples if labels is None else len(labels)).split(sampling.batch_size):
         generators = [sample_generator(seed, first + row) for row in rows.tolist()]
@@ -70,7 +73,7 @@ def sample(
         classes = None if labels is None else labels[rows].to(device)
         solver.set_timesteps(timesteps=timesteps)  # anew for each batch: the solver remembers its last steps
         for timestep in tqdm(solver.timesteps, "sampling", leave=False, disable=not progress):
-            with torch.no_grad():
+            with torch.no_grad(), tf32_products(precision, device), bf16_products(precision, device):
                 predicted = predict(latents, int(timestep), classes)
             alpha_bar = schedule.alphas_cumprod[timestep]
             clean = predicted_clean(predicted, latents, alpha_bar, config.prediction)
@@ -104,7 +107,7 @@ def sampling_settings(
         "noise_schedule": config.noise_schedule,
         "timesteps": config.timesteps,
         **sampling.model_dump(
-            mode="json", include={"sampler", "steps", "variance", "guidance_scale", "guidance_interval"}
+            mode="json", include={"sampler", "steps", "variance", "guidance_scale", "guidance_interval", "precision"}
         ),
         "network_evaluations": network_evaluations(config, sampling),
         "clip_range": [clip_range.min().item(), clip_range.max().item()] if sampling.clip_denoised else None,

@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from spatial_functa_pipeline.compute import resolve_device
+from spatial_functa_pipeline.compute import available_precision, bf16_products, float32_products, resolve_device
 from spatial_functa_pipeline.config.diffusion import DiffusionConfig
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.functasets.store import Functaset
@@ -41,7 +41,9 @@ def train_denoiser(
     """
     torch.manual_seed(derive_seed(run.seed, "denoiser", "initialisation"))
     denoiser = build_denoiser(config, train_functaset.latent_shape, num_classes)
-    normaliser = normaliser.to(resolve_device(run.runtime.device))
+    device = resolve_device(run.runtime.device)
+    normaliser = normaliser.to(device)
+    precision = available_precision(config.precision, device, "denoiser")
     schedule = noise_schedule(config)
     training = config.training
     rows = train_functaset.originals  # samples should look like images, not like crops with a black border
@@ -51,12 +53,16 @@ def train_denoiser(
         classes = labels if config.conditional else None
         return diffusion_loss(model, normaliser(latents), classes, schedule, config, num_classes, generator)
 
+    def loss(batch: Batch, generator: torch.Generator) -> Tensor:
+        with bf16_products(precision, device):
+            return loss_of(denoiser, batch, generator)
+
     def batches(start: int) -> Iterable[Batch]:
         order = (training.batch_size, run.seed, training.steps, start)
         return FunctasetBatches(train_functaset, *order, rows, this_process().part)
 
+    @float32_products()
     def validate(model: nn.Module) -> dict[str, float]:
-        device = next(model.parameters()).device
         generator = step_generator(run.seed, "denoiser", "validation")
         total, rows = 0.0, 0
         for latents, labels in consecutive_batches(validation_functaset, _VALIDATION_BATCH):
@@ -69,11 +75,12 @@ def train_denoiser(
     history = Training(
         name="denoiser",
         model=denoiser,
-        loss=lambda batch, generator: loss_of(denoiser, batch, generator),
+        loss=loss,
         batches=batches,
         config=training,
         run=run,
         must_agree={"diffusion": config.model_dump(mode="json"), "functaset": train_functaset.header.to_attributes()},
         validate=validate,
+        precision=precision,
     ).train()
     return denoiser, history
