@@ -97,7 +97,7 @@ def network_evaluations(config: DiffusionConfig, sampling: SamplingConfig) -> in
 def sampling_settings(
     config: DiffusionConfig, sampling: SamplingConfig, clip_range: Tensor, seed: int
 ) -> dict[str, str | float | list[float] | None]:
-    """How samples are drawn, as JSON, to be kept beside them.
+    """How samples are drawn, and what a reader should know of the training, as JSON, to be kept beside them.
 
     `clip_range` has the least and the largest range of single numbers; None if nothing is clipped. `first_seed` is the seed
     of sample 0's CPU generator, and `first_seed` + i that of sample i, modulo 2³²; its first numbers are x_T.
@@ -106,6 +106,7 @@ def sampling_settings(
         "prediction": config.prediction,
         "noise_schedule": config.noise_schedule,
         "timesteps": config.timesteps,
+        "mirror_images": config.mirror_images,
         **sampling.model_dump(
             mode="json", include={"sampler", "steps", "variance", "guidance_scale", "guidance_interval", "precision"}
         ),

@@ -34,10 +34,12 @@ def train_denoiser(
     num_classes: int,
     run: TrainingRun,
 ) -> tuple[Denoiser, pd.DataFrame]:
-    """Train a denoiser; returns its last (EMA) weights and the history.
+    """Train a denoiser on images, also mirrored ones if `config` asks for it; returns its last (EMA) weights and the history.
 
     `validation_loss` is the objective on the first rows of the validation set with the same noise each time: when it
     rises while `loss` falls, the denoiser is memorising (App. C.2).
+
+    Raises ValueError if there are no mirrored images to train on.
     """
     torch.manual_seed(derive_seed(run.seed, "denoiser", "initialisation"))
     denoiser = build_denoiser(config, train_functaset.latent_shape, num_classes)
@@ -46,7 +48,10 @@ def train_denoiser(
     precision = available_precision(config.precision, device, "denoiser")
     schedule = noise_schedule(config)
     training = config.training
-    rows = train_functaset.originals  # samples should look like images, not like crops with a black border
+    if config.mirror_images and not train_functaset.mirrored:
+        raise ValueError(f"mirror_images is true, but {train_functaset} has no mirrored images")
+    # Samples should look like images, not like crops with a black border: no other copies.
+    rows = train_functaset.originals + (train_functaset.mirrored if config.mirror_images else 0)
 
     def loss_of(model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         latents, labels = batch
