@@ -106,9 +106,11 @@ def tf32_products(precision: NetworkPrecision, device: torch.device) -> Iterator
         torch.backends.cudnn.allow_tf32 = before[1]
 
 
-def float32_products() -> AbstractContextManager[None]:
+@contextmanager
+def float32_products() -> Iterator[None]:
     """No TensorFloat-32 on any device: a context, or a decorator of what is to be computed so."""
-    return tf32_products("float32", torch.device("cpu"))
+    with tf32_products("float32", torch.device("cpu")):
+        yield
 
 
 def bf16_products(precision: NetworkPrecision, device: torch.device) -> AbstractContextManager[object]:

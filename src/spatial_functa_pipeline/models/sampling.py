@@ -70,8 +70,7 @@ def sample(
     schedule = noise_schedule(config)
     predict = GuidedDenoiser(denoiser.eval(), Guidance.of(sampling, schedule))
     solver, timesteps = _solver(schedule, sampling), _timesteps(schedule, sampling)
-    device = torch.device(device)
-    precision = sampling.precision
+    device, precision = torch.device(device), sampling.precision
     clip_range, samples = clip_range.to(device), []
     for rows in torch.arange(sampling.samples if labels is None else len(labels)).split(sampling.batch_size):
         generators = [sample_generator(seed, first + row) for row in rows.tolist()]
