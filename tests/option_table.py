@@ -207,6 +207,7 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "functaset.augmentation.resized_crop": Row(True, AUGMENTED),
     "functaset.augmentation.randaugment_operations": Row(2, AUGMENTED),
     "functaset.augmentation.randaugment_magnitude": Row(10, AUGMENTED, RANDAUGMENT),
+    "functaset.mirror_images": Row(True, {"train_functaset"}),
     "functaset.storage_type": [Row(kind, FUNCTASETS) for kind in ("float16", "uint8", "uint6", "uint2")],
     "functaset.shard_rows": Row(8, layout(FUNCTASETS)),
     "functaset.chunk_rows": Row(4, layout(FUNCTASETS)),
@@ -226,7 +227,10 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "classification.normalisation_scale": Row(
         0.5, LATENT_CLASSIFIER | words({"pixel_classifier"}), because="pixels have a normalisation of their own"
     ),
-    "classification.precision": Row("bf16", CLASSIFIERS),
+    "classification.precision": [
+        Row("bf16", CLASSIFIERS),
+        Row("tf32", words({"classifier", "pixel_classifier"}), because="CUDA's alone"),
+    ],
     **training("classification.training", CLASSIFIERS, {"train_latent_classifier", "train_pixel_classifier"}),
     "diffusion.conditional": [Row(False, DENOISER, UNCONDITIONAL), Row(False, DENOISER, UNCONDITIONAL | DENOISER_MLP)],
     "diffusion.dummy_label_share": Row(0.9, DENOISER),
@@ -248,6 +252,11 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "diffusion.timestep_ratio": Row(4.0, DENOISER),
     "diffusion.timestep_reweighting": Row(True, DENOISER, {"diffusion.timestep_ratio": 4.0}),
     "diffusion.min_snr_gamma": Row(1.0, DENOISER),
+    "diffusion.mirror_images": Row(True, DENOISER, {"functaset.mirror_images": True}, in_use=words({"samples"})),
+    "diffusion.precision": [
+        Row("bf16", DENOISER, in_use=words({"samples"}), because="samples have a precision of their own"),
+        Row("tf32", words({"denoiser"}), because="CUDA's alone"),
+    ],
     **training("diffusion.training", DENOISER, {"train_latent_denoiser"}, has_best=False, named={"denoiser"}),
     "evaluation.sampling.samples": Row(13, {"samples", "reference_features"}),
     "evaluation.sampling.preset": Row(None, {"samples"}),
@@ -255,6 +264,15 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "evaluation.sampling.steps": Row(10, {"samples"}),
     "evaluation.sampling.guidance_scale": [Row(scale, {"samples"}) for scale in (3.0, 0.0, None)],
     "evaluation.sampling.guidance_interval": Row([0.1, 1.0], {"samples"}),
+    "evaluation.sampling.clip_denoised": Row(False, {"samples"}),
+    "evaluation.sampling.variance": [
+        Row("fixed_large", {"samples"}, {"evaluation.sampling.sampler": "ddpm"}),
+        Row("fixed_large", REFUSED, because="other samplers add no noise"),
+    ],
+    "evaluation.sampling.precision": [
+        Row("bf16", {"samples"}),
+        Row("tf32", because="CUDA's alone; samples name what they were drawn in"),
+    ],
     "evaluation.sampling.batch_size": Row(4, layout({"samples"})),
     "evaluation.frechet.features": Row(
         "inception",

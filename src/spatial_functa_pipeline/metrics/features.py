@@ -19,6 +19,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from spatial_functa_pipeline.compute import float32_products
 from spatial_functa_pipeline.images.pixels import unit_images
 
 if TYPE_CHECKING:
@@ -54,8 +55,9 @@ def metric_name(features: str, score: str = "frechet_distance") -> str:
     return "fid" if score == "frechet_distance" else score
 
 
+@float32_products()
 def extract_features(extractor: FeatureExtractor, image_batches: Iterable[Tensor]) -> Tensor:
-    """Features `(N, F)`, float32 on the CPU, of all images in `image_batches`, each `(B, H, W, channels)`.
+    """Features `(N, F)`, computed in float32, on the CPU, of all images in `image_batches`, each `(B, H, W, channels)`.
 
     Raises ValueError if a feature is not finite, or there are no images.
     """
