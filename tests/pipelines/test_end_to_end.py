@@ -24,15 +24,18 @@ METRICS = {
     "psnr_of_mean_mse",
     "psnr_pca",
     "top1_accuracy",
-    "frechet_distance_convnet",
-    "frechet_distance_convnet_train_images",
-    "frechet_distance_convnet_reconstructions",
-    "frechet_distance_convnet_pca_codes",
-    "frechet_distance_convnet_noise",
+    *(f"seam_ratio_{images}" for images in ("test_images", "reconstructions", "samples")),
+    "frechet_distance_convnet_train_images_to_test",
+    "frechet_distance_convnet_test_images_to_train",
     *(
-        f"{score}_convnet{against}"
+        f"frechet_distance_convnet_{images}_to_{real}"
+        for images in ("reconstructions", "pca_codes", "noise")
+        for real in ("train", "test")
+    ),
+    *(
+        f"{score}_convnet_to_{real}"
         for score in ("frechet_distance", "kid", "precision", "recall", "density", "coverage")
-        for against in ("", "_against_train")
+        for real in ("train", "test")
     ),
     *(f"nearest_train_distance{images}" for images in ("", "_test_images", "_reconstructions")),
     *(f"distinct_nearest_share{images}" for images in ("", "_test_images", "_reconstructions")),
@@ -96,18 +99,22 @@ def test_a_run_ends_with_metrics_pictures_and_a_summary(finished):
     assert set(found["details"]) == METRICS
     assert all(math.isfinite(found[name]) for name in METRICS)
     assert "100 test images, seed 0" in found["details"]["psnr"]
-    assert "40 samples by dpm_solver in 10 steps" in found["details"]["frechet_distance_convnet"]
-    assert "against 300 train images" in found["details"]["frechet_distance_convnet_against_train"]
+    assert "40 samples by dpm_solver in 10 steps" in found["details"]["frechet_distance_convnet_to_test"]
+    assert "to 360 training images, 60 of them held out" in found["details"]["frechet_distance_convnet_to_train"]
     assert found["psnr"] > 12  # sixty steps of a tiny field on real garments; random weights give about 7 dB
-    assert found["frechet_distance_convnet_train_images"] < found["frechet_distance_convnet"]
+    assert found["frechet_distance_convnet_train_images_to_test"] < found["frechet_distance_convnet_to_test"]
     for figure in FIGURES:
         content = (finished.path / f"data/08_reporting/{VARIANT}/{figure}.png").read_bytes()
         assert content.startswith(b"\x89PNG")
         assert len(content) > 5_000
-    for name in ("psnr", "top1_accuracy", "frechet_distance_convnet", "recall_convnet", "near_copies"):
+    for name in (
+        *("psnr", "top1_accuracy", "recall_convnet_to_test", "near_copies"),
+        *("frechet_distance_convnet_to_train", "frechet_distance_convnet_to_test"),
+        *("seam_ratio_test_images", "seam_ratio_reconstructions", "seam_ratio_samples"),
+    ):
         assert f"{name} " in finished.output
         assert f"{found[name]:.4g}" in finished.output
-    for name in ("kid_convnet_against_train", "nearest_train_distance"):  # in the file only
+    for name in ("kid_convnet_to_train", "nearest_train_distance"):  # in the file only
         assert f"{name} " not in finished.output
     assert f"data/08_reporting/{VARIANT}" in finished.output
     assert "kedro viz run" in finished.output
@@ -122,7 +129,7 @@ def test_tables_hold_every_score_beside_what_it_was_measured_on(finished):
     assert set(scores.loc["test"].index) == {*points, "train_images"}
     assert set(scores.loc["train"].index) == {*points, "test_images"}
     assert (scores["count"] == 40).all()
-    assert (scores.loc["train", "count_against"] == 300).all()
+    assert (scores.loc["train", "count_against"] == 360).all()
     sampled = scores.loc[("test", "samples")]
     assert (sampled["sampler"], sampled["steps"], sampled["guidance_scale"]) == ("dpm_solver", 10, 2)
     assert (sampled["classes"], sampled["seed"], sampled["features"]) == ("in turn", 0, "convnet")
@@ -324,7 +331,7 @@ def test_an_unconditional_model_of_a_folder_of_colour_images(empty_project):
     project.kedro("run", "--env", "photos")
     found = metrics(project, "photos/4x4x8-nearest")
     assert set(found) >= METRICS
-    assert "unconditional" in found["details"]["frechet_distance_convnet"]
+    assert "unconditional" in found["details"]["frechet_distance_convnet_to_test"]
 
     output = project.kedro("run", "--env", "photos", "--params", "data.num_classes=3", check=False)
     assert "num_classes should be 3, but the images have 2" in output.replace("\n", " ")

@@ -110,7 +110,7 @@ def test_a_variant_has_a_row_of_its_own_in_mlflow_without_holes(runs):
     rows = {run.data.tags["variant"]: run for run in client.search_runs([experiment.experiment_id])}
     preset = rows.pop("test_run/4x4x8-nearest")  # the finished project's own run
     assert set(rows) == {f"test_run/4x4x8-nearest{folder}" for changed, _, folder in VARIANTS.values() if changed}
-    wanted = {"psnr", "top1_accuracy", "frechet_distance_convnet", "near_copies"}
+    wanted = {"psnr", "top1_accuracy", "frechet_distance_convnet_to_train", "near_copies"}
     wanted |= {f"{model}.{what}" for model in ("field", "classifier", "denoiser") for what in ("parameters", "seconds")}
     for run in rows.values():
         assert wanted <= set(run.data.metrics)
@@ -125,7 +125,7 @@ def test_a_variant_has_a_row_of_its_own_in_mlflow_without_holes(runs):
     other = rows["test_run/4x4x8-nearest/seed=1"].data.metrics
     assert [
         name
-        for name in ("psnr", "top1_accuracy", "frechet_distance_convnet")
+        for name in ("psnr", "top1_accuracy", "frechet_distance_convnet_to_train")
         if other[name] == preset.data.metrics[name]
     ] == []
     assert "field_history" not in rows["test_run/4x4x8-nearest/seed=1"].data.tags.get("reused", "").split(", ")

@@ -26,8 +26,10 @@ class SummaryHooks:
         memorisation = catalog.load("memorisation_metrics")
         table = Table(Column("metric", no_wrap=True), "value", "measured on", title=variant, title_justify="left")
         for name, value in metrics.items():
-            if name.endswith(("_against_train", "_test_images")) or (name in memorisation and name != "near_copies"):
+            if name in memorisation and name != "near_copies":
                 continue  # in the file, beside what they are compared with
+            if name.endswith("_to_train") and not name.startswith(("fid_", "frechet_distance_")):
+                continue  # in the file; of the other scores those to the test images are shown
             table.add_row(name, f"{value:.4g}", details.get(name, ""))
         dataset = catalog["metrics"]
         assert isinstance(dataset, MetricsDataset)
