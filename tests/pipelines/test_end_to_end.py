@@ -118,6 +118,7 @@ def test_a_run_ends_with_metrics_pictures_and_a_summary(finished):
         assert f"{name} " not in finished.output
     assert f"data/08_reporting/{VARIANT}" in finished.output
     assert "kedro viz run" in finished.output
+    assert "/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=results" in finished.output
     assert not list((finished.path / "data").rglob("*.pt"))  # checkpoints go once their results are stored
 
 
@@ -156,16 +157,28 @@ def test_one_mlflow_run_holds_parameters_curves_metrics_figures_and_tags(finishe
     assert run.data.params["diffusion.unet.channels"] == "32"
     found = metrics(finished)
     for name in METRICS:
-        assert run.data.metrics[name] == pytest.approx(found[name])
+        assert run.data.metrics[f"1_results/{name}"] == pytest.approx(found[name])
     for curve, steps in {
-        "field.validation_psnr": [30, 60],
-        "field.loss": [10, 20, 30, 40, 50, 60],
-        "classifier.validation_accuracy": [20, 40],
-        "denoiser.loss": [10, 20, 30, 40],
+        "2_field/validation_psnr": [30, 60],
+        "2_field/loss": [10, 20, 30, 40, 50, 60],
+        "3_classifier/validation_accuracy": [20, 40],
+        "4_denoiser/loss": [10, 20, 30, 40],
     }.items():
         assert [point.step for point in client.get_metric_history(run.info.run_id, curve)] == steps
     figures = {artifact.path for artifact in client.list_artifacts(run.info.run_id, "figures")}
     assert figures >= {"figures/reconstructions.png", "figures/samples_by_class.png"}
+    used = {item.dataset.name: (item.dataset, item.tags[0].value) for item in run.inputs.dataset_inputs}
+    rows = {"train_images": (300, "training"), "validation_images": (60, "validation"), "test_images": (100, "test")}
+    assert set(used) == {f"test_run/{name}" for name in rows}  # the functasets are this run's own
+    for name, (count, context) in rows.items():
+        dataset, found_context = used[f"test_run/{name}"]
+        assert (json.loads(dataset.profile), found_context) == ({"num_rows": count}, context)
+    made = [client.get_logged_model(output.model_id) for output in run.outputs.model_outputs]
+    assert {model.name for model in made} == {"field", "classifier", "denoiser", "feature_network"}
+    for model in made:
+        assert Path(model.tags["path"]).is_file()
+        assert float(model.params["parameters"]) > 0
+    assert not run.inputs.model_inputs
 
 
 @pytest.mark.slow
@@ -222,8 +235,8 @@ def test_the_pixel_baseline_has_files_of_its_own(project):
     confusion = pd.read_csv(folder / "pixel_confusion_matrix.csv").set_index("true_class")
     assert np.trace(confusion[list(confusion.index)]) / 100 == pytest.approx(found["top1_accuracy_pixels"])
     _, (run, _) = newest_run(project)  # beside that of the finished project
-    assert run.data.metrics["top1_accuracy_pixels"] == found["top1_accuracy_pixels"]
-    assert "pixel_classifier.validation_accuracy" in run.data.metrics
+    assert run.data.metrics["1_results/top1_accuracy_pixels"] == found["top1_accuracy_pixels"]
+    assert "6_pixel_classifier/validation_accuracy" in run.data.metrics
     assert not list((project.path / "data").rglob("*.pt"))
 
     assert "Nothing to do: everything is up to date" in project.kedro(*command, "--only-missing-outputs")
