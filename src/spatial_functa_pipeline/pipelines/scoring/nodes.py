@@ -26,7 +26,7 @@ def train_features(
     seed: int,
     runtime: RuntimeConfig,
 ) -> tuple[Weights, pd.DataFrame]:
-    """Train the network behind `frechet_distance_convnet` on the real training images; nothing to do for Inception."""
+    """Train the network behind `frechet_distance_convnet_…` on the real training images; nothing to do for Inception."""
     if config.features == "inception":
         return Weights({}), pd.DataFrame({"step": []})
     network, history = train_feature_network(
