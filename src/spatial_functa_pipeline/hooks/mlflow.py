@@ -185,7 +185,7 @@ class MlflowHooks(MlflowHook):
             if mlflow.active_run() is None:
                 return
             fingerprint = images_digest(data) if isinstance(data, Images) else data.header.fingerprint
-            source = str(self.catalog.get(name)._filepath)
+            source = str(getattr(self.catalog.get(name), "_filepath", name))
             digest = short_digest([fingerprint.encode()])  # MLflow takes 36 characters at most
             log_data_set(f"{self._places.dataset}/{name}", digest, len(data), source, _context(name))
 

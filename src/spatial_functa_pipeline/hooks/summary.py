@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
@@ -15,7 +14,7 @@ class SummaryHooks:
     """After a run that ended in metrics: a table of them, where the pictures are, and what to try next."""
 
     @hook_impl(trylast=True)
-    def after_context_created(self, context: KedroContext) -> None:
+    def after_context_created(self, context: Any) -> None:
         """Keep where kedro-mlflow, whose hook has run before, serves MLflow's pages."""
         ui = context.mlflow.ui
         self._mlflow_address = f"{ui.host}:{ui.port}"
