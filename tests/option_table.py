@@ -285,7 +285,8 @@ OPTIONS: dict[str, Row | list[Row]] = {
         2, REFUSED, because="batch normalisation sees all rows at once"
     ),
     "evaluation.scores.reference_images": Row(10, {"real_features"}),
-    "evaluation.scores.pair_images": Row(6, SCORES),
+    "evaluation.scores.held_out_in_reference": Row(False, {"real_features"}),
+    "evaluation.scores.pair_images": Row(6, FEATURES),
     "evaluation.memorisation.images": Row(3, MEMORISATION),
     "evaluation.memorisation.max_side": Row(4, MEMORISATION),
     "evaluation.figure_images": Row(3, {"reconstructions", "samples_enlarged", "nearest_training_images"}),

@@ -21,7 +21,8 @@ from spatial_functa_pipeline.functasets import encoding
 from spatial_functa_pipeline.functasets.format import FunctasetHeader
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.functasets.store import Functaset
-from spatial_functa_pipeline.metrics.features import ConvNetFeatures, FeatureNetwork, extract_features
+from spatial_functa_pipeline.metrics.comparison import FeatureSet
+from spatial_functa_pipeline.metrics.features import ConvNetFeatures, FeatureNetwork
 from spatial_functa_pipeline.metrics.neighbours import nearest_images
 from spatial_functa_pipeline.models import sampling as sampling_module
 from spatial_functa_pipeline.models.denoisers import build_denoiser
@@ -202,7 +203,7 @@ def test_samples_say_that_they_are_float32_where_there_is_no_other(monkeypatch):
 
 
 def test_features_and_neighbours_are_float32s(seen):
-    extract_features(ConvNetFeatures(FeatureNetwork(1, 2)), [torch.rand(2, 8, 8, 1)])
+    FeatureSet.of(ConvNetFeatures(FeatureNetwork(1, 2)), [torch.rand(2, 8, 8, 1)], pairs=2)
     assert seen["evaluation"] == {FLOAT32}
     images, inside = torch.randint(0, 256, (20, 8, 8, 1), dtype=torch.uint8), []
 

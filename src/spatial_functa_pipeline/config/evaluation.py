@@ -100,10 +100,13 @@ class FrechetConfig(Block):
 
 
 class ScoresConfig(Block):
-    """How many images the scores of generated images look at."""
+    """Which images samples are compared with, and how many."""
 
+    held_out_in_reference: bool = Field(
+        True, description="the validation images are part of the training images: right if they were cut from them"
+    )
     reference_images: PositiveInt | None = Field(
-        50_000, description="of the training and of the test set, at most: samples are compared with them; null: all"
+        None, description="of the training and of the test images, at most: samples are compared with them; null: all"
     )
     pair_images: Annotated[int, Field(gt=5)] = Field(
         10_000, description="of each set, at most, in KID, precision, recall, density, coverage: they take N² pairs"
