@@ -117,7 +117,7 @@ class PipelineParameters(Block):
         return self
 
     @model_validator(mode="after")
-    def _guard_has_a_metric(self) -> PipelineParameters:
+    def _what_is_to_be_best_has_a_metric(self) -> PipelineParameters:
         for name, training in (
             ("diffusion.training", self.diffusion.training),
             ("evaluation.frechet.feature_network", self.evaluation.frechet.feature_network),
@@ -126,6 +126,10 @@ class PipelineParameters(Block):
                 raise ValueError(
                     f"{name}.guard.margin is {training.guard.margin}, but this training has no validation metric that "
                     "it keeps the best of: set it to null"
+                )
+            if training.keep == "best":
+                raise ValueError(
+                    f"{name}.keep is best, but this training has no validation metric to be best in: set it to last"
                 )
         return self
 
