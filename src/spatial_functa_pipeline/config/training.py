@@ -38,7 +38,8 @@ class TrainingConfig(Block):
     betas: tuple[Share, Share] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     weight_decay_on: Literal["matrices", "all"] = Field(
-        "matrices", description="ours: no biases, norms and inner rates. all: every weight, as Loshchilov & Hutter have it"
+        "matrices",
+        description="ours: no biases, norms and inner rates. all: every weight, as Loshchilov & Hutter have it",
     )
     clip_norm: PositiveFloat | None = Field(1.0, description="ours; null: gradients are not clipped")
     ema_decay: Share | None = None

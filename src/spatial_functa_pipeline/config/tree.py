@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -27,6 +27,10 @@ def _plain_name(name: str) -> str:
 class PipelineParameters(Block):
     """All of `parameters*.yml`, with the conditions that bind one block to another."""
 
+    recipe: Literal["ours", "as_printed"] = Field(
+        "ours",
+        description="as_printed: what the paper prints, with nothing of ours; in data sets that have rows for it",
+    )
     dataset: Annotated[str, AfterValidator(_plain_name)] = Field(description="names the folder of a run's files")
     latent_shape: LatentShapeText
     interpolation: Interpolation
