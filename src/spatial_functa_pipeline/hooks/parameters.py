@@ -65,7 +65,7 @@ class ParameterHooks:
                 lines.append(f"  {place}: {problem['msg'].removeprefix('Value error, ')}{value}")
             raise click.ClickException("Nothing was run, since parameters are wrong:\n" + "\n".join(lines)) from error
 
-    @hook_impl
+    @hook_impl(tryfirst=True)
     def before_pipeline_run(self) -> None:
         """With `recipe=as_printed`: say what the paper does not print, and what is taken for it."""
         loader = self._config_loader
