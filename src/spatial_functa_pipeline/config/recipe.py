@@ -12,7 +12,6 @@ _OF_THE_DATA = (
     *("recipe", "data", "seed"),
     *(f"meta_learning.field.{key}" for key in ("latent_shape", "interpolation", "resolution", "channels")),
 )
-_TRAININGS = ("meta_learning.training", "classification.training", "diffusion.training")
 
 
 class RecipeError(ValueError):
@@ -51,7 +50,11 @@ def without_effect(parameters: PipelineParameters) -> frozenset[str]:
     shape, classification, diffusion = parameters.latent_shape, parameters.classification, parameters.diffusion
     sampling, frechet, functaset = parameters.evaluation.sampling, parameters.evaluation.frechet, parameters.functaset
     classifier, denoiser = classification.architecture_on(shape), diffusion.architecture_on(shape)
-    trainings = dict(zip(_TRAININGS, (parameters.meta_learning, classification, diffusion), strict=True))
+    trainings = {
+        "meta_learning.training": parameters.meta_learning.training,
+        "classification.training": classification.training,
+        "diffusion.training": diffusion.training,
+    }
     idle = {
         "meta_learning.field.kernel_size": shape.cells == 1,
         "meta_learning.spectral_penalty.threshold": parameters.meta_learning.spectral_penalty.weight == 0,
@@ -68,6 +71,6 @@ def without_effect(parameters: PipelineParameters) -> frozenset[str]:
         "evaluation.sampling.guidance_interval": sampling.guidance_scale is None,
         "evaluation.frechet.feature_network": frechet.features == "inception",
         "evaluation.frechet.inception_weights": True,  # where a file is
-        **{f"{name}.weight_decay_on": block.training.weight_decay == 0 for name, block in trainings.items()},
+        **{f"{name}.weight_decay_on": training.weight_decay == 0 for name, training in trainings.items()},
     }
     return frozenset(key for key, without in idle.items() if without)
