@@ -66,7 +66,7 @@ def train_classifier(
     num_classes: int,
     run: TrainingRun,
 ) -> tuple[nn.Module, pd.DataFrame]:
-    """Train a classifier; returns the weights with the best validation accuracy, and the history.
+    """Train a classifier; returns its weights, the best by validation accuracy or the last (`keep`), and the history.
 
     Latents or pixels, the rows of a step are the same.
     """

@@ -35,7 +35,7 @@ def train_field(
     *,
     run: TrainingRun,
 ) -> tuple[SpatialField, pd.DataFrame]:
-    """Meta-learn a field; returns the weights with the best `validation_psnr` (dB), and the history."""
+    """Meta-learn a field; returns its weights, the best by `validation_psnr` (dB) or the last (`keep`), and the history."""
     torch.manual_seed(derive_seed(run.seed, "field", "initialisation"))
     field = SpatialField(config.field.spec)
     training, penalty = config.training, config.spectral_penalty

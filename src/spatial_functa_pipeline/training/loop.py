@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Training:
-    """One training: call `train`. The model ends with the weights to evaluate (EMA or best ones, where asked for).
+    """One training: call `train`. The model ends with the weights to evaluate (EMA or best ones, if `config` says so).
 
     With several processes each of them makes the same `Training` and calls `train`; all end with the same weights and
     history. See `launch`.
@@ -41,7 +41,7 @@ class Training:
         run: seed, device, checkpoint and report.
         must_agree: what must be the same for a checkpoint to be continued, beside `config` and the seed.
         validate: called in evaluation mode, without gradients, with the weights to evaluate, by the first process only.
-        best: name of a validation metric (higher is better): end with the weights that had its highest value.
+        best: name of the validation metric (higher is better) that `config.keep` and the guard's margin mean.
         rate_factors: on the learning rate of single parameters, by name.
         before_step: called before each step, for what is to happen once, however the batch is split.
         random: whether the loss or the model draw random numbers. If so, they are drawn in a way which does not depend
@@ -69,6 +69,8 @@ class Training:
         guard = self.config.guard
         if guard and guard.margin is not None and self.best is None:
             raise ValueError(f"{self.name}: guard.margin needs a validation metric to be the best in; set it to null")
+        if self.config.keep == "best" and self.best is None:
+            raise ValueError(f"{self.name}: keep is best, but there is no validation metric to be the best in")
         self.model.to(self._device)
         self.state = TrainingState.at_start(self.model, self.config, self.rate_factors)
 
@@ -97,7 +99,7 @@ class Training:
             except StopRequestedError as stop:
                 self._stop(stop)
             self._save()
-            self.state.end(best=self.best is not None)
+            self.state.end(best=self.config.keep == "best")
             return pd.DataFrame(self.state.history)
 
     def _reach_the_end(self, take_step: OuterStep, bar: "tqdm[NoReturn]", signals: HeldBackSignals) -> bool:
