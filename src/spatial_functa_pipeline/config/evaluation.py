@@ -66,6 +66,15 @@ class FrechetConfig(Block):
     inception_weights: str | None = Field(None, description="path of pytorch-fid's weights; null: its download")
     feature_network: TrainingConfig = Field(description="training of the small classifier behind `convnet`")
 
+    @model_validator(mode="after")
+    def _network_sees_whole_batches(self) -> FrechetConfig:
+        if self.feature_network.micro_batch != "auto":
+            raise ValueError(
+                f"feature_network.micro_batch is {self.feature_network.micro_batch}, but the network's batch normalisation "
+                "looks at the whole batch: set it to auto"
+            )
+        return self
+
 
 class ScoresConfig(Block):
     """How many images the scores of generated images look at."""
