@@ -116,14 +116,14 @@ def test_an_error_of_a_process_is_handed_over_with_the_advice_on_it(tmp_path):
     assert advice_on(caught.value) == ADVICE[DeviceError]
 
 
-def test_an_image_that_one_process_cannot_read_stops_both_with_a_checkpoint(tmp_path, whole, caplog):
-    """Process 1, which does not save; at batch 18, two steps after the last checkpoint. The repaired image is gone on with."""
+def test_an_image_that_one_process_cannot_read_stops_both_with_a_checkpoint(tmp_path, whole):
+    """Process 1, which does not save, two steps after the last checkpoint. The repaired image is gone on with."""
     checkpoint = tmp_path / "c.pt"
-    spoil = tiny.Spoil(1, at=18, how="fail", error=ImagesError("cannot decode the image 7.png"))
-    with pytest.raises(UnreadableImageError, match=r"^field: stopped at step 17, with a checkpoint: cannot .* 7\.png$"):
+    spoil = tiny.Spoil(1, at=20, how="fail", error=ImagesError("cannot decode the image 7.png"))
+    with pytest.raises(UnreadableImageError, match=r"^field: stopped at step 18, with a checkpoint: cannot .* 7\.png$"):
         tiny.train(checkpoint, TWO, spoil=spoil)
     saved = torch.load(checkpoint)
-    assert saved["state"]["step"] == 17
+    assert saved["state"]["step"] == 18
     assert saved["unreadable_image"]
     assert multiprocessing.active_children() == []
     assert_same(tiny.train(checkpoint), whole)

@@ -21,6 +21,7 @@ from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
 from spatial_functa_pipeline.config_loader import ProjectConfigLoader
 from spatial_functa_pipeline.hooks.freshness import outdated_outputs
+from spatial_functa_pipeline.hooks.one_writer import locked
 from spatial_functa_pipeline.hooks.parameters import plain_value
 from spatial_functa_pipeline.pipeline_registry import all_pipelines
 from spatial_functa_pipeline.tracking import end_abandoned_runs, git_commit
@@ -35,8 +36,12 @@ class MlflowHooks(MlflowHook):
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Keep what the run's outputs are named by."""
-        super().after_context_created(context)
+        """Open the store, and keep what the run's outputs are named by.
+
+        A new store makes its tables, and the experiment, here: two first runs at once would get into each other's way.
+        """
+        with locked(Path(context.project_path), "mlflow"):
+            super().after_context_created(context)
         assert isinstance(context.config_loader, ProjectConfigLoader)
         self._places = context.config_loader.places
 
