@@ -43,8 +43,8 @@ class TrainingConfig(Block):
     clip_norm: PositiveFloat | None = Field(1.0, description="ours; null: gradients are not clipped")
     ema_decay: Share | None = Field(
         None,
-        description="of the moving average that is evaluated and kept, after t steps at most (1 + t) / (10 + t); null: "
-        "no average",
+        description="of the moving average that is evaluated and kept; ours: after t steps at most (1 + t) / (10 + t). "
+        "null: no average",
     )
     log_every: PositiveInt = 50
     validate_every: PositiveInt = 500
