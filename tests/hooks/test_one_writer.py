@@ -192,7 +192,7 @@ def test_two_variants_at_once_in_a_fresh_project(make_project, tmp_path):
     """Both open MLflow's store, which is not there yet, and both make what they share: the feature network."""
     project, processes = make_project(), {}
     for shape in ("4x4x8", "8x8x4"):
-        command = ("run", "--env", "test", "--nodes=train_features,meta_learn_field", "--params")
+        command = ("run", "--env", "test", "--nodes=train_feature_network,meta_learn_field", "--params")
         processes[shape] = project.start(*command, f"latent_shape={shape}", output=tmp_path / shape)
     for shape, process in processes.items():
         process.join()
