@@ -67,11 +67,10 @@ class FrechetConfig(Block):
     feature_network: TrainingConfig = Field(description="training of the small classifier behind `convnet`")
 
     @model_validator(mode="after")
-    def _network_sees_whole_batches(self) -> FrechetConfig:
-        if self.feature_network.micro_batch != "auto":
+    def _batch_is_normalised_as_a_whole(self) -> FrechetConfig:
+        if (size := self.feature_network.micro_batch) != "auto":
             raise ValueError(
-                f"feature_network.micro_batch is {self.feature_network.micro_batch}, but the network's batch normalisation "
-                "looks at the whole batch: set it to auto"
+                f"feature_network.micro_batch is {size}, but its batch normalisation looks at the whole batch: set it to auto"
             )
         return self
 
