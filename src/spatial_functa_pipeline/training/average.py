@@ -5,6 +5,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
 class RampedAverage(AveragedModel):
     """Averages with the decay min(`decay`, (1 + t) / (10 + t)), t being the number of updates so far.
 
@@ -18,7 +21,7 @@ class RampedAverage(AveragedModel):
         self.decay = decay
 
     @torch.no_grad()
-    def _average(self, averages: tuple[Tensor, ...], values: tuple[Tensor, ...], _: Tensor | int) -> None:
+    def _average(self, averages: Tensors, values: Tensors, _: Tensor | int) -> None:
         # `n_averaged` stays on the CPU. What comes as an argument is on the model's device, whose value takes waiting.
         t = int(self.n_averaged)
         torch._foreach_lerp_(averages, values, 1 - min(self.decay, (1 + t) / (10 + t)))

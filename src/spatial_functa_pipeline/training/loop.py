@@ -13,7 +13,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from spatial_functa_pipeline.compute import resolve_device
-from spatial_functa_pipeline.config.block import RESULT_NEUTRAL
+from spatial_functa_pipeline.config.block import without_neutral
 from spatial_functa_pipeline.config.training import GuardConfig, TrainingConfig
 from spatial_functa_pipeline.images.images import ImagesError
 from spatial_functa_pipeline.training.guard import (
@@ -264,13 +264,12 @@ class Training:
     # Checkpoints
 
     def _what_must_agree(self) -> dict[str, Any]:
-        neutral = dict.fromkeys(RESULT_NEUTRAL, True)
         # As long as nothing goes wrong, a training without a guard is that of the default one: it may be given later.
         config = self.config.model_copy(update={"guard": self.config.guard or GuardConfig()})
         return {
             **self.must_agree,
             "version": _VERSION,
-            "training": config.model_dump(mode="json", exclude={**neutral, "guard": neutral}),
+            "training": without_neutral(config.model_dump(mode="json")),
             "rate_factors": dict(self.rate_factors),
             "seed": self.run.seed,
         }
