@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from spatial_functa_pipeline.compute import resolve_device
-from spatial_functa_pipeline.config.block import without_neutral
+from spatial_functa_pipeline.compute import resolve_device, tf32_products
+from spatial_functa_pipeline.config.block import NetworkPrecision, without_neutral
 from spatial_functa_pipeline.config.training import GuardConfig, TrainingConfig
 from spatial_functa_pipeline.images.images import ImagesError
 from spatial_functa_pipeline.training.guard import (
@@ -37,7 +37,7 @@ _VERSION = 2
 
 @dataclass
 class Training:
-    """One training: call `train`. The model ends with the weights to evaluate (EMA or best ones, where asked for).
+    """One training: call `train`. The model ends with the weights to evaluate (EMA or best ones, if `config` says so).
 
     With several processes each of them makes the same `Training` and calls `train`; all end with the same weights and
     history. See `launch`.
@@ -51,11 +51,12 @@ class Training:
         run: seed, device, checkpoint and report.
         must_agree: what must be the same for a checkpoint to be continued, beside `config` and the seed.
         validate: called in evaluation mode, without gradients, with the weights to evaluate, by the first process only.
-        best: name of a validation metric (higher is better): end with the weights that had its highest value.
+        best: name of the validation metric (higher is better) that `config.keep` and the guard's margin mean.
         rate_factors: on the learning rate of single parameters, by name.
         before_step: called before each step, for what is to happen once, however the batch is split.
         random: whether the loss or the model draw random numbers. If so, they are drawn in a way which does not depend
             on how the batch is split.
+        precision: with `tf32` all products on CUDA are so, else none; what bf16 rounds is the loss's own matter.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Training:
     rate_factors: Mapping[str, float] = field(default_factory=dict)
     before_step: Callable[[], None] = lambda: None
     random: bool = True
+    precision: NetworkPrecision = "float32"
     state: TrainingState = field(init=False)
     ranks: Ranks = field(init=False, default_factory=this_process)
 
@@ -77,7 +79,9 @@ class Training:
         guard = self.config.guard
         if guard and guard.margin is not None and self.best is None:
             raise ValueError(f"{self.name}: guard.margin needs a validation metric to be the best in; set it to null")
-        self.model.to(resolve_device(self.run.runtime.device))
+        if self.config.keep == "best" and self.best is None:
+            raise ValueError(f"{self.name}: keep is best, but there is no validation metric to be the best in")
+        self.model.to(self._device)
         self.state = TrainingState.at_start(self.model, self.config, self.rate_factors)
 
     def train(self) -> pd.DataFrame:
@@ -94,7 +98,7 @@ class Training:
                 or with another one in its place, goes on from there.
             KeyboardInterrupt, SystemExit: on Ctrl-C or SIGTERM, after saving a checkpoint.
         """
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), tf32_products(self.precision, self._device):
             objective = self.ranks.objective(self.model, self.loss)
             take_step = OuterStep(
                 objective, self.name, self.run.seed, self.config, self.ranks, self.before_step, self.random
@@ -109,7 +113,7 @@ class Training:
             except ImagesError as error:
                 self._stop_at_image(error)
             self._save()
-            self.state.end(best=self.best is not None)
+            self.state.end(best=self.config.keep == "best")
             return pd.DataFrame(self.state.history)
 
     def _reach_the_end(self, take_step: OuterStep, bar: "tqdm[NoReturn]", signals: HeldBackSignals) -> bool:
@@ -140,6 +144,10 @@ class Training:
             if batch is None:
                 return
             yield batch
+
+    @property
+    def _device(self) -> torch.device:
+        return resolve_device(self.run.runtime.device)
 
     # Measuring
 
