@@ -180,7 +180,7 @@ class MlflowHooks(MlflowHook):
         import mlflow
 
         from spatial_functa_pipeline.functasets.store import Functaset
-        from spatial_functa_pipeline.images.digest import images_digest
+        from spatial_functa_pipeline.images.digest import describe_images
         from spatial_functa_pipeline.images.images import Images
 
         for name, data in inputs.items():
@@ -189,7 +189,7 @@ class MlflowHooks(MlflowHook):
             self._data_sets.add(name)
             if mlflow.active_run() is None:
                 return
-            fingerprint = images_digest(data) if isinstance(data, Images) else data.header.fingerprint
+            fingerprint = describe_images(data)["digest"] if isinstance(data, Images) else data.header.fingerprint
             source = str(getattr(self.catalog.get(name), "_filepath", name))
             digest = short_digest([fingerprint.encode()])  # MLflow takes 36 characters at most
             log_data_set(f"{self._places.dataset}/{name}", digest, len(data), source, _context(name))
