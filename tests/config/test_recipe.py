@@ -256,6 +256,7 @@ OFF = {
     **{f"{name}.training.guard": None for name in ("meta_learning", "classification", "diffusion")},
     **{f"{name}.training.warmup_steps": 0 for name in ("meta_learning", "classification", "diffusion")},
     **{f"{name}.training.keep": "last" for name in ("meta_learning", "classification", "diffusion")},
+    **{f"{name}.training.ema_ramp": False for name in ("meta_learning", "classification", "diffusion")},
     "classification.training.schedule": "constant",
     "classification.training.weight_decay_on": "all",
     "classification.precision": "float32",

@@ -16,7 +16,7 @@ from spatial_functa_pipeline.config.training import TrainingConfig
 from spatial_functa_pipeline.fields.field import FieldSpec, SpatialField
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.loading.ordering import epoch_batches
-from spatial_functa_pipeline.training.average import RampedAverage
+from spatial_functa_pipeline.training.average import MovingAverage
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.loop import Training
 from spatial_functa_pipeline.training.run import TrainingRun
@@ -292,7 +292,7 @@ def test_the_average_is_what_is_validated_and_returned(tmp_path):
 
 def test_the_decay_of_the_average_rises_to_the_given_one_and_no_further():
     model = nn.Linear(1, 1)
-    average, before = RampedAverage(model, 0.6), 0.0
+    average, before = MovingAverage(model, 0.6), 0.0
     for step in range(30):
         nn.init.constant_(model.weight, float(step))
         average.update_parameters(model)

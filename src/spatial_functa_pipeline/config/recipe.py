@@ -68,9 +68,11 @@ def without_effect(parameters: PipelineParameters) -> frozenset[str]:
         "diffusion.dummy_label_share": not diffusion.conditional,
         "diffusion.timestep_reweighting": diffusion.timestep_ratio == 1,
         "evaluation.sampling.preset": True,  # sampler and steps say what it means
+        "evaluation.sampling.variance": sampling.sampler != "ddpm",
         "evaluation.sampling.guidance_interval": sampling.guidance_scale is None,
         "evaluation.frechet.feature_network": frechet.features == "inception",
         "evaluation.frechet.inception_weights": True,  # where a file is
         **{f"{name}.weight_decay_on": training.weight_decay == 0 for name, training in trainings.items()},
+        **{f"{name}.ema_ramp": training.ema_decay is None for name, training in trainings.items()},
     }
     return frozenset(key for key, without in idle.items() if without)

@@ -47,8 +47,11 @@ class TrainingConfig(Block):
     clip_norm: PositiveFloat | None = Field(1.0, description="ours; null: gradients are not clipped")
     ema_decay: Share | None = Field(
         None,
-        description="of the moving average that is evaluated and kept; ours: after t steps at most (1 + t) / (10 + t). "
-        "null: no average",
+        description="of the moving average that is evaluated and kept; null: no average",
+    )
+    ema_ramp: bool = Field(
+        True,
+        description="ours: the decay after t steps is at most (1 + t) / (10 + t), so that a short training is kept",
     )
     keep: Literal["best", "last"] = Field(
         "last", description="the weights to end with. best: by the validation metric of the field or of the classifier"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spatial_functa_pipeline.config.training import TrainingConfig
-from spatial_functa_pipeline.training.average import RampedAverage
+from spatial_functa_pipeline.training.average import MovingAverage
 from spatial_functa_pipeline.training.schedule import build_optimizer
 
 Snapshot = dict[str, Any]
@@ -41,7 +41,7 @@ class TrainingState:
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    average: RampedAverage | None
+    average: MovingAverage | None
     loss_sum: Tensor
     gradient_norm: Tensor
     loss_count: int = 0
@@ -58,7 +58,7 @@ class TrainingState:
     def at_start(cls, model: nn.Module, config: TrainingConfig, rate_factors: Mapping[str, float]) -> Self:
         """Before the first step; `model` is on its device already."""
         zero = torch.zeros((), device=next(model.parameters()).device)
-        average = None if config.ema_decay is None else RampedAverage(model, config.ema_decay)
+        average = None if config.ema_decay is None else MovingAverage(model, config.ema_decay, config.ema_ramp)
         state = cls(model, build_optimizer(model, config, rate_factors), average, zero.clone(), zero)
         state.good = [state.snapshot()]
         return state
