@@ -155,7 +155,7 @@ def training(
         "weight_decay_on": Row("all", outputs, {f"{block}.weight_decay": 0.5}),
         "clip_norm": [Row(1e-3, outputs), Row(None, outputs, {f"{block}.clip_norm": 1e-3})],
         "ema_decay": Row(0.5, outputs),
-        "ema_ramp": Row(False, outputs, {f"{block}.ema_decay": 0.99, rate: 0.05}),
+        "ema_ramp": Row(False, outputs, {f"{block}.ema_decay": 0.99, rate: 0.3}),
         "keep": Row("last", outputs - histories, falling) if has_best else Row("best", REFUSED),
         "log_every": Row(1, histories, because="a history has a row for each logged step"),
         "validate_every": Row(1, outputs, {rate: 0.3}) if has_best else Row(1, histories | words(named)),
