@@ -7,12 +7,15 @@ from spatial_functa_pipeline.hooks.advice import AdviceHooks
 from spatial_functa_pipeline.hooks.freshness import FreshnessHooks
 from spatial_functa_pipeline.hooks.mlflow import MlflowHooks
 from spatial_functa_pipeline.hooks.parameters import ParameterHooks
+from spatial_functa_pipeline.hooks.pictures import PictureHooks
 from spatial_functa_pipeline.hooks.places import PlaceHooks
 from spatial_functa_pipeline.hooks.summary import SummaryHooks
 
 # kedro-mlflow's own hook is replaced by `MlflowHooks`, which extends it.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro_mlflow", "kedro-mlflow")  # the name has been spelled both ways
-HOOKS = (ParameterHooks(), FreshnessHooks(), PlaceHooks(), MlflowHooks(), SummaryHooks(), AdviceHooks())
+HOOKS = (
+    *(ParameterHooks(), FreshnessHooks(), PlaceHooks(), PictureHooks(), MlflowHooks(), SummaryHooks(), AdviceHooks()),
+)
 
 CONFIG_LOADER_CLASS = ProjectConfigLoader
 CONFIG_LOADER_ARGS = {

@@ -70,7 +70,7 @@ def test_a_data_set_is_three_files(env):
 def test_a_data_set_repeats_neither_base_nor_a_default(env):
     assert repeated(written(env, "parameters.yml"), written("base", "parameters.yml")) == []
     shared = written("base", "globals.yml")
-    assert [key for key, value in written(env, "globals.yml").items() if value == shared.get(key)] == []
+    assert [key for key, value in written(env, "globals.yml").items() if key in shared and value == shared[key]] == []
 
 
 def test_base_repeats_no_default():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 import os
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -22,9 +23,12 @@ from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import ImagePreview
 from PIL import Image
 
+from spatial_functa_pipeline.images.checking import check_files
 from spatial_functa_pipeline.images.decoders import ImageFiles, read_idx
 from spatial_functa_pipeline.images.folder import PictureFolder, is_picture, visible_files
 from spatial_functa_pipeline.images.images import Images
+
+logger = logging.getLogger(__name__)
 
 RowRange = Sequence[int | None] | None
 ShareRange = Sequence[float] | None
@@ -219,7 +223,7 @@ class ImageFolderDataset(ImagesDataset):
     that training and validation sets can be cut from one folder, and any range of it is a fair sample. The order is kept
     when files come or go: one that goes moves others by one row at most.
 
-    With `check`, all files of the folder are decoded once before a run begins to work with them (`PictureHooks`).
+    With `check`, a run begins by decoding all files of the folder once (`PictureHooks`).
     """
 
     def __init__(
@@ -241,7 +245,7 @@ class ImageFolderDataset(ImagesDataset):
         self._resolution = (height, width)
         self._channels = channels
         self._shuffle_seed = shuffle_seed
-        self.check = check
+        self._check = check
 
     def load(self) -> Images:
         folder = self.scan()
@@ -270,6 +274,22 @@ class ImageFolderDataset(ImagesDataset):
             others = f"; there is {', '.join(folder.left_out)}" if folder.left_out else ""
             raise DatasetError(f"there are no pictures in {self._filepath}{others}")
         return folder
+
+    def look_through(self, record: Path, num_workers: int, progress: bool) -> None:
+        """Warn of what is left out of the whole folder; decode all files, if they are to be checked: see `check_files`.
+
+        Raises BrokenImagesError.
+        """
+        folder = self.scan()
+        if folder.left_out:
+            logger.warning("%s: left out %s", self.folder, ", ".join(folder.left_out))
+        if self._check:
+            check_files(folder.full_paths(), record, num_workers=num_workers, progress=progress)
+
+    @property
+    def folder(self) -> Path:
+        """Where the files are."""
+        return self._filepath
 
     def fingerprint_config(self) -> dict[str, Any]:
         """What identifies the images. The path is part of it: another folder holds other images."""

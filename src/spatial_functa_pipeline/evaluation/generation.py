@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -46,7 +47,8 @@ def score_samples(
 
     The metrics are those of the samples against both, and the Fréchet distances of the reference points to the test
     images. The table has every score of every set, with N, seed, sampler, guidance and class sampling beside each; the figure
-    draws it. Each set has at most as many images as there are samples: the Fréchet distance depends on their number.
+    draws it. Each set has at most as many images as there are samples: the Fréchet distance depends on their number. A score
+    that a set has too few images for is no metric, and empty in the table.
 
     Args:
         samples: with the settings they were drawn with.
@@ -120,6 +122,8 @@ def _metrics(table: pd.DataFrame, features: str, how: str, weights: str | None) 
         subject = f"samples {how}" if sampled else _SUBJECTS[name]
         suffix = ("" if against == "test" else "_against_train") if sampled else f"_{name}"
         for score in SCORES if sampled else ("frechet_distance",):
+            if math.isnan(row[score]):
+                continue  # too few images
             paired = "_pairs" if score in SCORES_OF_PAIRS else ""
             estimate = ", unbiased estimate from all pairs" if score == "kid" else ""
             measured[f"{metric_name(features, score)}{suffix}"] = (

@@ -57,6 +57,7 @@ def plan_functaset(
         ImageEncoder(images, field, config, seed, runtime, calls, f"{split} functaset"),
         progress=runtime.progress,
         scheduling=Scheduling(runtime.scheduler, runtime.workers),
+        classes=images.classes,
     )
 
 

@@ -13,9 +13,7 @@ from spatial_functa_pipeline.images.boxes import distorted_box
 from spatial_functa_pipeline.images.images import Images
 
 
-def augment(
-    images: Images, rows: np.ndarray, copy: np.ndarray, config: AugmentationConfig, seed: int
-) -> Tensor:
+def augment(images: Images, rows: np.ndarray, copy: np.ndarray, config: AugmentationConfig, seed: int) -> Tensor:
     """Augmented copy number `copy` of each of the `rows` of `images`; copy 0 is the image itself.
 
     Every random choice for an image derives from `(seed, row, copy)` alone, so a copy is the same in whichever batch,

@@ -86,7 +86,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         return image
     values = np.asarray(image)
     if values.min() < 0 or values.max() > _SIXTEEN_BITS:
-        raise ValueError(f"its pixels go from {values.min()} to {values.max()}, beyond 16 bits, and their scale is not known")
+        raise ValueError(
+            f"its pixels go from {values.min()} to {values.max()}, beyond 16 bits, and their scale is not known"
+        )
     return Image.fromarray(np.round(values * (255 / _SIXTEEN_BITS)).astype(np.uint8))
 
 

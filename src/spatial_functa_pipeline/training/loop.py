@@ -17,6 +17,7 @@ from spatial_functa_pipeline.config.block import RESULT_NEUTRAL
 from spatial_functa_pipeline.config.training import TrainingConfig
 from spatial_functa_pipeline.training.guard import RollBackNeededError, given_up, require_finite, require_no_collapse
 from spatial_functa_pipeline.training.interruption import HeldBackSignals, StopRequestedError, stop_process
+from spatial_functa_pipeline.training.pace import Pace
 from spatial_functa_pipeline.training.ranks import Ranks, this_process
 from spatial_functa_pipeline.training.run import TrainingRun
 from spatial_functa_pipeline.training.state import TrainingState, metrics_of
@@ -100,10 +101,12 @@ class Training:
 
     def _reach_the_end(self, take_step: OuterStep, bar: "tqdm[NoReturn]", signals: HeldBackSignals) -> bool:
         """The steps from here to the end, with what is measured and saved on the way. False if they were rolled back."""
+        pace = Pace(self.config.steps)
         try:
             for batch in self.batches(self.state.step):
                 take_step(self.state, batch)
                 self.state.step += 1
+                self._say_if_it_takes_days(pace)
                 self._measure(bar)
                 if self._is_due(self.config.checkpoint_every) and not self._is_last:
                     self._save()
@@ -181,6 +184,16 @@ class Training:
     def _progress_bar(self) -> "tqdm[NoReturn]":
         hidden = not (self.run.runtime.progress and self.ranks.first)
         return tqdm(total=self.config.steps, initial=self.state.step, desc=self.name, unit="step", disable=hidden)
+
+    def _say_if_it_takes_days(self, pace: Pace) -> None:
+        days = pace.days_left(self.state.step)
+        if days is not None and self.ranks.first:
+            device = {"cpu": "this CPU", "cuda": "this GPU"}.get(self.state.loss_sum.device.type, "this device")
+            logger.warning(
+                "%s: about %.1f days on %s at this rate: fewer steps, a smaller width or a faster device take less; "
+                "stopped, it goes on from its last checkpoint",
+                *(self.name, days, device),
+            )
 
     # When it goes wrong, or somebody stops it
 
