@@ -13,5 +13,5 @@ class DataConfig(Block):
     resolution: tuple[PositiveInt, ...] = Field(description="pixels per axis, after padding or resizing")
     channels: PositiveInt
     num_classes: PositiveInt | None = Field(
-        None, description="checked against the images'; null: as many as they have. With one, nothing is classified"
+        description="checked against the images'; null: as many as they have. With one, nothing is classified"
     )

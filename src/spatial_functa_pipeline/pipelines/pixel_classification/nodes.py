@@ -35,7 +35,7 @@ def train_pixel_classifier(
 
     The weights with the best validation accuracy are kept. Nothing to do for a single class.
     """
-    if (classes := train_functaset.num_classes) == 1:
+    if (classes := len(train_images.classes)) == 1:
         return nothing_to_train()
     train = PixelPatches(train_images, train_functaset, functaset.augmentation, seed)
     normaliser = Normaliser.centred(*train.moments)
