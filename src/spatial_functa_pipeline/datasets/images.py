@@ -309,4 +309,6 @@ class ImageFolderDataset(ImagesDataset):
         # Whichever files the file system lists first: a preview must not scan the million files of ImageNet.
         files = filter(is_picture, visible_files(self._filepath))
         paths = np.array([os.fsencode(path) for path in islice(files, count)])
+        if not len(paths):
+            raise DatasetError(f"there are no pictures in {self._filepath}")
         return ImageFiles(paths, self._resolution, self._channels)(np.arange(len(paths)))

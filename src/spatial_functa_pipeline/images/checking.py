@@ -48,7 +48,8 @@ def check_files(paths: np.ndarray, record: Path, *, num_workers: int = 0, progre
 
     Raises BrokenImagesError, which names what cannot be decoded, once all files have been looked at.
     """
-    marks = np.fromiter(map(_mark, paths.tolist()), _MARK, len(paths))
+    here = os.getcwdb()
+    marks = np.fromiter((_mark(os.path.join(here, path)) for path in paths.tolist()), _MARK, len(paths))
     unknown = ~np.isin(marks, _marks_in(record))
     if not unknown.any():
         return
@@ -73,7 +74,7 @@ def _mark(path: bytes) -> int:
     with suppress(OSError):  # what cannot be opened is named when it is decoded
         stat = os.stat(path)
         size, time = stat.st_size, stat.st_mtime_ns
-    return int.from_bytes(blake2b(b"%s %d %d" % (os.path.abspath(path), size, time), digest_size=8).digest())
+    return int.from_bytes(blake2b(b"%s %d %d" % (path, size, time), digest_size=8).digest())
 
 
 def _marks_in(record: Path) -> np.ndarray:

@@ -73,7 +73,8 @@ def decode_picture(path: bytes | str | os.PathLike[str], channels: int = 3) -> I
     """
     try:
         with Image.open(os.fsdecode(path)) as image:
-            return _opaque(_eight_bits(ImageOps.exif_transpose(image))).convert(_MODES[channels])
+            ImageOps.exif_transpose(image, in_place=True)
+            return _opaque(_eight_bits(image)).convert(_MODES[channels])
     except Exception as error:  # Pillow's decoders raise almost anything on a broken file
         raise UndecodableImageError(os.fsdecode(path), str(error) or type(error).__name__) from error
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -44,26 +45,33 @@ class PictureFolder:
         Whatever has a name that starts with a dot is not looked at. All files are taken that Pillow can decode, to judge by
         their names. Files beside class folders, and class folders without a picture, are left out.
         """
-        top = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
-        found: dict[str, list[str]] = {}
+        top = sorted((entry for entry in os.scandir(folder) if not _is_hidden(entry.name)), key=attrgetter("name"))
         others: Counter[str] = Counter()
-        for entry in sorted((entry for entry in top if entry.is_dir()), key=lambda entry: entry.name):
-            files = sorted(visible_files(entry.path))
-            found[entry.name] = [os.path.relpath(file, folder) for file in files if is_picture(file)]
-            others.update(_suffix(file) for file in files if not is_picture(file))
-        beside = sorted(entry.name for entry in top if entry.is_file())
-        pictures = [name for name in beside if is_picture(name)]
-        others.update(_suffix(name) for name in beside if not is_picture(name))
+
+        def pictures(files: Iterable[str]) -> list[str]:
+            """Those of the files, sorted; the others are counted."""
+            found = []
+            for file in files:
+                if is_picture(file):
+                    found.append(file)
+                else:
+                    others[_suffix(file)] += 1
+            return sorted(found)
+
+        found = {entry.name: pictures(visible_files(entry.path)) for entry in top if entry.is_dir()}
+        beside = pictures(entry.path for entry in top if not entry.is_dir())
         classes = [name for name, files in found.items() if files]
         left_out = [_counted(count, suffix) for suffix, count in sorted(others.items())]
-        left_out += [f"the folder {name}, without a picture" for name in found if name not in classes]
+        left_out += [f"the folder {name}, without a picture" for name, files in found.items() if not files]
         if not classes:
-            found, classes = {NO_CLASSES: pictures}, [NO_CLASSES]
-        elif pictures:
-            left_out.append(f"{_plural(len(pictures), 'picture')} beside the class folders, as {pictures[0]}")
-        paths = [os.fsencode(path) for name in classes for path in found[name]]
+            found, classes = {NO_CLASSES: beside}, [NO_CLASSES]
+        elif beside:
+            name = os.path.basename(beside[0])
+            left_out.append(f"{_plural(len(beside), 'picture')} beside the class folders, as {name}")
+        start = len(os.path.join(folder, ""))
+        paths = np.array([os.fsencode(path[start:]) for name in classes for path in found[name]], dtype=bytes)
         labels = np.repeat(np.arange(len(classes)), [len(found[name]) for name in classes])
-        return cls(folder, np.array(paths, dtype=bytes), labels, tuple(classes), tuple(left_out))
+        return cls(folder, paths, labels, tuple(classes), tuple(left_out))
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -86,13 +94,17 @@ class PictureFolder:
 def visible_files(folder: Path | str) -> Iterator[str]:
     """All files below a folder, links followed, without those that are hidden or in hidden folders."""
     for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (os.path.join(parent, name) for name in files if not name.startswith("."))
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        yield from (os.path.join(parent, name) for name in files if not _is_hidden(name))
 
 
 def is_picture(path: str) -> bool:
     """Whether Pillow can decode such a file, to judge by its name."""
     return _suffix(path) in _suffixes()
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
 
 
 def _suffix(path: str) -> str:
