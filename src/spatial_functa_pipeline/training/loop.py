@@ -63,6 +63,7 @@ class Training:
     random: bool = True
     state: TrainingState = field(init=False)
     ranks: Ranks = field(init=False, default_factory=this_process)
+    pace: Pace = field(init=False)
 
     def __post_init__(self) -> None:
         guard = self.config.guard
@@ -70,6 +71,7 @@ class Training:
             raise ValueError(f"{self.name}: guard.margin needs a validation metric to be the best in; set it to null")
         self.model.to(resolve_device(self.run.runtime.device))
         self.state = TrainingState.at_start(self.model, self.config, self.rate_factors)
+        self.pace = Pace(self.config.steps)
 
     def train(self) -> pd.DataFrame:
         """Train to the end, from the checkpoint if there is one.
@@ -101,12 +103,11 @@ class Training:
 
     def _reach_the_end(self, take_step: OuterStep, bar: "tqdm[NoReturn]", signals: HeldBackSignals) -> bool:
         """The steps from here to the end, with what is measured and saved on the way. False if they were rolled back."""
-        pace = Pace(self.config.steps)
         try:
             for batch in self.batches(self.state.step):
                 take_step(self.state, batch)
                 self.state.step += 1
-                self._say_if_it_takes_days(pace)
+                self._say_if_it_takes_days()
                 self._measure(bar)
                 if self._is_due(self.config.checkpoint_every) and not self._is_last:
                     self._save()
@@ -185,8 +186,8 @@ class Training:
         hidden = not (self.run.runtime.progress and self.ranks.first)
         return tqdm(total=self.config.steps, initial=self.state.step, desc=self.name, unit="step", disable=hidden)
 
-    def _say_if_it_takes_days(self, pace: Pace) -> None:
-        days = pace.days_left(self.state.step)
+    def _say_if_it_takes_days(self) -> None:
+        days = self.pace.days_left(self.state.step)
         if days is not None and self.ranks.first:
             device = {"cpu": "this CPU", "cuda": "this GPU"}.get(self.state.loss_sum.device.type, "this device")
             logger.warning(
