@@ -79,7 +79,7 @@ def test_of_many_broken_files_ten_are_named(paths, tmp_path):
     with pytest.raises(BrokenImagesError) as error:
         check(paths, tmp_path)
     lines = str(error.value).splitlines()
-    assert (len(lines), lines[-1]) == (12, "  and 2 more")
+    assert (len(lines), lines[-1]) == (12, "    and 2 more")
 
 
 @pytest.mark.parametrize("what", ["link", "text", "folder"])

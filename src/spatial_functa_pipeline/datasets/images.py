@@ -120,6 +120,14 @@ class PublishedDataset(ImagesDataset):
         self._part = part
         self._download = download
 
+    def _require_place_for_download(self) -> None:
+        """Raises DatasetError if the folder is not there: outside of the project none is made, since it may be a slip."""
+        if not self._filepath.is_dir() and not self._filepath.absolute().is_relative_to(Path.cwd()):
+            raise DatasetError(
+                f"the images are not in {self._filepath}, and there is no such folder to download them to: make it, or "
+                "correct data_path (or filepath in the catalog)"
+            )
+
 
 class IDXDataset(PublishedDataset):
     """A data set in MNIST's files: 28×28 grey images, padded with zeros to 32×32.
@@ -135,6 +143,7 @@ class IDXDataset(PublishedDataset):
 
     def load(self) -> Images:
         if self._download and not self._exists():
+            self._require_place_for_download()
             from torchvision import datasets
 
             getattr(datasets, self.NAME)(self._filepath, download=True)
@@ -190,6 +199,8 @@ class CIFAR10Dataset(PublishedDataset):
     """CIFAR-10: 32×32 colour images, as torchvision reads them from `filepath/cifar-10-batches-py`."""
 
     def load(self) -> Images:
+        if self._download and not self._exists():
+            self._require_place_for_download()
         from torchvision.datasets import CIFAR10
 
         try:
@@ -223,7 +234,7 @@ class ImageFolderDataset(ImagesDataset):
     that training and validation sets can be cut from one folder, and any range of it is a fair sample. The order is kept
     when files come or go: one that goes moves others by one row at most.
 
-    With `check`, a run begins by decoding all files of the folder once (`PictureHooks`).
+    With `check`, a run begins by decoding all files of the folder once (`PreflightHooks`).
     """
 
     def __init__(

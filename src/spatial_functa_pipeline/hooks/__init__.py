@@ -1,1 +1,1 @@
-"""What happens around a run: parameters, places, freshness, pictures, MLflow, advice, the summary."""
+"""What happens around a run: parameters, places, freshness, MLflow, advice, the summary."""

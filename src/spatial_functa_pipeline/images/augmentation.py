@@ -40,8 +40,8 @@ def augment(images: Images, rows: np.ndarray, copy: np.ndarray, config: Augmenta
     """
     if len(rows) != len(copy):
         raise ValueError(f"expected one number of copy for each row, got {len(rows)} rows and {len(copy)} copies")
-    copies = np.flatnonzero(copy)
-    if not len(copies):
+    copies = np.flatnonzero(copy).tolist()
+    if not copies:
         return images.batch(rows)
     if len(images.resolution) != 2:
         raise ValueError(f"only pictures can be augmented, not data of the resolution {images.resolution}")
