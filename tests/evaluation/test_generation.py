@@ -30,7 +30,7 @@ class FewInceptionFeatures(InceptionFeatures):
         return images[:, :8].flatten(1)[:, ::8].float()
 
 
-def score(tmp_path, settings, labels):
+def score(tmp_path, settings, labels, test=30):
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(20, 2, 2, 3, generator=generator).numpy()
     header = FunctasetHeader("d", "samples", LatentShape.parse("2x2x3"), "nearest", 20, settings=settings)
@@ -42,7 +42,7 @@ def score(tmp_path, settings, labels):
         Functaset.open(tmp_path / "samples.zarr"),
         SpatialField(CONFIG.spec).eval(),
         FewInceptionFeatures(),
-        {name: torch.rand(count, 8, generator=generator) for name, count in (("train", 60), ("test", 30))},
+        {name: torch.rand(count, 8, generator=generator) for name, count in (("train", 60), ("test", test))},
         {name: torch.rand(20, 8, generator=generator) for name in ("reconstructions", "noise")},
         pair_images=10,
         seed=5,
@@ -88,3 +88,13 @@ def test_unconditional_samples_say_so(tmp_path):
     settings = SETTINGS | {"guidance_scale": None, "classes": None}
     metrics, _, _ = score(tmp_path, settings, np.full(20, -1))
     assert "(2000 evaluations), unconditional, against 30 test images" in metrics["details"]["fid"]
+
+
+def test_what_too_few_images_cannot_give_is_no_metric(tmp_path):
+    metrics, table, _ = score(tmp_path, SETTINGS, np.arange(20) % 2, test=4)
+    against_few = {"fid", "kid", "fid_train_images", "fid_reconstructions", "fid_noise"}
+    assert set(metrics) == against_few | {f"{name}_against_train" for name in ("fid", *SCORES[1:])} | {"details"}
+    assert set(metrics["details"]) == set(metrics) - {"details"}
+    few = table[table["against"] == "test"]
+    assert few["recall"].isna().all()
+    assert few["kid"].notna().all()
