@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
@@ -11,7 +11,21 @@ from spatial_functa_pipeline.fields.latent_shape import LatentShape
 RESULT_NEUTRAL = frozenset({"micro_batch", "log_every", "checkpoint_every", "encode_batch", "retries"})
 """Keys that change no result beyond rounding: they enter no fingerprint, and a checkpoint made with others is continued."""
 
+
+def without_neutral(tree: Any) -> Any:
+    """A block as plain values, without the keys at any depth that change no result."""
+    if not isinstance(tree, dict):
+        return tree
+    return {key: without_neutral(value) for key, value in tree.items() if key not in RESULT_NEUTRAL}
+
+
 Share = Annotated[float, Field(ge=0, lt=1)]
+
+NetworkPrecision = Literal["float32", "tf32", "bf16"]
+"""Of the products and convolutions of a network beside the field; each where the device has them, else float32.
+
+`float32`: exact. `tf32`: factors of 10 bits on CUDA. `bf16`: factors of 7 bits, by autocast. Sums and weights are float32.
+"""
 
 LatentShapeText = Annotated[LatentShape, BeforeValidator(LatentShape.parse), PlainSerializer(str)]
 

@@ -130,8 +130,19 @@ class PipelineParameters(Block):
         return self
 
     @model_validator(mode="after")
+    def _mirror_images_are_made(self) -> PipelineParameters:
+        if self.diffusion.mirror_images and not self.functaset.mirror_images:
+            raise ValueError(
+                "diffusion.mirror_images is true, but functaset.mirror_images is false: the functaset would have no mirrored "
+                "images; set both, or none"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _crop_needs_an_image(self) -> PipelineParameters:
         augmentation = self.functaset.augmentation
+        if len(self.data.resolution) != 2 and self.functaset.mirror_images:
+            raise ValueError("functaset.mirror_images is for images: set it to false for data of another dimension")
         if (
             len(self.data.resolution) != 2
             and self.functaset.augmented_copies

@@ -12,9 +12,14 @@ from spatial_functa_pipeline.config.functaset import AugmentationConfig
 from spatial_functa_pipeline.images.boxes import distorted_box
 from spatial_functa_pipeline.images.images import Images
 
+MIRRORED = -1
+"""Number of the copy that is the image mirrored, left to right, and nothing else."""
+
 
 def augment(images: Images, rows: np.ndarray, copy: np.ndarray, config: AugmentationConfig, seed: int) -> Tensor:
-    """Augmented copy number `copy` of each of the `rows` of `images`; copy 0 is the image itself.
+    """Augmented copy number `copy` of each of the `rows` of `images`.
+
+    Copy 0 is the image itself, copy `MIRRORED` its mirror image.
 
     Every random choice for an image derives from `(seed, row, copy)` alone, so a copy is the same in whichever batch,
     process or order it is made.
@@ -27,7 +32,7 @@ def augment(images: Images, rows: np.ndarray, copy: np.ndarray, config: Augmenta
     Args:
         images: of which uint8 pictures (H, W, channels) are read.
         rows: int64 (B,).
-        copy: integers (B,), 0 for no augmentation.
+        copy: integers (B,): 0 for no augmentation, `MIRRORED`, or from 1 on.
         config: which operations.
         seed: non-negative seed of the augmentation.
 
@@ -40,17 +45,19 @@ def augment(images: Images, rows: np.ndarray, copy: np.ndarray, config: Augmenta
     """
     if len(rows) != len(copy):
         raise ValueError(f"expected one number of copy for each row, got {len(rows)} rows and {len(copy)} copies")
-    copies = np.flatnonzero(copy).tolist()
-    if not copies:
+    if not np.any(copy):
         return images.batch(rows)
     if len(images.resolution) != 2:
         raise ValueError(f"only pictures can be augmented, not data of the resolution {images.resolution}")
-    generators = {index: np.random.default_rng((seed, int(rows[index]), int(copy[index]))) for index in copies}
+    drawn = np.flatnonzero(copy > 0).tolist()
+    generators = {index: np.random.default_rng((seed, int(rows[index]), int(copy[index]))) for index in drawn}
     # One call for each: this function's time is that of the generators.
     placements = {index: rng.random(3) for index, rng in generators.items()}
     boxes = {index: distorted_box(rng) for index, rng in generators.items() if config.resized_crop}
     distort = _randaugment(config)
     augmented = images.boxes(rows, [boxes.get(index) for index in range(len(rows))]).numpy()
+    mirrored = copy == MIRRORED
+    augmented[mirrored] = augmented[mirrored, :, ::-1]
     for index, rng in generators.items():
         augmented[index] = distort(_flip_and_crop(augmented[index], config, placements[index]), rng)
     return torch.from_numpy(augmented)

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from spatial_functa_pipeline.compute import accelerated, resolve_device, tf32_products
+from spatial_functa_pipeline.compute import accelerated, resolve_device
 from spatial_functa_pipeline.config.meta_learning import MetaLearningConfig
 from spatial_functa_pipeline.fields.field import SpatialField
 from spatial_functa_pipeline.images.digest import images_digest
@@ -62,7 +62,7 @@ def train_field(
     def validate(model: nn.Module) -> dict[str, float]:
         return _validation_metrics(cast(SpatialField, model), validation_images, config.validation_images)
 
-    training_of_field = Training(
+    history = Training(
         name="field",
         model=field,
         loss=loss,
@@ -75,9 +75,8 @@ def train_field(
         rate_factors={"inner_rates": config.inner_rate_learning_rate_factor},
         before_step=follow_spectrum,
         random=False,
-    )
-    with tf32_products(config.field.precision):
-        history = training_of_field.train()
+        precision=config.field.precision,
+    ).train()
     return field, history
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from spatial_functa_pipeline.compute import resolve_device
-from spatial_functa_pipeline.config.block import RESULT_NEUTRAL
+from spatial_functa_pipeline.compute import resolve_device, tf32_products
+from spatial_functa_pipeline.config.block import RESULT_NEUTRAL, NetworkPrecision
 from spatial_functa_pipeline.config.training import TrainingConfig
 from spatial_functa_pipeline.training.guard import RollBackNeededError, given_up, require_finite, require_no_collapse
 from spatial_functa_pipeline.training.interruption import HeldBackSignals, StopRequestedError, stop_process
@@ -47,6 +47,7 @@ class Training:
         before_step: called before each step, for what is to happen once, however the batch is split.
         random: whether the loss or the model draw random numbers. If so, they are drawn in a way which does not depend
             on how the batch is split.
+        precision: with `tf32` all products on CUDA are so, else none; what bf16 rounds is the loss's own matter.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Training:
     rate_factors: Mapping[str, float] = field(default_factory=dict)
     before_step: Callable[[], None] = lambda: None
     random: bool = True
+    precision: NetworkPrecision = "float32"
     state: TrainingState = field(init=False)
     ranks: Ranks = field(init=False, default_factory=this_process)
     pace: Pace = field(init=False)
@@ -69,7 +71,7 @@ class Training:
         guard = self.config.guard
         if guard and guard.margin is not None and self.best is None:
             raise ValueError(f"{self.name}: guard.margin needs a validation metric to be the best in; set it to null")
-        self.model.to(resolve_device(self.run.runtime.device))
+        self.model.to(self._device)
         self.state = TrainingState.at_start(self.model, self.config, self.rate_factors)
         self.pace = Pace(self.config.steps)
 
@@ -85,7 +87,7 @@ class Training:
             TrainingDivergedError: rolling back did not help, or is not allowed. The checkpoint is kept.
             KeyboardInterrupt, SystemExit: on Ctrl-C or SIGTERM, after saving a checkpoint.
         """
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), tf32_products(self.precision, self._device):
             objective = self.ranks.objective(self.model, self.loss)
             take_step = OuterStep(
                 objective, self.name, self.run.seed, self.config, self.ranks, self.before_step, self.random
@@ -118,6 +120,10 @@ class Training:
             return False
         self.ranks.finish_agreeing()
         return True
+
+    @property
+    def _device(self) -> torch.device:
+        return resolve_device(self.run.runtime.device)
 
     # Measuring
 
