@@ -118,9 +118,9 @@ def test_a_folder_of_pictures_runs_as_it_is(empty_project, classes):
     assert len(confusion) == (0 if classes == 1 else classes)
     assert "Nothing to do: everything is up to date" in project.kedro(*run, "--only-missing-outputs")
     if classes > 1:
-        assert "classes in turn" in found["details"]["frechet_distance_convnet"]
+        assert "classes in turn" in found["details"]["frechet_distance_convnet_to_test"]
         return
-    assert "frechet_distance_convnet" not in found  # of a single test image
+    assert "frechet_distance_convnet_to_test" not in found  # of a single test image
     record = project.path / "data/02_intermediate/image_folder/checked_files"
     assert record.stat().st_size == 10 * 8
     broken = folder / "0.png"
