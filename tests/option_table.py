@@ -18,7 +18,14 @@ BASE: dict[str, Any] = {
     "data": {"resolution": [8, 8], "channels": 1, "num_classes": 2},
     "meta_learning": {
         "field": {"width": 8, "depth": 3},
-        "training": {"steps": 4, "batch_size": 4, "learning_rate": 1e-3, "log_every": 2, "validate_every": 2},
+        "training": {
+            "steps": 4,
+            "batch_size": 4,
+            "learning_rate": 1e-3,
+            "log_every": 2,
+            "validate_every": 2,
+            "keep": "best",
+        },
         "spectral_penalty": {"weight": 0.1, "threshold": 0.001},
         "validation_images": 6,
     },
@@ -31,7 +38,14 @@ BASE: dict[str, Any] = {
     "classification": {
         "transformer": {"width": 8, "ffw_width": 8, "blocks": 1, "heads": 2},
         "mlp": {"width": 8, "blocks": 1},
-        "training": {"steps": 4, "batch_size": 4, "learning_rate": 1e-2, "log_every": 2, "validate_every": 2},
+        "training": {
+            "steps": 4,
+            "batch_size": 4,
+            "learning_rate": 1e-2,
+            "log_every": 2,
+            "validate_every": 2,
+            "keep": "best",
+        },
     },
     "diffusion": {
         "unet": {"channels": 32, "multipliers": [1], "residual_blocks": 1, "head_dim": 32},
@@ -121,7 +135,7 @@ def training(
         block: their parameters'.
         outputs: their weights and histories.
         nodes: that do them.
-        has_best: whether they keep the weights that are best in a validation metric.
+        has_best: whether they have a validation metric to keep the best weights by.
         named: of the outputs those with the block written beside them.
     """
     histories = {name for name in outputs if name.endswith("history")}
@@ -138,8 +152,10 @@ def training(
         "warmup_steps": Row(2, outputs),
         "betas": [Row([0.5, 0.999], outputs), Row([0.9, 0.5], outputs)],
         "weight_decay": Row(0.5, outputs),
+        "weight_decay_on": Row("all", outputs, {f"{block}.weight_decay": 0.5}),
         "clip_norm": [Row(1e-3, outputs), Row(None, outputs, {f"{block}.clip_norm": 1e-3})],
         "ema_decay": Row(0.5, outputs),
+        "keep": Row("last", outputs - histories, falling) if has_best else Row("best", REFUSED),
         "log_every": Row(1, histories, because="a history has a row for each logged step"),
         "validate_every": Row(1, outputs, {rate: 0.3}) if has_best else Row(1, histories | words(named)),
         "checkpoint_every": Row(1),
@@ -164,6 +180,7 @@ UNCONDITIONAL = {"evaluation.sampling.guidance_scale": None}
 OF_THE_VARIANT = "said once, for all that is of this variant, and checked here"
 
 OPTIONS: dict[str, Row | list[Row]] = {
+    "recipe": Row("as_printed", because="a data set's rows of presets and its images ask for it: test_recipe.py"),
     "dataset": Row("another", words(FUNCTASETS | {"samples"}), because="names the folders, too"),
     "latent_shape": Row("4x4x4", FIELD),
     "interpolation": Row("linear", FIELD),

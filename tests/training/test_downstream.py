@@ -104,7 +104,13 @@ def test_a_trained_classifier_tells_the_classes_apart(functasets, tmp_path):
         transformer=TransformerConfig(width=8, ffw_width=8, blocks=1, heads=2),
         mlp=MLPConfig(width=32, blocks=1),
         training=TrainingConfig(
-            steps=200, batch_size=64, learning_rate=1e-2, validate_every=50, checkpoint_every=200, ema_decay=0.9
+            steps=200,
+            batch_size=64,
+            learning_rate=1e-2,
+            validate_every=50,
+            checkpoint_every=200,
+            ema_decay=0.9,
+            keep="best",
         ),
     )
     train, validation = functasets

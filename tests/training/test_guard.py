@@ -46,6 +46,7 @@ def make_training(path, *, poison=None, die_at=None, best="score", reports=None,
         "validate_every": 10,
         "checkpoint_every": 7,
         "guard": {"margin": 0.3 if best else None},
+        "keep": "best" if best else "last",
         **settings,
     }
     config = TrainingConfig(**settings)
@@ -178,6 +179,17 @@ def test_without_a_guard_a_loss_that_is_not_finite_is_an_error_at_once(tmp_path)
         make_training(tmp_path / "c.pt", poison=Poison(25, math.nan), guard=None).train()
     training = make_training(tmp_path / "c.pt", guard=None)
     assert Checkpoint(tmp_path / "c.pt").read(training._what_must_agree())["step"] == 21
+
+
+def test_a_guard_that_is_set_later_goes_on_from_there(tmp_path, caplog):
+    """As the error advises. Up to its trouble, the training is the one that a guard would have left alone."""
+    caplog.set_level("INFO")
+    poison, best = Poison(25, math.nan, above=1e-2), None
+    with pytest.raises(TrainingDivergedError, match=r"set a guard and run again to go on from it"):
+        make_training(tmp_path / "c.pt", poison=poison, guard=None, best=best).train()
+    history = make_training(tmp_path / "c.pt", poison=poison, guard={"retries": 1}, best=best).train()
+    assert "going on from the checkpoint at step 21" in caplog.text
+    assert history.rollbacks.max() == 1
 
 
 @pytest.mark.parametrize("best", ["score", None])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -27,6 +27,10 @@ def _plain_name(name: str) -> str:
 class PipelineParameters(Block):
     """All of `parameters*.yml`, with the conditions that bind one block to another."""
 
+    recipe: Literal["ours", "as_printed"] = Field(
+        "ours",
+        description="as_printed: what the paper prints, with nothing of ours; in data sets that have rows for it",
+    )
     dataset: Annotated[str, AfterValidator(_plain_name)] = Field(description="names the folder of a run's files")
     latent_shape: LatentShapeText
     interpolation: Interpolation
@@ -117,7 +121,7 @@ class PipelineParameters(Block):
         return self
 
     @model_validator(mode="after")
-    def _guard_has_a_metric(self) -> PipelineParameters:
+    def _what_is_to_be_best_has_a_metric(self) -> PipelineParameters:
         for name, training in (
             ("diffusion.training", self.diffusion.training),
             ("evaluation.frechet.feature_network", self.evaluation.frechet.feature_network),
@@ -126,6 +130,10 @@ class PipelineParameters(Block):
                 raise ValueError(
                     f"{name}.guard.margin is {training.guard.margin}, but this training has no validation metric that "
                     "it keeps the best of: set it to null"
+                )
+            if training.keep == "best":
+                raise ValueError(
+                    f"{name}.keep is best, but this training has no validation metric to be best in: set it to last"
                 )
         return self
 

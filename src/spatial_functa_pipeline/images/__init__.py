@@ -3,7 +3,7 @@
 from spatial_functa_pipeline.images.augmentation import augment
 from spatial_functa_pipeline.images.checking import BrokenImagesError, check_files
 from spatial_functa_pipeline.images.decoders import ImageFiles, UndecodableImageError, decode_picture, read_idx
-from spatial_functa_pipeline.images.digest import images_digest
+from spatial_functa_pipeline.images.digest import describe_images
 from spatial_functa_pipeline.images.folder import PictureFolder
 from spatial_functa_pipeline.images.images import Images, ImagesError, UnexpectedImagesError
 from spatial_functa_pipeline.images.pixels import unit_images
@@ -19,7 +19,7 @@ __all__ = [
     "augment",
     "check_files",
     "decode_picture",
-    "images_digest",
+    "describe_images",
     "read_idx",
     "unit_images",
 ]
