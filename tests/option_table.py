@@ -199,7 +199,7 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "data_path": Row("elsewhere", because="what is read there is compared with `data`"),
     "data.resolution": Row([16, 16], {"meta_learn_field: UnexpectedImagesError"}),
     "data.channels": Row(3, {"meta_learn_field: UnexpectedImagesError"}),
-    "data.num_classes": Row(3, {"meta_learn_field: UnexpectedImagesError", *CLASSIFIERS, *DENOISER}),
+    "data.num_classes": Row(3, {"meta_learn_field: UnexpectedImagesError"}),
     "meta_learning.field.latent_shape": Row("4x4x4", REFUSED, because=OF_THE_VARIANT),
     "meta_learning.field.interpolation": Row("linear", REFUSED, because=OF_THE_VARIANT),
     "meta_learning.field.resolution": Row([16, 16], REFUSED, because=OF_THE_VARIANT),

@@ -77,7 +77,7 @@ def test_what_the_paper_prints_has_a_file_of_its_own_where_there_is_a_row_that_l
 def test_a_data_set_repeats_neither_base_nor_a_default(env):
     assert repeated(written(env, "parameters.yml"), written("base", "parameters.yml")) == []
     shared = written("base", "globals.yml")
-    assert [key for key, value in written(env, "globals.yml").items() if value == shared.get(key)] == []
+    assert [key for key, value in written(env, "globals.yml").items() if key in shared and value == shared[key]] == []
 
 
 def test_base_repeats_no_default():

@@ -66,6 +66,11 @@ def load(env, runtime_params=None):
     return PipelineParameters.model_validate(loader(env, runtime_params)["parameters"])
 
 
+def classes_of(parameters):
+    """As many as the images have, where nothing is said: a few."""
+    return parameters.data.num_classes or 3
+
+
 def get(parameters, key):
     return reduce(getattr, key.split("."), parameters)
 
@@ -113,7 +118,7 @@ def test_field_builds_and_runs(case):
 
 def test_classifier_builds_and_runs(case):
     env, parameters = case
-    classes = parameters.data.num_classes
+    classes = classes_of(parameters)
     model, device = build(env, lambda: build_classifier(parameters.classification, parameters.latent_shape, classes))
     latents = torch.randn(2, *parameters.latent_shape.shape, device=device)
     check(model, model(latents), (2, classes))
@@ -121,7 +126,7 @@ def test_classifier_builds_and_runs(case):
 
 def test_denoiser_builds_and_runs(case):
     env, parameters = case
-    config, classes = parameters.diffusion, parameters.data.num_classes
+    config, classes = parameters.diffusion, classes_of(parameters)
     model, device = build(env, lambda: build_denoiser(config, parameters.latent_shape, classes))
     noisy = torch.randn(2, *parameters.latent_shape.shape, device=device)
     timesteps = torch.tensor([0, config.timesteps - 1], device=device)
@@ -383,7 +388,7 @@ SPLITS = {  # images of the parts that are cut, and the sizes of the splits
     "cifar10": ({"train": 50_000, "test": 10_000}, (45_000, 5000, 10_000)),
     "celebahq64": ({"celebahq": 30_000}, (26_000, 1000, 3000)),
     "imagenet256": ({"train": 1_281_167, "val": 50_000}, (1_271_167, 10_000, 50_000)),
-    "image_folder": ({"image_folder": 7000}, (5000, 1000, 1000)),
+    "image_folder": ({"image_folder": 7003}, (5602, 701, 700)),
 }
 
 
@@ -402,12 +407,13 @@ def test_every_dataset_of_the_catalog_is_made(env):
 @pytest.mark.parametrize("env", ENVIRONMENTS)
 def test_splits_have_the_documented_sizes_and_share_no_image(env):
     config = loader(env)["catalog"]
+    catalog = DataCatalog.from_config(config)
     parts, sizes = SPLITS[env]
     seen = set()
     for name, expected in zip(IMAGES, sizes, strict=True):
         entry = config[name]
         part = entry.get("part", Path(entry["filepath"]).name)
-        rows = range(parts[part])[slice(*entry.get("rows", (None,)))]
+        rows = range(parts[part])[catalog.get(name)._row_slice(parts[part])]
         images = {(part, row) for row in rows}
         assert len(images) == expected
         assert not seen & images
@@ -428,3 +434,16 @@ def test_data_path_is_where_the_images_are_read(env):
 def test_images_have_the_resolution_that_the_parameters_say(env):
     config, resolution = loader(env)["catalog"], load(env).data.resolution
     assert {tuple(config[name].get("resolution", (32, 32))) for name in IMAGES} == {resolution}
+
+
+@pytest.mark.parametrize("env", ["celebahq64", "imagenet256", "image_folder"])
+def test_folders_are_read_with_the_channels_that_the_parameters_say(env):
+    assert {loader(env)["catalog"][name]["channels"] for name in IMAGES} == {3}
+    grey = {"data": {"channels": 1}}
+    assert {loader(env, grey)["catalog"][name]["channels"] for name in IMAGES} == {1}
+    assert load(env, grey).meta_learning.field.channels == 1
+
+
+def test_nothing_is_made_for_the_classifier_of_faces_alone():
+    parameters = load("celebahq64")
+    assert (parameters.data.num_classes, parameters.functaset.augmented_copies) == (1, 0)

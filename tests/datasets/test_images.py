@@ -2,7 +2,9 @@ import base64
 import gzip
 import hashlib
 import io
+import os
 import pickle
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +130,13 @@ def test_wrong_settings_fail_when_the_catalog_is_read():
         FashionMNISTDataset(filepath="x", part="train", rows=[0, 0.5])
     with pytest.raises(ValueError, match="height, width"):
         ImageFolderDataset(filepath="x", resolution=[64])
+    with pytest.raises(ValueError, match="1 for grey or 3 for colour, got 4"):
+        ImageFolderDataset(filepath="x", resolution=[64, 64], channels=4)
+    for share in ([0.5], [0.5, 0.5], [0.8, 1.1], [-0.1, 1]):
+        with pytest.raises(ValueError, match="share is written as"):
+            ImageFolderDataset(filepath="x", resolution=[64, 64], share=share)
+    with pytest.raises(ValueError, match="not as both"):
+        ImageFolderDataset(filepath="x", resolution=[64, 64], share=[0, 0.5], rows=[0, 5])
 
 
 def test_images_and_labels_that_do_not_belong_together_are_an_error(tmp_path):
@@ -263,6 +272,57 @@ def test_a_flat_folder_is_one_class_and_grey_becomes_rgb(tmp_path):
     np.testing.assert_array_equal(images.batch([0])[0].numpy(), np.repeat(ramp[..., None], 3, axis=-1))
 
 
+def shares(root, *ends):
+    """Names of the files in each of the shares."""
+    return [
+        {os.fsdecode(path).rpartition("/")[2] for path in ImageFolderDataset(
+            filepath=str(root), resolution=[8, 8], share=[start, stop]
+        ).load().read.paths}
+        for start, stop in pairwise(ends)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [10, 11, 14, 15, 19, 47])
+def test_shares_cut_any_folder_of_ten_pictures(tmp_path, count):
+    for number in range(count):
+        Image.new("L", (8, 8)).save(tmp_path / f"{number}.png")
+    before = shares(tmp_path, 0.0, 0.8, 0.9, 1.0)
+    assert all(before)
+    assert sum(map(len, before)) == len(set().union(*before)) == count
+    assert len(before[0]) == round(0.8 * count)
+    if count == 10:
+        return
+    # Whichever picture goes, no other leaves the training for the test set, or the other way, and two change sets at most.
+    for gone in sorted(set().union(*before)):
+        (tmp_path / gone).rename(tmp_path / "gone")
+        train, validation, test = shares(tmp_path, 0.0, 0.8, 0.9, 1.0)
+        assert not train & before[2]
+        assert not test & before[0]
+        moved = [now - then for now, then in zip((train, validation, test), before, strict=True)]
+        assert sum(map(len, moved)) <= 2
+        (tmp_path / "gone").rename(tmp_path / gone)
+
+
+def test_a_share_without_an_image_names_the_folder_and_the_number(folder):
+    with pytest.raises(DatasetError, match=rf"share \[0.5, 0.55\] of the 8 images in {folder} is none of them"):
+        ImageFolderDataset(filepath=str(folder), resolution=[8, 8], share=[0.5, 0.55]).load()
+
+
+def test_shares_are_of_any_data_set():
+    tenths = [
+        FashionMNISTDataset(filepath=str(SAMPLE), part="test", share=[tenth / 10, (tenth + 1) / 10]).load()
+        for tenth in range(10)
+    ]
+    assert [len(images) for images in tenths] == [1000] * 10
+
+
+def test_a_folder_can_be_read_as_grey(folder):
+    dataset = ImageFolderDataset(filepath=str(folder), resolution=[8, 8], channels=1)
+    images = dataset.load()
+    assert (images.channels, images.batch([0, 1]).shape) == (1, (2, 8, 8, 1))
+    assert decode_png(dataset.preview()).shape == (8, 64)
+
+
 def test_a_broken_image_is_named(folder):
     broken = folder / "cat" / "2.png"
     broken.write_bytes(broken.read_bytes()[:60])
@@ -275,9 +335,10 @@ def test_folders_that_cannot_be_read_say_why(folder, tmp_path):
     with pytest.raises(DatasetError, match=r"nowhere is not a folder(?s:.)*image-net\.org"):
         ImageFolderDataset(filepath=str(tmp_path / "nowhere"), resolution=[8, 8]).load()
     (folder / "bird").mkdir()
-    with pytest.raises(DatasetError, match="bird"):
-        ImageFolderDataset(filepath=str(folder), resolution=[8, 8]).load()
-    with pytest.raises(DatasetError, match="no valid file"):
+    with pytest.raises(DatasetError, match=r"there are no pictures in .*bird$"):
+        ImageFolderDataset(filepath=str(folder / "bird"), resolution=[8, 8]).load()
+    (folder / "bird" / "a.heic").touch()
+    with pytest.raises(DatasetError, match=r"there are no pictures in .*bird; there is 1 \.heic file"):
         ImageFolderDataset(filepath=str(folder / "bird"), resolution=[8, 8]).load()
 
 
@@ -303,6 +364,7 @@ def test_the_fingerprint_tells_images_apart_but_not_places(tmp_path):
         return ImageFolderDataset(filepath=filepath, **{"resolution": [8, 8], **settings}).fingerprint_config()
 
     variants = [{}, {"filepath": "here/val"}, {"resolution": [8, 16]}, {"rows": [0, 1]}, {"shuffle_seed": 1}]
+    variants += [{"channels": 1}, {"share": [0, 0.5]}, {"share": [0.5, 1]}]
     assert len({str(folder_fingerprint(**variant)) for variant in variants}) == len(variants)
     assert folder_fingerprint() != folder_fingerprint("there/train")  # a folder is known by its path alone
 

@@ -134,6 +134,6 @@ def test_a_denoiser_is_rebuilt_with_its_normaliser(stored, conditional):
 
 def test_a_feature_network_is_rebuilt(stored):
     network = FeatureNetwork(1, 3).eval()
-    again = pack.unpack_feature_network(stored(pack.pack_feature_network(network, 3)), CPU)
+    again = pack.unpack_feature_network(stored(pack.pack_feature_network(network)), CPU)
     images = torch.rand(2, 16, 16, 1)
     assert torch.equal(again.features(images), network.features(images))

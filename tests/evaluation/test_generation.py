@@ -32,7 +32,7 @@ class FewInceptionFeatures(InceptionFeatures):
         return images[:, :8].flatten(1)[:, ::8].float()
 
 
-def score(tmp_path, settings, labels, held_out=0):
+def score(tmp_path, settings, labels, held_out=0, test=30):
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(20, 2, 2, 3, generator=generator).numpy()
     header = FunctasetHeader("d", "samples", LatentShape.parse("2x2x3"), "nearest", 20, settings=settings)
@@ -44,7 +44,7 @@ def score(tmp_path, settings, labels, held_out=0):
         Functaset.open(tmp_path / "samples.zarr"),
         SpatialField(CONFIG.spec).eval(),
         FewInceptionFeatures(),
-        {name: features(count, generator) for name, count in (("train", 60), ("test", 30))},
+        {name: features(count, generator) for name, count in (("train", 60), ("test", test))},
         {name: features(20, generator) for name in ("train_images", "test_images", "reconstructions", "noise")},
         pair_images=10,
         held_out=held_out,
@@ -119,3 +119,14 @@ def test_unconditional_samples_say_so(tmp_path):
     settings = SETTINGS | {"guidance_scale": None, "classes": None}
     metrics, _, _ = score(tmp_path, settings, np.full(20, -1))
     assert "(2000 evaluations), unconditional, to 30 test images" in metrics["details"]["fid_to_test"]
+
+
+def test_what_too_few_images_cannot_give_is_no_metric(tmp_path, scored):
+    metrics, table, _ = score(tmp_path / "few", SETTINGS, np.arange(20) % 2, test=4)
+    missing = {f"{name}_to_test" for name in ("precision", "recall", "density", "coverage")}
+    assert set(metrics) == set(scored[0]) - missing
+    assert missing < set(scored[0])
+    assert set(metrics["details"]) == set(metrics) - {"details"}
+    few = table[table["against"] == "test"]
+    assert few["recall"].isna().all()
+    assert few["kid"].notna().all()

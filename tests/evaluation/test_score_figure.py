@@ -42,3 +42,11 @@ def test_a_wide_range_of_distances_is_logarithmic_but_not_with_a_zero():
     figure = score_figure(table)
     assert figure.axes[0].get_xscale() == "linear"
     render(figure)
+
+
+def test_a_score_that_is_not_there_has_no_label():
+    table = score_rows()
+    table.loc[:2, "kid"] = float("nan")
+    figure = score_figure(table)
+    assert [text.get_text() for text in figure.axes[1].texts] == ["", "", "", "4.5", "5.5"]
+    render(figure)

@@ -307,6 +307,14 @@ def test_samples_may_have_a_psnr(latents):
     np.testing.assert_array_equal(rows.psnr, 30.0)
 
 
+def test_the_number_of_classes_is_that_of_their_names(tmp_path, make_plan, latents):
+    """A class may have no row; a functaset that does not name its classes has as many as there are labels."""
+    for classes, count in ((("a", "b", *"cdefghijkl"), 12), ((), 10)):
+        write(tmp_path / f"{count}.zarr", replace(make_plan(latents), classes=classes))
+        opened = Functaset.open(tmp_path / f"{count}.zarr")
+        assert (opened.classes, opened.num_classes) == (classes, count)
+
+
 def test_attributes_describe_the_functaset(make_functaset, latents):
     assert read_attributes(make_functaset(latents).location.url) == {
         "schema_version": 2,
@@ -322,6 +330,7 @@ def test_attributes_describe_the_functaset(make_functaset, latents):
         "settings": {},
         "complete": True,
         "mean_psnr": 25.0,
+        "classes": [],
     }
 
 

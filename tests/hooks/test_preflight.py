@@ -31,7 +31,8 @@ def problems(project, pipeline="__default__", params=None, only_missing=False):
     freshness.after_catalog_created(catalog, {"parameters": parameters})
     hooks.after_catalog_created({"parameters": parameters})
     try:
-        hooks.before_pipeline_run({"only_missing_outputs": only_missing}, register_pipelines()[pipeline], catalog)
+        run_params = {"only_missing_outputs": only_missing, "project_path": str(project.path)}
+        hooks.before_pipeline_run(run_params, register_pipelines()[pipeline], catalog)
     except ClickException as error:
         return error.message
     return ""
@@ -68,13 +69,15 @@ def test_all_that_is_missing_is_said_at_once(empty_project):
         ("evaluation.frechet.feature_network", 300),
     ],
 )
-def test_a_batch_larger_than_what_it_is_drawn_from_is_refused(empty_project, block, rows):
+def test_a_batch_larger_than_what_it_is_drawn_from_is_refused(empty_project, block, rows, monkeypatch):
     def params(size):
         tree = {"batch_size": size}
         for name in reversed(block.split(".")):
             tree = {name: tree}
         return tree
 
+    assert problems(empty_project, params=params(1024)) == ""  # the batches of a preset, on a small set
+    monkeypatch.setattr(preflight, "_SMALL_SET", 0)
     assert problems(empty_project, params=params(rows)) == ""
     message = problems(empty_project, params=params(rows + 1))
     assert (
@@ -83,8 +86,8 @@ def test_a_batch_larger_than_what_it_is_drawn_from_is_refused(empty_project, blo
 
 
 def test_a_training_on_a_finished_functaset_knows_its_rows(finished):
-    message = problems(finished, "diffusion", {"diffusion": {"training": {"batch_size": 301}}})
-    assert "diffusion.training.batch_size is 301, but there are 300 training rows" in message
+    message = problems(finished, "diffusion", {"diffusion": {"training": {"batch_size": 1025}}})
+    assert "diffusion.training.batch_size is 1025, but there are 300 training rows" in message
 
 
 def test_what_another_pipeline_makes_is_named_with_it(empty_project):

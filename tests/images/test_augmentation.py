@@ -5,6 +5,7 @@ from torchvision.transforms.v2 import functional as F
 
 from spatial_functa_pipeline.config.functaset import AugmentationConfig
 from spatial_functa_pipeline.images.augmentation import MIRRORED, augment
+from spatial_functa_pipeline.images.images import Images
 
 FLIP = AugmentationConfig()
 FLIP_AND_CROP = AugmentationConfig(crop_padding=4)  # CIFAR-10's
@@ -19,16 +20,20 @@ def random_images(count, height=6, width=8, channels=3):
     return torch.randint(0, 256, (count, height, width, channels), dtype=torch.uint8, generator=generator)
 
 
+def in_memory(pixels):
+    return Images.from_array(pixels.numpy(), np.zeros(len(pixels), np.int64), ("a",))
+
+
 def copies_of_one_image(count, config, **shape):
     """One image (H, W, channels) and its copies 1 … count."""
     image = random_images(1, **shape)
-    indices = np.zeros(count, np.int64)
-    return image[0], augment(image.repeat(count, 1, 1, 1), indices, np.arange(1, count + 1), config, seed=0)
+    rows = np.zeros(count, np.int64)
+    return image[0], augment(in_memory(image), rows, np.arange(1, count + 1), config, seed=0)
 
 
 def test_copy_zero_is_the_image_itself_in_a_new_tensor():
     images = random_images(4)
-    augmented = augment(images, np.arange(4), np.array([0, 1, 0, 2]), EVERYTHING, seed=0)
+    augmented = augment(in_memory(images), np.arange(4), np.array([0, 1, 0, 2]), EVERYTHING, seed=0)
     assert torch.equal(augmented[[0, 2]], images[[0, 2]])
     assert not torch.equal(augmented[1], images[1])
     augmented.zero_()
@@ -38,18 +43,18 @@ def test_copy_zero_is_the_image_itself_in_a_new_tensor():
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("config", [FLIP_AND_CROP, RESIZED_CROP, RANDAUGMENT, EVERYTHING])
 def test_a_copy_does_not_depend_on_its_batch(config, channels):
-    images = random_images(6, channels=channels)
-    indices, copies = np.arange(10, 16), np.array([1, 2, 3, 1, 2, 3])
-    together = augment(images, indices, copies, config, seed=5)
-    assert together.shape == images.shape
+    images = in_memory(random_images(16, channels=channels))
+    rows, copies = np.arange(10, 16), np.array([1, 2, 3, 1, 2, 3])
+    together = augment(images, rows, copies, config, seed=5)
+    assert together.shape == (6, 6, 8, channels)
     assert together.dtype == torch.uint8
     order = [4, 0, 5]
-    assert torch.equal(augment(images[order], indices[order], copies[order], config, seed=5), together[order])
+    assert torch.equal(augment(images, rows[order], copies[order], config, seed=5), together[order])
 
 
 @pytest.mark.parametrize("config", [FLIP, CROP, RESIZED_CROP, RANDAUGMENT])
 def test_image_copy_and_seed_each_change_the_draw(config):
-    images = random_images(1).repeat(24, 1, 1, 1)
+    images = in_memory(random_images(1).repeat(24, 1, 1, 1))
     rows, ones = np.arange(24), np.ones(24, np.int64)
     per_image = augment(images, rows, ones, config, seed=0)
     per_copy = augment(images, np.zeros(24, np.int64), rows + 1, config, seed=0)
@@ -89,7 +94,7 @@ def test_no_operation_changes_nothing():
 def test_resized_crop_magnifies_a_box_without_leaving_the_image():
     # On a ramp from left to right any box is a ramp again, no steeper than the image and without padding.
     ramp = torch.arange(0, 64, dtype=torch.uint8).mul(4)[None, None, :, None].repeat(50, 64, 1, 1)
-    boxes = augment(ramp, np.arange(50), np.ones(50, np.int64), RESIZED_CROP, seed=0).int()
+    boxes = augment(in_memory(ramp), np.arange(50), np.ones(50, np.int64), RESIZED_CROP, seed=0).int()
     spread = boxes[:, 32, -1, 0] - boxes[:, 32, 0, 0]
     assert (boxes.diff(dim=2) >= 0).all()
     assert (boxes.diff(dim=1).abs() <= 1).all()
@@ -102,10 +107,10 @@ def test_resized_crop_magnifies_a_box_without_leaving_the_image():
 @pytest.mark.parametrize("config", [CROP, EVERYTHING])
 def test_the_mirrored_copy_is_mirrored_and_nothing_else(config):
     images, rows = random_images(4), np.arange(4)
-    made = augment(images, rows, np.array([0, MIRRORED, 1, MIRRORED]), config, seed=0)
+    made = augment(in_memory(images), rows, np.array([0, MIRRORED, 1, MIRRORED]), config, seed=0)
     assert torch.equal(made[[1, 3]], images[[1, 3]].flip(2))
     assert torch.equal(made[0], images[0])
-    assert torch.equal(made[2], augment(images[2:3], rows[2:3], np.array([1]), config, seed=0)[0])
+    assert torch.equal(made[2], augment(in_memory(images), rows[2:3], np.array([1]), config, seed=0)[0])
 
 
 def test_randaugment_magnitude_ten_is_the_strongest():
@@ -127,11 +132,15 @@ def test_the_global_random_state_is_left_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_rows_without_copies_are_of_any_dimension():
+    vectors = Images.from_array(np.arange(12, dtype=np.uint8).reshape(3, 4, 1), [0, 0, 0], ("a",))
+    assert torch.equal(augment(vectors, np.arange(3), np.zeros(3, int), FLIP, seed=0), vectors.batch(range(3)))
+
+
 def test_wrong_input_is_refused():
-    images = random_images(2)
-    with pytest.raises(ValueError, match="uint8"):
-        augment(images.float(), np.arange(2), np.ones(2, int), FLIP, seed=0)
-    with pytest.raises(ValueError, match=r"\(6, 8, 3\)"):
-        augment(images[0], np.arange(2), np.ones(2, int), FLIP, seed=0)
-    with pytest.raises(ValueError, match="1 source indices"):
-        augment(images, np.arange(1), np.ones(2, int), FLIP, seed=0)
+    images = in_memory(random_images(2))
+    with pytest.raises(ValueError, match="2 rows and 1 copies"):
+        augment(images, np.arange(2), np.ones(1, int), FLIP, seed=0)
+    vectors = Images.from_array(np.zeros((2, 4, 1), np.uint8), [0, 0], ("a",))
+    with pytest.raises(ValueError, match=r"resolution \(4,\)"):
+        augment(vectors, np.arange(2), np.ones(2, int), FLIP, seed=0)

@@ -63,7 +63,7 @@ def test_a_grid_that_does_not_divide_the_image_is_refused():
 
 def test_rows_are_the_images_and_copies_that_the_functaset_was_built_from(pixels):
     indices = np.array([11, 0, 7])
-    copies = augment(IMAGES.batch([5, 0, 1]), np.array([5, 0, 1]), np.array([1, 0, 1]), AUGMENTATION, 3)
+    copies = augment(IMAGES, np.array([5, 0, 1]), np.array([1, 0, 1]), AUGMENTATION, 3)
     assert not torch.equal(copies[0], IMAGES.batch([5])[0])
     assert torch.equal(pixels.batch(indices), patches(copies, (4, 3)))
     assert torch.equal(pixels.batch(indices)[1], patches(IMAGES.batch([0]), (4, 3))[0])

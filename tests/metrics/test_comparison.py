@@ -1,5 +1,6 @@
 """All scores together: each is that of its own function, and of the images it is meant to look at."""
 
+import math
 import weakref
 
 import pytest
@@ -50,6 +51,16 @@ def test_a_set_can_be_compared_again():
     first = [compare(x, other) for other in others]
     assert first == [compare(x, other) for other in others]
     assert first[0]["frechet_distance"] < first[1]["frechet_distance"]
+
+
+@pytest.mark.parametrize(
+    ("generated", "real", "missing"),
+    [(20, 1, SCORES), (1, 20, SCORES), (20, 5, SCORES[2:]), (2, 2, SCORES[2:]), (6, 6, ())],
+)
+def test_a_score_that_a_set_is_too_small_for_is_nan(generated, real, missing):
+    scores = compare(feature_set(gaussian(generated), 20), feature_set(gaussian(real, seed=1), 20))
+    assert tuple(scores) == SCORES
+    assert tuple(name for name, value in scores.items() if math.isnan(value)) == missing
 
 
 def test_of_many_images_the_features_of_few_are_kept():

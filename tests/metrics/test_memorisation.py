@@ -105,3 +105,10 @@ def test_a_class_without_training_images_expects_none():
         {"test_images": (neighbours, np.array([0, 1]))}, "test_images", np.array([0, 0]), ["a", "b"]
     )
     assert table.set_index("class").loc["b", ["train_images", "expected"]].tolist() == [0, 0]
+
+
+def test_the_single_class_of_a_folder_is_counted_once():
+    neighbours = Neighbours(np.array([[0], [1]]), np.array([[0.1], [0.2]]))
+    found = {"test_images": (neighbours, np.array([0, 0]))}
+    table = memorisation_table(found, "test_images", np.array([0, 0]), ["all"])
+    assert table["class"].tolist() == [EVERY_CLASS]

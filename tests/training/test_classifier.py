@@ -9,7 +9,6 @@ import tiny_trainings as tiny
 import torch
 
 from spatial_functa_pipeline.config.classification import ClassificationConfig
-from spatial_functa_pipeline.config.data import DataConfig
 from spatial_functa_pipeline.config.functaset import AugmentationConfig, FunctasetConfig
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.images.images import Images
@@ -23,7 +22,6 @@ AUGMENTATION = AugmentationConfig(flip=True, crop_padding=1)
 FUNCTASET = FunctasetConfig(
     augmented_copies=1, augmentation=AUGMENTATION, shard_rows=64, chunk_rows=64, encode_batch=16
 )
-DATA = DataConfig(resolution=(8, 8), channels=1, num_classes=3)
 CLASSES = ("left", "right", "neither")
 
 
@@ -57,7 +55,6 @@ def train_node(pixels, path, **options):
         Checkpoint(path),
         config(**options),
         FUNCTASET,
-        DATA,
         0,
         tiny.RUNTIME,
     )

@@ -12,4 +12,6 @@ class DataConfig(Block):
 
     resolution: tuple[PositiveInt, ...] = Field(description="pixels per axis, after padding or resizing")
     channels: PositiveInt
-    num_classes: PositiveInt
+    num_classes: PositiveInt | None = Field(
+        description="checked against the images'; null: as many as they have. With one, nothing is classified"
+    )

@@ -77,7 +77,7 @@ class DenoiserMLPConfig(MLPConfig):
 class DiffusionConfig(Block):
     """DDPM on normalised latents (App. B.1, C; Tab. 6)."""
 
-    conditional: bool = True
+    conditional: bool = Field(True, description="on the class, where there are two or more")
     dummy_label_share: Share = Field(0.2, description="without effect on an unconditional model")
     architecture: Literal["auto", DenoiserArchitecture] = Field("auto", description="auto: mlp if s = 1")
     unet: UNetConfig
@@ -112,6 +112,10 @@ class DiffusionConfig(Block):
         if self.architecture != "auto":
             return self.architecture
         return "mlp" if latent_shape.cells == 1 else "unet"
+
+    def for_classes(self, count: int) -> DiffusionConfig:
+        """The same for so many classes: a single one says nothing, so the model is unconditional."""
+        return self if count > 1 else self.model_copy(update={"conditional": False})
 
     @model_validator(mode="after")
     def _linear_schedule_has_enough_timesteps(self) -> DiffusionConfig:

@@ -52,6 +52,11 @@ class SamplingConfig(Block):
     )
     batch_size: PositiveInt = Field(description="denoised at once, and stored: what an interruption can cost")
 
+    @property
+    def unguided(self) -> SamplingConfig:
+        """The same without guidance, which an unconditional model cannot have."""
+        return self.model_copy(update={"guidance_scale": None, "guidance_interval": None})
+
     @model_validator(mode="before")
     @classmethod
     def _preset_fills_in(cls, data: Any) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 import os
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -22,24 +23,37 @@ from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import ImagePreview
 from PIL import Image
 
+from spatial_functa_pipeline.images.checking import check_files
 from spatial_functa_pipeline.images.decoders import ImageFiles, read_idx
+from spatial_functa_pipeline.images.folder import PictureFolder, is_picture, visible_files
 from spatial_functa_pipeline.images.images import Images
 
+logger = logging.getLogger(__name__)
+
 RowRange = Sequence[int | None] | None
+ShareRange = Sequence[float] | None
 
 
 class ImagesDataset(AbstractDataset[None, Images]):
     """What the image datasets share: a range of rows, being read-only, and a preview.
 
     `rows` is `[start, stop]`, half-open, with negative and open ends (`null`) as in a Python slice; null takes all.
-    Unlike a slice, a range that leaves the data or is empty is an error.
+    Unlike a slice, a range that leaves the data or is empty is an error. `share` says the range in parts of the whole:
+    `[0.8, 0.9]` is a tenth of the images, however many there are.
     """
 
-    def __init__(self, *, filepath: str, rows: RowRange, metadata: dict[str, Any] | None) -> None:
+    def __init__(
+        self, *, filepath: str, rows: RowRange = None, share: ShareRange = None, metadata: dict[str, Any] | None = None
+    ) -> None:
         if rows is not None and len(rows) != 2:
             raise ValueError(f"rows is written as [start, stop], got {list(rows)}")
+        if share is not None and (len(share) != 2 or not 0 <= share[0] < share[1] <= 1):
+            raise ValueError(f"share is written as [start, stop] with 0 ≤ start < stop ≤ 1, got {list(share)}")
+        if rows is not None and share is not None:
+            raise ValueError(f"a range is given as rows or as share, not as both: {list(rows)}, {list(share)}")
         self._filepath = Path(filepath)
         self._rows = None if rows is None else [None if end is None else index(end) for end in rows]
+        self._share = None if share is None else [float(end) for end in share]
         self.metadata = metadata
 
     @abstractmethod
@@ -68,8 +82,19 @@ class ImagesDataset(AbstractDataset[None, Images]):
     def _describe(self) -> dict[str, Any]:
         return {"filepath": self._filepath, **self.fingerprint_config()}
 
+    @property
+    def _range(self) -> dict[str, Any]:
+        """Of the fingerprint."""
+        return {"rows": self._rows} if self._share is None else {"share": self._share}
+
     def _row_slice(self, available: int) -> slice:
-        """The range `rows` of `available` rows. Raises DatasetError if it is not in them."""
+        """The range `rows`, or `share`, of `available` rows. Raises DatasetError if it is not in them, or empty."""
+        if self._share is not None:
+            # Rounded up from a half: with one image fewer, each end moves by one row at most.
+            first, last = (int(end * available + 0.5) for end in self._share)
+            if first == last:
+                raise DatasetError(f"share {self._share} of the {available} images in {self._filepath} is none of them")
+            return slice(first, last)
         start, stop = self._rows or (None, None)
         first = 0 if start is None else start + available * (start < 0)
         last = available if stop is None else stop + available * (stop < 0)
@@ -86,11 +111,10 @@ class PublishedDataset(ImagesDataset):
         *,
         filepath: str,
         part: Literal["train", "test"],
-        rows: RowRange = None,
         download: bool = False,
-        metadata: dict[str, Any] | None = None,
+        **common: Any,
     ) -> None:
-        super().__init__(filepath=filepath, rows=rows, metadata=metadata)
+        super().__init__(filepath=filepath, **common)
         if part not in ("train", "test"):
             raise ValueError(f"part must be train or test, got {part!r}")
         self._part = part
@@ -137,7 +161,7 @@ class IDXDataset(PublishedDataset):
 
     def fingerprint_config(self) -> dict[str, Any]:
         """What identifies the images, without the path."""
-        return {"type": type(self).__name__, "part": self._part, "rows": self._rows, "padding": self.PADDING}
+        return {"type": type(self).__name__, "part": self._part, **self._range, "padding": self.PADDING}
 
     def _exists(self) -> bool:
         return all(any(path.is_file() for path in self._candidates(kind)) for kind in ("images", "labels"))
@@ -192,7 +216,7 @@ class CIFAR10Dataset(PublishedDataset):
 
     def fingerprint_config(self) -> dict[str, Any]:
         """What identifies the images, without the path."""
-        return {"type": type(self).__name__, "part": self._part, "rows": self._rows}
+        return {"type": type(self).__name__, "part": self._part, **self._range}
 
     def _exists(self) -> bool:
         from torchvision.datasets import CIFAR10
@@ -204,10 +228,13 @@ class CIFAR10Dataset(PublishedDataset):
 class ImageFolderDataset(ImagesDataset):
     """A folder of image files, decoded when a batch asks for them: ImageNet, CelebA-HQ, one's own.
 
-    Each subfolder is a class; a folder without subfolders is the single class "all". Images are converted to RGB,
-    resized with an antialiasing Lanczos filter until the shorter side fits `resolution` (height, width), and cropped
-    around the centre. Rows are those of the files in a fixed order shuffled by `shuffle_seed`, so that training and
-    validation sets can be cut from one folder, and any range of it is a fair sample.
+    Each subfolder is a class; a folder without subfolders is the single class "all" (`PictureFolder`). Images are decoded to
+    grey or colour (`decode_picture`), resized with an antialiasing Lanczos filter until the shorter side fits `resolution`
+    (height, width), and cropped around the centre. Rows are those of the files in an order shuffled by `shuffle_seed`, so
+    that training and validation sets can be cut from one folder, and any range of it is a fair sample. The order is kept
+    when files come or go: one that goes moves others by one row at most.
+
+    With `check`, a run begins by decoding all files of the folder once (`PreflightHooks`).
     """
 
     def __init__(
@@ -215,44 +242,65 @@ class ImageFolderDataset(ImagesDataset):
         *,
         filepath: str,
         resolution: Sequence[int],
-        rows: RowRange = None,
+        channels: Literal[1, 3] = 3,
         shuffle_seed: int = 0,
-        metadata: dict[str, Any] | None = None,
+        check: bool = True,
+        **common: Any,
     ) -> None:
-        super().__init__(filepath=filepath, rows=rows, metadata=metadata)
+        super().__init__(filepath=filepath, **common)
         if len(resolution) != 2 or min(resolution) < 1:
             raise ValueError(f"resolution is written as [height, width] in pixels, got {list(resolution)}")
+        if channels not in (1, 3):
+            raise ValueError(f"channels is 1 for grey or 3 for colour, got {channels}")
         height, width = resolution
         self._resolution = (height, width)
+        self._channels = channels
         self._shuffle_seed = shuffle_seed
+        self._check = check
 
     def load(self) -> Images:
-        from torchvision.datasets import ImageFolder
-        from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+        folder = self.scan()
+        order = folder.shuffled(self._shuffle_seed)[self._row_slice(len(folder))]
+        files = ImageFiles(folder.full_paths(order), self._resolution, self._channels)
+        return Images(
+            read=files,
+            read_boxes=files.boxed,
+            labels=folder.labels[order],
+            classes=folder.classes,
+            resolution=self._resolution,
+            channels=self._channels,
+            reopen=self.load,
+        )
 
+    def scan(self) -> PictureFolder:
+        """The pictures of the whole folder. Raises DatasetError if there is none."""
         if not self._exists():
             raise DatasetError(
                 f"{self._filepath} is not a folder. Image folders are not downloaded: put the files there, either one "
                 "subfolder per class or none (ImageNet: the ILSVRC2012 archives from https://image-net.org; CelebA-HQ: "
                 "see https://github.com/tkarras/progressive_growing_of_gans), or correct 'filepath' in the catalog"
             )
-        with os.scandir(self._filepath) as entries:
-            has_classes = any(entry.is_dir() for entry in entries)
-        if has_classes:
-            folder = ImageFolder(self._filepath)
-            samples, classes = folder.samples, folder.classes
-        else:
-            samples = make_dataset(self._filepath.parent, {self._filepath.name: 0}, IMG_EXTENSIONS)
-            classes = ["all"]
-        order = np.random.default_rng(self._shuffle_seed).permutation(len(samples))[self._row_slice(len(samples))]
-        return Images(
-            read=ImageFiles(np.array([os.fsencode(path) for path, _ in samples])[order], self._resolution),
-            labels=np.array([label for _, label in samples], np.int64)[order],
-            classes=tuple(classes),
-            resolution=self._resolution,
-            channels=3,
-            reopen=self.load,
-        )
+        folder = PictureFolder.scan(self._filepath)
+        if not len(folder):
+            others = f"; there is {', '.join(folder.left_out)}" if folder.left_out else ""
+            raise DatasetError(f"there are no pictures in {self._filepath}{others}")
+        return folder
+
+    def look_through(self, record: Path, num_workers: int, progress: bool) -> None:
+        """Warn of what is left out of the whole folder; decode all files, if they are to be checked: see `check_files`.
+
+        Raises BrokenImagesError.
+        """
+        folder = self.scan()
+        if folder.left_out:
+            logger.warning("%s: left out %s", self.folder, ", ".join(folder.left_out))
+        if self._check:
+            check_files(folder.full_paths(), record, num_workers=num_workers, progress=progress)
+
+    @property
+    def folder(self) -> Path:
+        """Where the files are."""
+        return self._filepath
 
     def fingerprint_config(self) -> dict[str, Any]:
         """What identifies the images. The path is part of it: another folder holds other images."""
@@ -260,17 +308,18 @@ class ImageFolderDataset(ImagesDataset):
             "type": type(self).__name__,
             "folder": str(self._filepath),
             "resolution": list(self._resolution),
-            "rows": self._rows,
-            "shuffle_seed": self._shuffle_seed,
+            "channels": self._channels,
+            **self._range,
+            "order": f"digests, seed {self._shuffle_seed}",
         }
 
     def _exists(self) -> bool:
         return self._filepath.is_dir()
 
     def _first_images(self, count: int) -> np.ndarray:
-        from torchvision.datasets.folder import IMG_EXTENSIONS
-
         # Whichever files the file system lists first: a preview must not scan the million files of ImageNet.
-        files = (path for path in self._filepath.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
+        files = filter(is_picture, visible_files(self._filepath))
         paths = np.array([os.fsencode(path) for path in islice(files, count)])
-        return ImageFiles(paths, self._resolution)(np.arange(len(paths)))
+        if not len(paths):
+            raise DatasetError(f"there are no pictures in {self._filepath}")
+        return ImageFiles(paths, self._resolution, self._channels)(np.arange(len(paths)))

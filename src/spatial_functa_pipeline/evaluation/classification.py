@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from torch import nn
@@ -16,6 +17,16 @@ from spatial_functa_pipeline.metrics.classification import class_accuracies, con
 from spatial_functa_pipeline.training.classifier import Examples, predict_classes
 
 logger = logging.getLogger(__name__)
+
+
+def nothing_to_classify() -> tuple[Metrics, pd.DataFrame, pd.DataFrame, Figure]:
+    """What `evaluate_classifier` gives, for a single class: no metric, tables without rows, and a figure that says why."""
+    confusion, classes = np.zeros((1, 1), np.int64), ("",)
+    tables = class_accuracies(confusion, classes), confusion_table(confusion, classes).reset_index()
+    figure = Figure(figsize=(4, 1))
+    figure.text(0.5, 0.5, "one class: nothing to classify", ha="center", va="center")
+    accuracies, confusions = (table.iloc[:0] for table in tables)
+    return described({}), accuracies, confusions[["true_class"]], figure
 
 
 def evaluate_classifier(

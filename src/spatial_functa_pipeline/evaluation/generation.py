@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -45,7 +46,8 @@ def score_samples(
 
     The metrics are all of the samples, and the Fréchet distances of the reference points, each to both; and the samples'
     seams. The table has every score of every set, with N, seed, sampler, guidance and class sampling beside each; the figure
-    draws it. Each set has at most as many images as there are samples: the Fréchet distance depends on their number.
+    draws it. Each set has at most as many images as there are samples: the Fréchet distance depends on their number. A score
+    that a set has too few images for is no metric, and empty in the table.
 
     Args:
         samples: with the settings they were drawn with.
@@ -132,6 +134,8 @@ def _scores(
         sampled = name == SAMPLES
         subject = f"samples {how}" if sampled else _SUBJECTS[name]
         for score in SCORES if sampled else SCORES_OF_ALL:
+            if math.isnan(row[score]):
+                continue  # too few images
             paired = "_pairs" if score in SCORES_OF_PAIRS else ""
             estimate = ", unbiased estimate from all pairs" if score == "kid" else ""
             measured[metric_name(features, against, score, None if sampled else name)] = (

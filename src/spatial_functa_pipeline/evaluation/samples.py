@@ -88,8 +88,10 @@ def plan_samples(
     """A functaset of samples, shaped `like` the one that the denoiser was trained on.
 
     Each batch is a shard, stored once it is drawn, so that an interrupted sampling goes on with the next; how they were
-    drawn stands beside them (`sampling_settings`). `fingerprint` stands for the denoiser's weights.
+    drawn stands beside them (`sampling_settings`). An unconditional denoiser is not guided. `fingerprint` stands for the
+    denoiser's weights.
     """
+    sampling = sampling if process.conditional else sampling.unguided
     seed = derive_seed(seed, "samples")
     precision = available_precision(sampling.precision, normaliser.scale.device, "samples")
     sampling = sampling.model_copy(update={"precision": precision})  # what is kept is what they are drawn in

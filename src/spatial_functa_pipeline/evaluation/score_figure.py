@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, isnan
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -32,7 +32,9 @@ def score_figure(table: pd.DataFrame) -> Figure:
             rows = table[table["against"] == against]
             heights = [names.index(name) + 0.38 * (number - 0.5) for name in rows["images"]]
             bars = axis.barh(heights, rows[score], height=0.36, color=colour, label=f"against {against} images")
-            axis.bar_label(bars, [f"{value:.3g}" for value in rows[score]], fontsize=7, padding=2)
+            axis.bar_label(
+                bars, ["" if isnan(value) else f"{value:.3g}" for value in rows[score]], fontsize=7, padding=2
+            )
         if score == "frechet_distance" and (table[score] > 0).all() and table[score].max() > 100 * table[score].min():
             axis.set_xscale("log")
         axis.margins(x=0.2)

@@ -58,6 +58,7 @@ def plan_functaset(
         ImageEncoder(images, field, config, numbers, seed, runtime, calls, f"{split} functaset"),
         progress=runtime.progress,
         scheduling=Scheduling(runtime.scheduler, runtime.workers),
+        classes=images.classes,
     )
 
 
@@ -84,8 +85,7 @@ class ImageEncoder:
         latents, quality = [], []
         for first in range(0, stop - start, size):
             part = slice(first, first + size)
-            pixels = self.images.batch(source[part])
-            pixels = augment(pixels, source[part], copy[part], self.config.augmentation, self.seed)
+            pixels = augment(self.images, source[part], copy[part], self.config.augmentation, self.seed)
             targets = unit_images(pixels.to(device))
             # A batch of another size would be compiled for itself.
             with tf32_products(field.spec.precision, device):

@@ -40,6 +40,7 @@ class Functaset:
             raise IncompleteFunctasetError(str(url), self.header.split)
         self.location = Location(url)
         self.mean_psnr: float | None = attributes["mean_psnr"]
+        self.classes: tuple[str, ...] = tuple(attributes.get("classes", ()))  # older ones do not say
         self._memory_limit = memory_limit
         self._group = zarr.open_group(self.location.store(read_only=True), mode="r")
 
@@ -67,6 +68,11 @@ class Functaset:
     def latent_shape(self) -> LatentShape:
         """Shape `(*grid, c)` of one latent."""
         return self.header.latent_shape
+
+    @property
+    def num_classes(self) -> int:
+        """K: labels are 0 … K − 1. Of a functaset that does not name its classes, as many as there are labels."""
+        return len(self.classes) or int(self.labels.max()) + 1
 
     @cached_property
     def labels(self) -> np.ndarray:

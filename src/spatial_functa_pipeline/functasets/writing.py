@@ -37,12 +37,14 @@ class FunctasetPlan:
             must depend on the rows alone, and be picklable if other processes are to call it.
         progress: whether to show a progress bar.
         scheduling: which processes call `encode`.
+        classes: names of the classes that `labels` are positions in, for readers; nothing is checked by them.
     """
 
     header: FunctasetHeader
     encode: Callable[[int, int], Rows]
     progress: bool = True
     scheduling: Scheduling = SYNCHRONOUS
+    classes: tuple[str, ...] = ()
 
 
 def write(url: str | Path, plan: FunctasetPlan, *, replace: bool = False) -> None:
@@ -63,7 +65,7 @@ def write(url: str | Path, plan: FunctasetPlan, *, replace: bool = False) -> Non
     """
     location, header = Location(url), plan.header
     try:
-        _prepare(location, header, replace)
+        _prepare(location, plan, replace)
         reports = _write_shards(location, plan)
         group = zarr.open_group(location.store(read_only=False), mode="r+")
         ordered = [reports[shard] for shard in range(header.shards)]
@@ -103,8 +105,9 @@ def _write_shards(location: Location, plan: FunctasetPlan) -> dict[int, ShardRep
     return reports
 
 
-def _prepare(location: Location, header: FunctasetHeader, replace: bool) -> None:
+def _prepare(location: Location, plan: FunctasetPlan, replace: bool) -> None:
     """Leave a functaset with this header and all its arrays at `location`: a new one or what has been begun."""
+    header = plan.header
     different = differences(location, header)
     if different and not replace:
         raise StaleFunctasetError(str(location), different)
@@ -112,7 +115,7 @@ def _prepare(location: Location, header: FunctasetHeader, replace: bool) -> None
     if different:
         _remove(location, different)
     if not location.exists(GROUP_FILE):
-        attributes = header.to_attributes() | {"complete": False, "mean_psnr": None}
+        attributes = header.to_attributes() | {"complete": False, "mean_psnr": None, "classes": list(plan.classes)}
         zarr.create_group(location.store(read_only=False), attributes=attributes)
     group = zarr.open_group(location.store(read_only=False), mode="r+")
     for name, dtype in header.arrays.items():

@@ -9,6 +9,7 @@ from typing import Any
 from spatial_functa_pipeline.compute import DeviceError
 from spatial_functa_pipeline.datasets.functaset import build_command, what_to_do
 from spatial_functa_pipeline.functasets.errors import DamagedShardError, NoRoomError, WorkersDiedError
+from spatial_functa_pipeline.images.checking import BrokenImagesError
 from spatial_functa_pipeline.images.images import UnexpectedImagesError
 from spatial_functa_pipeline.loading.pixel_patches import OtherImagesError
 from spatial_functa_pipeline.metrics.features import InceptionDownloadError
@@ -56,6 +57,10 @@ ADVICE: dict[type[Exception], str | Callable[[Any], str]] = {
     WorkersDiedError: (
         "run again to go on with what is missing, with fewer processes (runtime.workers) or a smaller "
         "functaset.encode_batch"
+    ),
+    BrokenImagesError: (
+        "replace or remove these files, and run the same command again: those that were found good are not looked at twice. "
+        "With 'check: false' in the images' entries of the catalog no file is looked at before it is used"
     ),
     OtherImagesError: _build_of_these_images,
     UnexpectedImagesError: _describe_the_images,

@@ -19,15 +19,20 @@ from kedro.pipeline.node import Node
 from spatial_functa_pipeline.compute import DeviceError, resolve_device
 from spatial_functa_pipeline.config.tree import PipelineParameters
 from spatial_functa_pipeline.datasets.fingerprint import FingerprintMixin
-from spatial_functa_pipeline.datasets.images import ImagesDataset
+from spatial_functa_pipeline.datasets.images import ImageFolderDataset, ImagesDataset
 from spatial_functa_pipeline.files import why_not_writable
 from spatial_functa_pipeline.functasets.location import Location
 from spatial_functa_pipeline.functasets.quantisation import bits_of
 from spatial_functa_pipeline.hooks.advice_table import BLOCK_OF_TRAINING, advice_on
 from spatial_functa_pipeline.hooks.freshness import outdated_outputs
+from spatial_functa_pipeline.images.checking import BrokenImagesError
 from spatial_functa_pipeline.images.images import Images, UnexpectedImagesError
 from spatial_functa_pipeline.metrics.features import InceptionDownloadError, inception_weights
 from spatial_functa_pipeline.pipeline_registry import register_pipelines
+
+CHECKED_FILES = "data/02_intermediate/{dataset}/checked_files"
+"""Below the project: remembers which files of a data set can be decoded."""
+_SMALL_SET = 1024
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class PlannedRun:
     nodes: list[Node]
     catalog: DataCatalog
     parameters: PipelineParameters
+    project: Path
 
     def takes(self, block: str) -> bool:
         """Whether a node takes this block of parameters."""
@@ -58,6 +64,12 @@ class PlannedRun:
     def unreadable(self) -> list[DatasetError]:
         """Why a set of images cannot be read."""
         return self._found[1]
+
+    @property
+    def folders(self) -> list[ImageFolderDataset]:
+        """The folders of pictures that a node reads, each once: several splits may be cut from one."""
+        read = (self.catalog.get(name) for node in self.nodes for name in node.inputs)
+        return list({data.folder: data for data in read if isinstance(data, ImageFolderDataset)}.values())
 
     @cached_property
     def _found(self) -> tuple[dict[str, Images], list[DatasetError]]:
@@ -120,12 +132,12 @@ def image_problems(run: PlannedRun) -> Iterator[str]:
 
 
 def batch_problems(run: PlannedRun) -> Iterator[str]:
-    """A batch is larger than the set it is drawn from."""
+    """A batch is larger than the set it is drawn from. Of small sets it may be: the batches of a preset then go round."""
     rows = _rows_of_trainings(run)
     for training, block in BLOCK_OF_TRAINING.items():
         if f"{training}_checkpoint" in run.outputs and training in rows:
             size = attrgetter(block)(run.parameters).batch_size
-            if size > rows[training]:
+            if size > max(rows[training], _SMALL_SET):
                 yield f"{block}.batch_size is {size}, but there are {rows[training]} training rows: lower it"
 
 
@@ -147,6 +159,17 @@ def room_problems(run: PlannedRun) -> Iterator[str]:
             yield f"{name}: {reason}; make room, or set its filepath in the catalog to a larger disk"
 
 
+def file_problems(run: PlannedRun) -> Iterator[str]:
+    """Pictures that cannot be decoded. What else is in their folders is said in the log."""
+    record = run.project / CHECKED_FILES.format(dataset=run.parameters.dataset)
+    runtime = run.parameters.runtime
+    for data in run.folders:
+        try:
+            data.look_through(record, runtime.num_workers, runtime.progress)
+        except BrokenImagesError as error:
+            yield _with_advice(error)
+
+
 CHECKS: tuple[Callable[[PlannedRun], Iterator[str]], ...] = (
     input_problems,
     device_problems,
@@ -156,6 +179,7 @@ CHECKS: tuple[Callable[[PlannedRun], Iterator[str]], ...] = (
     feature_problems,
     room_problems,
 )
+"""What takes no time."""
 
 
 class PreflightHooks:
@@ -173,8 +197,9 @@ class PreflightHooks:
         if run_params.get("only_missing_outputs"):
             wanted = outdated_outputs(pipeline, catalog)
             nodes = [node for node in nodes if node.name in wanted or wanted.keys() & set(node.outputs)]
-        run = PlannedRun(nodes, catalog, self._parameters)
-        if problems := dict.fromkeys(problem for check in CHECKS for problem in check(run)):
+        run = PlannedRun(nodes, catalog, self._parameters, Path(run_params["project_path"]))
+        problems = list(dict.fromkeys(problem for check in CHECKS for problem in check(run)))
+        if problems := problems or list(file_problems(run)):
             lines = "".join(f"\n  {problem}" for problem in problems)
             raise click.ClickException(f"Nothing was run:{lines}")
 
@@ -186,7 +211,8 @@ def _nearest(folder: Path) -> Path:
 
 def _with_advice(error: Exception) -> str:
     advice = advice_on(error)
-    return f"{error}; {advice}" if advice else str(error)
+    separator = "\n  " if "\n" in str(error) else "; "
+    return f"{error}{separator}{advice}" if advice else str(error)
 
 
 def _rows_of_trainings(run: PlannedRun) -> dict[str, int]:

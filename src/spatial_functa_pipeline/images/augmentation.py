@@ -9,59 +9,64 @@ import torch
 from torch import Tensor
 
 from spatial_functa_pipeline.config.functaset import AugmentationConfig
+from spatial_functa_pipeline.images.boxes import distorted_box
+from spatial_functa_pipeline.images.images import Images
 
 MIRRORED = -1
 """Number of the copy that is the image mirrored, left to right, and nothing else."""
 
 
-def augment(
-    images: Tensor, source_index: np.ndarray, copy: np.ndarray, config: AugmentationConfig, seed: int
-) -> Tensor:
-    """Augmented copy number `copy` of each image; copy 0 is the image itself, copy `MIRRORED` its mirror image.
+def augment(images: Images, rows: np.ndarray, copy: np.ndarray, config: AugmentationConfig, seed: int) -> Tensor:
+    """Augmented copy number `copy` of each of the `rows` of `images`.
 
-    Every random choice for an image derives from `(seed, source_index, copy)` alone, so a copy is the same in
-    whichever batch, process or order it is made.
+    Copy 0 is the image itself, copy `MIRRORED` its mirror image.
 
-    The operations are applied in this order, each if `config` asks for it: left/right flip (probability ½); crop of
-    the original size from the zero-padded image (App. B.1); crop of a distorted bounding box (8–100 % of the area,
-    aspect ratio ¾ to 4/3; Szegedy et al., 2016) resized to the original size; RandAugment (Cubuk et al., 2020), whose
-    magnitude counts from 0 to 10, the strongest, as in that paper (App. C: 2 operations at magnitude 5).
+    Every random choice for an image derives from `(seed, row, copy)` alone, so a copy is the same in whichever batch,
+    process or order it is made.
+
+    The operations are applied in this order, each if `config` asks for it: distorted bounding box of the original picture
+    (`distorted_box`), resized once; left/right flip (probability ½); crop of the original size from the zero-padded image
+    (App. B.1); RandAugment (Cubuk et al., 2020), whose magnitude counts from 0 to 10, the strongest, as in that paper
+    (App. C: 2 operations at magnitude 5), and which fills with black. The paper does not print the order, nor the fill.
 
     Args:
-        images: uint8 (B, H, W, channels), on the CPU.
-        source_index: int64 (B,), each image's row in its data set.
+        images: of which uint8 pictures (H, W, channels) are read.
+        rows: int64 (B,).
         copy: integers (B,): 0 for no augmentation, `MIRRORED`, or from 1 on.
         config: which operations.
         seed: non-negative seed of the augmentation.
 
     Returns:
-        uint8 (B, H, W, channels), a new tensor.
+        uint8 (B, H, W, channels).
 
     Raises:
-        ValueError: if the shapes or the dtype are not as above.
+        ValueError: if the pictures have not two dimensions, or rows and copies are not as many.
+        ImagesError: if an image cannot be decoded.
     """
-    if images.ndim != 4 or images.dtype != torch.uint8:
-        raise ValueError(f"expected uint8 images (B, H, W, channels), got {images.dtype} {tuple(images.shape)}")
-    if not len(images) == len(source_index) == len(copy):
-        raise ValueError(
-            f"expected one source index and one copy number per image, got {len(images)} images, "
-            f"{len(source_index)} source indices and {len(copy)} copy numbers"
-        )
-    _, height, width, _ = images.shape
-    distort = _distortion(config, (height, width))
-    augmented = images.numpy().copy()
+    if len(rows) != len(copy):
+        raise ValueError(f"expected one number of copy for each row, got {len(rows)} rows and {len(copy)} copies")
+    if not np.any(copy):
+        return images.batch(rows)
+    if len(images.resolution) != 2:
+        raise ValueError(f"only pictures can be augmented, not data of the resolution {images.resolution}")
+    drawn = np.flatnonzero(copy > 0).tolist()
+    generators = {index: np.random.default_rng((seed, int(rows[index]), int(copy[index]))) for index in drawn}
+    # One call for each: this function's time is that of the generators.
+    placements = {index: rng.random(3) for index, rng in generators.items()}
+    boxes = {index: distorted_box(rng) for index, rng in generators.items() if config.resized_crop}
+    distort = _randaugment(config)
+    augmented = images.boxes(rows, [boxes.get(index) for index in range(len(rows))]).numpy()
     mirrored = copy == MIRRORED
     augmented[mirrored] = augmented[mirrored, :, ::-1]
-    for row in np.flatnonzero(copy > 0):
-        rng = np.random.default_rng((seed, int(source_index[row]), int(copy[row])))
-        augmented[row] = distort(_flip_and_crop(augmented[row], config, rng), rng)
+    for index, rng in generators.items():
+        augmented[index] = distort(_flip_and_crop(augmented[index], config, placements[index]), rng)
     return torch.from_numpy(augmented)
 
 
-def _flip_and_crop(image: np.ndarray, config: AugmentationConfig, rng: np.random.Generator) -> np.ndarray:
-    """Random flip and zero-padded random crop of one image (H, W, channels)."""
+def _flip_and_crop(image: np.ndarray, config: AugmentationConfig, placement: np.ndarray) -> np.ndarray:
+    """Flip and zero-padded crop of one image (H, W, channels), as three uniform numbers in [0, 1) say."""
     height, width, channels = image.shape
-    flip, top, left = rng.random(3)  # one call: this function's time is that of the generator
+    flip, top, left = placement
     if config.flip and flip < 0.5:
         image = image[:, ::-1]
     if pad := config.crop_padding:
@@ -72,23 +77,16 @@ def _flip_and_crop(image: np.ndarray, config: AugmentationConfig, rng: np.random
     return image
 
 
-def _distortion(
-    config: AugmentationConfig, resolution: tuple[int, int]
-) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
-    """Distorted bounding box and RandAugment of one image (H, W, channels), as far as `config` asks for them."""
-    if not config.resized_crop and not config.randaugment_operations:
+def _randaugment(config: AugmentationConfig) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
+    """RandAugment of one image (H, W, channels), if `config` asks for it."""
+    if not config.randaugment_operations:
         return lambda image, _: image
 
-    from torchvision.transforms import v2  # takes seconds to import, and flip and crop do without it
+    from torchvision.transforms import v2  # takes seconds to import, and the other operations do without it
 
-    operations = []
-    if config.resized_crop:
-        operations.append(v2.RandomResizedCrop(resolution, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3)))
-    if config.randaugment_operations:
-        operations.append(
-            v2.RandAugment(config.randaugment_operations, config.randaugment_magnitude, num_magnitude_bins=11)
-        )
-    transform = v2.Compose(operations)
+    transform = v2.RandAugment(
+        config.randaugment_operations, config.randaugment_magnitude, num_magnitude_bins=11, fill=0
+    )
 
     def distort(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         with torch.random.fork_rng(devices=[]):

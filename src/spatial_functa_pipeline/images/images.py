@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from spatial_functa_pipeline.config.data import DataConfig
+from spatial_functa_pipeline.images.boxes import ChooseBox, resize_boxes
 
 
 class ImagesError(RuntimeError):
@@ -42,6 +43,7 @@ class Images:
         classes: names of the classes.
         resolution: pixels per axis.
         channels: 1 for grey, 3 for colour.
+        read_boxes: as `read`, but cuts a box from each original picture that one is chosen for. None: from what `read` gives.
         reopen: opens the same images again. Where it is known, they are pickled as it, so that another process reads its
             own files.
     """
@@ -51,12 +53,13 @@ class Images:
     classes: tuple[str, ...]
     resolution: tuple[int, ...]
     channels: int
+    read_boxes: Callable[[np.ndarray, Sequence[ChooseBox | None]], np.ndarray] | None = None
     reopen: Callable[[], Images] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.reopen:
             return self.reopen, ()
-        return type(self), (self.read, self.labels, self.classes, self.resolution, self.channels)
+        return type(self), (self.read, self.labels, self.classes, self.resolution, self.channels, self.read_boxes)
 
     @classmethod
     def from_array(cls, pixels: np.ndarray, labels: Sequence[int] | np.ndarray, classes: Sequence[str]) -> Images:
@@ -85,8 +88,8 @@ class Images:
     def require(self, data: DataConfig) -> None:
         """Raises UnexpectedImagesError if these are not the images that `data` describes."""
         found = {"resolution": self.resolution, "channels": self.channels, "num_classes": len(self.classes)}
-        described = {name: getattr(data, name) for name in found}
-        if differences := {name: (described[name], found[name]) for name in found if described[name] != found[name]}:
+        described = {name: value for name in found if (value := getattr(data, name)) is not None}
+        if differences := {name: (value, found[name]) for name, value in described.items() if value != found[name]}:
             raise UnexpectedImagesError(differences)
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> Tensor:
@@ -97,6 +100,15 @@ class Images:
             ImagesError: if an image cannot be decoded.
         """
         return torch.from_numpy(self.read(np.asarray(indices)))
+
+    def boxes(self, indices: np.ndarray, choices: Sequence[ChooseBox | None]) -> Tensor:
+        """As `batch`, but where a choice is given, the picture is that box of its original, resized.
+
+        The original of a picture in memory is itself; that of a file is what is in the file, before it is cropped.
+        """
+        if self.read_boxes:
+            return torch.from_numpy(self.read_boxes(indices, choices))
+        return torch.from_numpy(resize_boxes(self.read(indices), choices))
 
     def batches(self, size: int, count: int | None = None) -> Iterator[Tensor]:
         """The first `count` images (None: all), uint8 `(≤ size, *resolution, channels)` at a time, in order."""

@@ -84,9 +84,7 @@ class PixelPatches:
         """Patches `(B, *grid, patch pixels · channels)` of any rows, uint8."""
         rows = np.asarray(indices, np.int64)
         source, copy = self.functaset.source_index[rows], self.functaset.augmentation[rows]
-        images = self.images.batch(source)
-        if copy.any():
-            images = augment(images, source, copy, self.augmentation, self.seed)
+        images = augment(self.images, source, copy, self.augmentation, self.seed)
         return cut_into_cells(images, self.functaset.latent_shape.grid).flatten(-2)
 
     def rows(self, start: int, stop: int) -> np.ndarray:

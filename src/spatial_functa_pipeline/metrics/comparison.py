@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ from spatial_functa_pipeline.compute import float32_products
 from spatial_functa_pipeline.metrics.features import FeatureExtractor
 from spatial_functa_pipeline.metrics.frechet import FeatureMoments, frechet_distance
 from spatial_functa_pipeline.metrics.kid import kid_of_mean_similarities, mean_between, mean_within
-from spatial_functa_pipeline.metrics.precision_recall import Manifold, manifold_scores
+from spatial_functa_pipeline.metrics.precision_recall import COVERAGE_NEIGHBOUR, Manifold, manifold_scores
 
 SCORES_OF_ALL = ("frechet_distance",)
 """Scores that use all features of a set."""
@@ -72,13 +73,16 @@ class FeatureSet:
 
 
 def compare(generated: FeatureSet, real: FeatureSet) -> dict[str, float]:
-    """The `SCORES` of a generated set against a real one.
+    """The `SCORES` of a generated set against a real one; NaN where one of the two has too few images for a score.
 
-    Raises ValueError if there are too few images in a set, or their features are of different kinds.
+    Raises ValueError if their features are of different kinds.
     """
-    between = mean_between(generated.paired, real.paired)
-    return {
-        "frechet_distance": frechet_distance(generated.moments, real.moments),
-        "kid": kid_of_mean_similarities(generated.mean_similarity, real.mean_similarity, between),
-        **manifold_scores(generated.manifold, real.manifold),
-    }
+    scores = dict.fromkeys(SCORES, math.nan)
+    count = min(len(generated.paired), len(real.paired))
+    if count > 1:
+        between = mean_between(generated.paired, real.paired)
+        scores["frechet_distance"] = frechet_distance(generated.moments, real.moments)
+        scores["kid"] = kid_of_mean_similarities(generated.mean_similarity, real.mean_similarity, between)
+    if count > COVERAGE_NEIGHBOUR:
+        scores |= manifold_scores(generated.manifold, real.manifold)
+    return scores

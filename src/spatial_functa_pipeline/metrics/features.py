@@ -73,6 +73,7 @@ class FeatureNetwork(nn.Module):
     def __init__(self, channels: int, num_classes: int, width: int = 128) -> None:
         super().__init__()
         self.channels = channels
+        self.num_classes = num_classes
         self.width = width
         self.stages = nn.Sequential(
             _convolution(channels, width // 4, stride=2),

@@ -83,7 +83,7 @@ def memorisation_table(
         groups: list[tuple[str, np.ndarray, int]] = [
             (EVERY_CLASS, np.ones(len(neighbours.rows), bool), len(train_labels))
         ]
-        if labels is not None:
+        if labels is not None and len(classes) > 1:  # the one class of others is every class
             groups += [
                 (classes[label], labels == label, int((train_labels == label).sum())) for label in np.unique(labels)
             ]

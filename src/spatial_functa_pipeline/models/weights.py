@@ -104,9 +104,9 @@ def _load(model: Model, weights: Weights, device: torch.device) -> tuple[Model, 
     return model, normaliser
 
 
-def pack_feature_network(network: FeatureNetwork, classes: int) -> Weights:
+def pack_feature_network(network: FeatureNetwork) -> Weights:
     """The small classifier behind `frechet_distance_convnet_…`."""
-    settings = {"channels": network.channels, "num_classes": classes, "parameters": _count(network)}
+    settings = {"channels": network.channels, "num_classes": network.num_classes, "parameters": _count(network)}
     return Weights(network.state_dict(), settings)
 
 

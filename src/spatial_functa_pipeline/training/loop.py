@@ -24,6 +24,7 @@ from spatial_functa_pipeline.training.guard import (
     require_no_collapse,
 )
 from spatial_functa_pipeline.training.interruption import HeldBackSignals, StopRequestedError, stop_process
+from spatial_functa_pipeline.training.pace import Pace
 from spatial_functa_pipeline.training.ranks import Ranks, this_process
 from spatial_functa_pipeline.training.run import TrainingRun
 from spatial_functa_pipeline.training.state import TrainingState, metrics_of
@@ -74,6 +75,7 @@ class Training:
     precision: NetworkPrecision = "float32"
     state: TrainingState = field(init=False)
     ranks: Ranks = field(init=False, default_factory=this_process)
+    pace: Pace = field(init=False)
 
     def __post_init__(self) -> None:
         guard = self.config.guard
@@ -83,6 +85,7 @@ class Training:
             raise ValueError(f"{self.name}: keep is best, but there is no validation metric to be the best in")
         self.model.to(self._device)
         self.state = TrainingState.at_start(self.model, self.config, self.rate_factors)
+        self.pace = Pace(self.config.steps)
 
     def train(self) -> pd.DataFrame:
         """Train to the end, from the checkpoint if there is one.
@@ -124,6 +127,7 @@ class Training:
             for batch in self._read_batches():
                 take_step(self.state, batch)
                 self.state.step += 1
+                self._say_if_it_takes_days()
                 self._measure(bar)
                 if self._is_due(self.config.checkpoint_every) and not self._is_last:
                     self._save()
@@ -225,6 +229,16 @@ class Training:
     def _progress_bar(self) -> "tqdm[NoReturn]":
         hidden = not (self.run.runtime.progress and self.ranks.first)
         return tqdm(total=self.config.steps, initial=self.state.step, desc=self.name, unit="step", disable=hidden)
+
+    def _say_if_it_takes_days(self) -> None:
+        days = self.pace.days_left(self.state.step)
+        if days is not None and self.ranks.first:
+            device = {"cpu": "this CPU", "cuda": "this GPU"}.get(self.state.loss_sum.device.type, "this device")
+            logger.warning(
+                "%s: about %.1f days on %s at this rate: fewer steps, a smaller width or a faster device take less; "
+                "stopped, it goes on from its last checkpoint",
+                *(self.name, days, device),
+            )
 
     # When it goes wrong, or somebody stops it
 

@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import pandas as pd
+
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
+from spatial_functa_pipeline.models.weights import Weights
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 
 Report = Callable[[int, dict[str, float]], None]
@@ -12,6 +15,11 @@ Report = Callable[[int, dict[str, float]], None]
 
 def report_nothing(step: int, metrics: dict[str, float]) -> None:
     """The `Report` of a training that nobody follows."""
+
+
+def nothing_to_train() -> tuple[Weights, pd.DataFrame]:
+    """Weights and history of a training that is left out: there are no numbers, and there was no step."""
+    return Weights({}), pd.DataFrame({"step": []})
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from matplotlib.figure import Figure
 
 from spatial_functa_pipeline.compute import resolve_device
 from spatial_functa_pipeline.config.classification import ClassificationConfig
-from spatial_functa_pipeline.config.data import DataConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.evaluation import classification
 from spatial_functa_pipeline.evaluation.metrics import Metrics
@@ -17,7 +16,7 @@ from spatial_functa_pipeline.models.weights import Weights, pack_model, unpack_c
 from spatial_functa_pipeline.tracking import mlflow_report
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.classifier import train_classifier
-from spatial_functa_pipeline.training.run import TrainingRun
+from spatial_functa_pipeline.training.run import TrainingRun, nothing_to_train
 
 
 def train_latent_classifier(
@@ -26,11 +25,12 @@ def train_latent_classifier(
     statistics: Weights,
     checkpoint: Checkpoint,
     config: ClassificationConfig,
-    data: DataConfig,
     seed: int,
     runtime: RuntimeConfig,
 ) -> tuple[Weights, pd.DataFrame]:
-    """Train the classifier; the weights with the best validation accuracy are kept."""
+    """Train the classifier; the weights with the best validation accuracy are kept. Nothing to do for a single class."""
+    if (classes := train_functaset.num_classes) == 1:
+        return nothing_to_train()
     moments = LatentStatistics.from_tensors(statistics.tensors, statistics.config).moments["scalar"]
     normaliser = Normaliser.by_scale(config.normalisation_scale or moments.std.item())
     classifier, history = train_classifier(
@@ -38,10 +38,10 @@ def train_latent_classifier(
         validation_functaset,
         normaliser,
         config,
-        num_classes=data.num_classes,
+        num_classes=classes,
         run=TrainingRun(seed, runtime, checkpoint, mlflow_report("classifier")),
     )
-    return pack_model(classifier, normaliser, config, train_functaset.latent_shape, data.num_classes), history
+    return pack_model(classifier, normaliser, config, train_functaset.latent_shape, classes), history
 
 
 def evaluate_classifier(
@@ -49,8 +49,10 @@ def evaluate_classifier(
 ) -> tuple[Metrics, pd.DataFrame, pd.DataFrame, Figure]:
     """Accuracy on the test set, once, of the classifier that was chosen on the validation set.
 
-    Returns top-1 accuracy, accuracy of each class, and the confusion matrix as table and figure.
+    Returns top-1 accuracy, accuracy of each class, and the confusion matrix as table and figure: all empty for one class.
     """
+    if not classifier.tensors:
+        return classification.nothing_to_classify()
     model, normaliser = unpack_classifier(classifier, resolve_device(runtime.device))
     classes, name = test_images.classes, "top1_accuracy"
     return classification.evaluate_classifier(model, normaliser, test_functaset, classes, name, seed)

@@ -17,7 +17,6 @@ def create_pipeline() -> Pipeline:
                     "latent_statistics",
                     "classifier_checkpoint",
                     "params:classification",
-                    "params:data",
                     "params:seed",
                     "params:runtime",
                 ],

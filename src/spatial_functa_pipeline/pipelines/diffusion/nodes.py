@@ -2,7 +2,6 @@
 
 import pandas as pd
 
-from spatial_functa_pipeline.config.data import DataConfig
 from spatial_functa_pipeline.config.diffusion import DiffusionConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
@@ -21,11 +20,12 @@ def train_latent_denoiser(
     statistics: Weights,
     checkpoint: Checkpoint,
     config: DiffusionConfig,
-    data: DataConfig,
     seed: int,
     runtime: RuntimeConfig,
 ) -> tuple[Weights, pd.DataFrame]:
-    """Train the denoiser on latents normalised by Eq. 1; its moving average is kept."""
+    """Train the denoiser on latents normalised by Eq. 1; its moving average is kept. It knows of classes if there are two."""
+    classes = train_functaset.num_classes
+    config = config.for_classes(classes)
     moments = LatentStatistics.from_tensors(statistics.tensors, statistics.config)
     normaliser = Normaliser.from_statistics(moments, config.normalisation.kind, config.normalisation.gamma)
     denoiser, history = train_denoiser(
@@ -33,7 +33,7 @@ def train_latent_denoiser(
         validation_functaset,
         normaliser,
         config,
-        num_classes=data.num_classes,
+        num_classes=classes,
         run=TrainingRun(seed, runtime, checkpoint, mlflow_report("denoiser")),
     )
-    return pack_model(denoiser, normaliser, config, train_functaset.latent_shape, data.num_classes), history
+    return pack_model(denoiser, normaliser, config, train_functaset.latent_shape, classes), history

@@ -17,7 +17,6 @@ def create_pipeline() -> Pipeline:
                     "latent_statistics",
                     "denoiser_checkpoint",
                     "params:diffusion",
-                    "params:data",
                     "params:seed",
                     "params:runtime",
                 ],

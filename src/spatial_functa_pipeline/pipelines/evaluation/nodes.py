@@ -55,7 +55,9 @@ def assess_memorisation(
 def draw_training_curves(field: pd.DataFrame, classifier: pd.DataFrame, denoiser: pd.DataFrame) -> Figure:
     """All metrics of the three trainings over their steps."""
     histories = {"field": field, "classifier": classifier, "denoiser": denoiser}
-    return training_curves({name: history.drop(columns="seconds") for name, history in histories.items()})
+    return training_curves(
+        {name: history.drop(columns="seconds", errors="ignore") for name, history in histories.items()}
+    )
 
 
 def draw_latent_channels(statistics: Weights) -> Figure:

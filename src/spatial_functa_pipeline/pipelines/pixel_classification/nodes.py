@@ -5,7 +5,6 @@ from matplotlib.figure import Figure
 
 from spatial_functa_pipeline.compute import resolve_device
 from spatial_functa_pipeline.config.classification import ClassificationConfig
-from spatial_functa_pipeline.config.data import DataConfig
 from spatial_functa_pipeline.config.functaset import FunctasetConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.evaluation import classification
@@ -18,7 +17,7 @@ from spatial_functa_pipeline.models.weights import Weights, pack_model, unpack_c
 from spatial_functa_pipeline.tracking import mlflow_report
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.classifier import train_classifier
-from spatial_functa_pipeline.training.run import TrainingRun
+from spatial_functa_pipeline.training.run import TrainingRun, nothing_to_train
 
 
 def train_pixel_classifier(
@@ -29,14 +28,15 @@ def train_pixel_classifier(
     checkpoint: Checkpoint,
     config: ClassificationConfig,
     functaset: FunctasetConfig,
-    data: DataConfig,
     seed: int,
     runtime: RuntimeConfig,
 ) -> tuple[Weights, pd.DataFrame]:
     """Train the classifier on the images, and the augmented copies of them, that the functasets were built from.
 
-    The weights with the best validation accuracy are kept.
+    The weights with the best validation accuracy are kept. Nothing to do for a single class.
     """
+    if (classes := len(train_images.classes)) == 1:
+        return nothing_to_train()
     train = PixelPatches(train_images, train_functaset, functaset.augmentation, seed)
     normaliser = Normaliser.centred(*train.moments)
     classifier, history = train_classifier(
@@ -44,10 +44,10 @@ def train_pixel_classifier(
         PixelPatches(validation_images, validation_functaset, functaset.augmentation, seed),
         normaliser,
         config,
-        num_classes=data.num_classes,
+        num_classes=classes,
         run=TrainingRun(seed, runtime, checkpoint, mlflow_report("pixel_classifier")),
     )
-    return pack_model(classifier, normaliser, config, train.latent_shape, data.num_classes), history
+    return pack_model(classifier, normaliser, config, train.latent_shape, classes), history
 
 
 def evaluate_pixel_classifier(
@@ -60,8 +60,10 @@ def evaluate_pixel_classifier(
 ) -> tuple[Metrics, pd.DataFrame, pd.DataFrame, Figure]:
     """Accuracy on the pixels of the test set, once, of the classifier that was chosen on the validation set.
 
-    Returns top-1 accuracy, accuracy of each class, and the confusion matrix as table and figure.
+    Returns top-1 accuracy, accuracy of each class, and the confusion matrix as table and figure: all empty for one class.
     """
+    if not classifier.tensors:
+        return classification.nothing_to_classify()
     model, normaliser = unpack_classifier(classifier, resolve_device(runtime.device))
     test = PixelPatches(test_images, test_functaset, functaset.augmentation, seed)
     classes, name = test_images.classes, "top1_accuracy_pixels"

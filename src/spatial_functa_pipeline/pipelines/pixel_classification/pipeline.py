@@ -23,7 +23,6 @@ def create_pipeline() -> Pipeline:
                     "pixel_classifier_checkpoint",
                     "params:classification",
                     "params:functaset",
-                    "params:data",
                     *common,
                 ],
                 outputs=["pixel_classifier", "pixel_classifier_history"],

@@ -15,7 +15,7 @@ from spatial_functa_pipeline.models.weights import Weights, pack_feature_network
 from spatial_functa_pipeline.tracking import mlflow_report
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.feature_network import train_feature_network
-from spatial_functa_pipeline.training.run import TrainingRun
+from spatial_functa_pipeline.training.run import TrainingRun, nothing_to_train
 
 
 def train_features(
@@ -28,14 +28,14 @@ def train_features(
 ) -> tuple[Weights, pd.DataFrame]:
     """Train the network behind `frechet_distance_convnet_…` on the real training images; nothing to do for Inception."""
     if config.features == "inception":
-        return Weights({}), pd.DataFrame({"step": []})
+        return nothing_to_train()
     network, history = train_feature_network(
         train_images,
         validation_images,
         config.feature_network,
         run=TrainingRun(seed, runtime, checkpoint, mlflow_report("feature_network")),
     )
-    return pack_feature_network(network, len(train_images.classes)), history
+    return pack_feature_network(network), history
 
 
 def measure_real_images(

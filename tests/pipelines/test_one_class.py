@@ -1,0 +1,131 @@
+"""A folder of pictures as it is: classes are counted, and with a single one there is nothing to classify."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from spatial_functa_pipeline.config.diffusion import DenoiserMLPConfig, DiffusionConfig, UNetConfig
+from spatial_functa_pipeline.config.evaluation import SamplingConfig
+from spatial_functa_pipeline.config.functaset import FunctasetConfig
+from spatial_functa_pipeline.config.runtime import RuntimeConfig
+from spatial_functa_pipeline.config.training import TrainingConfig
+from spatial_functa_pipeline.evaluation.samples import plan_samples
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
+from spatial_functa_pipeline.functasets.format import FunctasetHeader
+from spatial_functa_pipeline.functasets.normalisation import Normaliser
+from spatial_functa_pipeline.images.images import Images
+from spatial_functa_pipeline.models.denoisers import build_denoiser
+from spatial_functa_pipeline.pipelines.classification import nodes as latents
+from spatial_functa_pipeline.pipelines.pixel_classification import nodes as pixels
+
+RUNTIME = RuntimeConfig(device="cpu", progress=False)
+TINY = {
+    "meta_learning.field": {"width": 32, "depth": 3},
+    "meta_learning.training": {"steps": 6, "warmup_steps": 2},
+    "functaset": {"augmented_copies": 1},
+    "classification.transformer": {"blocks": 1},
+    "classification.training": {"steps": 2, "batch_size": 16, "warmup_steps": 2},
+    "diffusion.unet": {"channels": 32, "head_dim": 32},
+    "diffusion.training": {"steps": 2, "batch_size": 16, "warmup_steps": 2},
+    "evaluation.sampling": {"samples": 12, "batch_size": 12, "steps": 2},
+    "evaluation.frechet.feature_network": {"steps": 4, "batch_size": 16, "warmup_steps": 2},
+    "runtime": {"num_workers": 0, "progress": "false", "device": "cpu"},
+}
+
+
+class OneClass:
+    """A functaset of it, of which nothing else is looked at."""
+
+    num_classes = 1
+
+
+@pytest.mark.parametrize("of", ["latents", "pixels"])
+def test_a_single_class_is_not_classified(of):
+    images = Images.from_array(np.zeros((3, 4, 4, 1), np.uint8), [0, 0, 0], ("all",))
+    if of == "latents":
+        weights, history = latents.train_latent_classifier(OneClass(), OneClass(), None, None, None, 0, RUNTIME)
+        measured = latents.evaluate_classifier(OneClass(), images, weights, 0, RUNTIME)
+    else:
+        functaset = FunctasetConfig(augmented_copies=0, shard_rows=1, chunk_rows=1, encode_batch=1)
+        parts = (OneClass(), OneClass(), images, images, None, None, functaset, 0, RUNTIME)
+        weights, history = pixels.train_pixel_classifier(*parts)
+        measured = pixels.evaluate_pixel_classifier(OneClass(), images, weights, functaset, 0, RUNTIME)
+    assert (weights.tensors, len(history), list(history)) == ({}, 0, ["step"])
+    metrics, by_class, confusion, figure = measured
+    assert metrics == {"details": {}}
+    assert (len(by_class), len(confusion)) == (0, 0)
+    assert {"class", "accuracy"} <= set(by_class)
+    assert "true_class" in confusion
+    assert "nothing to classify" in figure.texts[0].get_text()
+
+
+def test_a_denoiser_of_one_class_is_unconditional_and_its_samples_are_not_guided():
+    config = DiffusionConfig(
+        unet=UNetConfig(channels=32, multipliers=(1,), residual_blocks=1),
+        mlp=DenoiserMLPConfig(width=16, blocks=1),
+        timesteps=10,
+        training=TrainingConfig(steps=1, batch_size=1, learning_rate=1.0),
+    )
+    assert config.for_classes(2) == config
+    single = config.for_classes(1)
+    assert not single.conditional
+    shape = LatentShape((1, 1), 3)
+    denoiser = build_denoiser(single, shape, 1).eval()
+    assert denoiser.num_classes is None
+    sampling = SamplingConfig(samples=4, steps=2, guidance_scale=3.0, guidance_interval=(0.1, 2.0), batch_size=4)
+    header = FunctasetHeader("mine", "train", shape, "nearest", 4)
+    normaliser = Normaliser(torch.zeros(()), torch.ones(()), torch.tensor(3.0))
+    plan = plan_samples(
+        denoiser, normaliser, single, sampling, header, dataset="mine", fingerprint="", seed=0, runtime=RUNTIME
+    )
+    assert plan.header.settings["guidance_scale"] is None
+    assert plan.header.settings["classes"] is None
+    assert plan.header.settings["network_evaluations"] == 2  # guided, they would be four
+    assert (plan.encode(0, 4).labels == -1).all()
+
+
+def parameters(**others):
+    flat = [f"{block}.{key}={value}" for block, values in TINY.items() for key, value in values.items()]
+    return ",".join([*flat, *(f"{key}={value}" for key, value in others.items())])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("classes", [1, 3])
+def test_a_folder_of_pictures_runs_as_it_is(empty_project, classes):
+    """The template without an edit, on ten pictures of one class, and on more of several."""
+    project, generator = empty_project, np.random.default_rng(0)
+    folder = project.path / "my pictures"
+    for number in range(10 if classes == 1 else 90):
+        place = folder if classes == 1 else folder / f"class {number % classes}"
+        place.mkdir(parents=True, exist_ok=True)
+        smooth = Image.fromarray(generator.integers(0, 256, (3, 4, 3), np.uint8)).resize((70, 80))
+        smooth.save(place / f"{number}.{('png', 'jpg', 'gif')[number % 3]}")
+    (folder / "notes.txt").write_text("left out")
+    run = ("run", "--env", "image_folder", "--params", parameters(data_path=folder))
+    output = project.kedro(*run)
+    assert output.count("left out 1 .txt file") == 1
+    (report,) = project.path.glob("data/08_reporting/image_folder/*/*/metrics.json")
+    found = json.loads(report.read_text())
+    assert ("top1_accuracy" in found) == ("top1_accuracy" in output.partition("measured on")[2]) == (classes > 1)
+    assert found["psnr"] > 5
+    assert all(np.isfinite(value) for value in found.values() if isinstance(value, float))
+    (confusions,) = project.path.glob("data/08_reporting/image_folder/**/confusion_matrix.csv")
+    confusion = pd.read_csv(confusions)
+    assert len(confusion) == (0 if classes == 1 else classes)
+    assert "Nothing to do: everything is up to date" in project.kedro(*run, "--only-missing-outputs")
+    if classes > 1:
+        assert "classes in turn" in found["details"]["frechet_distance_convnet_to_test"]
+        return
+    assert "frechet_distance_convnet_to_test" not in found  # of a single test image
+    record = project.path / "data/02_intermediate/image_folder/checked_files"
+    assert record.stat().st_size == 10 * 8
+    broken = folder / "0.png"
+    broken.write_bytes(broken.read_bytes()[:50])
+    output = project.kedro(*run, check=False, COLUMNS="1000")
+    assert "Nothing was run:" in output
+    assert "1 of 10 image files cannot be decoded" in output
+    assert "replace or remove these files, and run the same command again" in output
