@@ -69,7 +69,7 @@ def pipelines():
 def kedros_commands():
     """The groups of commands that `kedro` has in this project."""
     plugins = [entry.load() for kind in ("project", "global") for entry in entry_points(group=f"kedro.{kind}_commands")]
-    return [project_group, cli, *plugins]
+    return [cli, project_group, *plugins]  # the project's own come first
 
 
 def check_kedro(words):

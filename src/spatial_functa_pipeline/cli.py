@@ -11,6 +11,8 @@ from kedro.framework.cli.utils import CONTEXT_SETTINGS, _split_params
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import ProjectMetadata
 
+from spatial_functa_pipeline.run_command import run
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 @click.group(context_settings=CONTEXT_SETTINGS, name="spatial_functa_pipeline")
 def cli() -> None:
     """Commands of the spatial functa pipeline."""
+
+
+cli.add_command(run)
 
 
 @cli.command("check-functasets")

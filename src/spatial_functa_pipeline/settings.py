@@ -1,18 +1,32 @@
 """Project settings: how Kedro reads the configuration, and which hooks run."""
 
+import logging
+import sys
 import warnings
 
 from spatial_functa_pipeline.config_loader import ProjectConfigLoader
 from spatial_functa_pipeline.hooks.advice import AdviceHooks
+from spatial_functa_pipeline.hooks.conf_files import ConfFileHooks
 from spatial_functa_pipeline.hooks.freshness import FreshnessHooks
-from spatial_functa_pipeline.hooks.mlflow import MlflowHooks
+from spatial_functa_pipeline.hooks.lazy_mlflow import LazyMlflowHooks
 from spatial_functa_pipeline.hooks.parameters import ParameterHooks
 from spatial_functa_pipeline.hooks.places import PlaceHooks
+from spatial_functa_pipeline.hooks.preflight import PreflightHooks
 from spatial_functa_pipeline.hooks.summary import SummaryHooks
 
-# kedro-mlflow's own hook is replaced by `MlflowHooks`, which extends it.
+# kedro-mlflow's own hook is replaced by `LazyMlflowHooks`, whose hooks extend it.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro_mlflow", "kedro-mlflow")  # the name has been spelled both ways
-HOOKS = (ParameterHooks(), FreshnessHooks(), PlaceHooks(), MlflowHooks(), SummaryHooks(), AdviceHooks())
+# Of hooks that want to be first Kedro calls the later one first.
+HOOKS = (
+    ParameterHooks(),
+    ConfFileHooks(),
+    PreflightHooks(),
+    FreshnessHooks(),
+    PlaceHooks(),
+    LazyMlflowHooks(),
+    SummaryHooks(),
+    AdviceHooks(),
+)
 
 CONFIG_LOADER_CLASS = ProjectConfigLoader
 CONFIG_LOADER_ARGS = {
@@ -26,3 +40,7 @@ CONFIG_LOADER_ARGS = {
 
 # OmegaConf's new name for it is younger than the oldest release that Kedro allows; Kedro itself calls the old one.
 warnings.filterwarnings("ignore", message="register_new_resolver", category=UserWarning)
+# Warnings between the libraries go to the logger `py.warnings`, which conf/logging.yml keeps quiet. `python -W default` still
+# shows them. A filter would not do: MLflow sets its own while it is imported.
+if not sys.warnoptions:
+    logging.captureWarnings(True)

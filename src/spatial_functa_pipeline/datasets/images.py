@@ -96,6 +96,14 @@ class PublishedDataset(ImagesDataset):
         self._part = part
         self._download = download
 
+    def _require_place_for_download(self) -> None:
+        """Raises DatasetError if the folder is not there: outside of the project none is made, since it may be a slip."""
+        if not self._filepath.is_dir() and not self._filepath.absolute().is_relative_to(Path.cwd()):
+            raise DatasetError(
+                f"the images are not in {self._filepath}, and there is no such folder to download them to: make it, or "
+                "correct data_path (or filepath in the catalog)"
+            )
+
 
 class IDXDataset(PublishedDataset):
     """A data set in MNIST's files: 28×28 grey images, padded with zeros to 32×32.
@@ -111,6 +119,7 @@ class IDXDataset(PublishedDataset):
 
     def load(self) -> Images:
         if self._download and not self._exists():
+            self._require_place_for_download()
             from torchvision import datasets
 
             getattr(datasets, self.NAME)(self._filepath, download=True)
@@ -166,6 +175,8 @@ class CIFAR10Dataset(PublishedDataset):
     """CIFAR-10: 32×32 colour images, as torchvision reads them from `filepath/cifar-10-batches-py`."""
 
     def load(self) -> Images:
+        if self._download and not self._exists():
+            self._require_place_for_download()
         from torchvision.datasets import CIFAR10
 
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import shutil
 from functools import cached_property
 from pathlib import Path
 
@@ -74,6 +75,20 @@ class Location:
             return Location(path)
         root = posixpath.normpath(posixpath.join(posixpath.dirname(self._root.rstrip("/")), path))
         return Location(root if self.local is not None else self._fs.unstrip_protocol(root))
+
+    def lacks_room(self, size: int) -> str:
+        """Empty if files of `size` bytes may fit, those counted that are there and are written no more; else the numbers.
+
+        An object store has no end.
+        """
+        if self.local is None:
+            return ""
+        needed = size - sum(self.files().values())
+        folder = next(folder for folder in (self.local, *self.local.parents) if folder.exists())
+        free = shutil.disk_usage(folder).free
+        if free >= needed:
+            return ""
+        return f"{needed / 1e9:.2f} GB at least are still to be written, and {free / 1e9:.2f} GB are free"
 
     def delete(self, key: str) -> None:
         """Remove a file, if it is there."""

@@ -56,6 +56,8 @@ class Scheduling:
         """A client of the cluster, which is closed with the stack."""
         from distributed import Client, LocalCluster
 
+        # Every connection that opens or closes is news to Dask, with a traceback where the other side was faster.
+        logging.getLogger("distributed").setLevel(logging.ERROR)
         if self.scheduler != "processes":
             client = stack.enter_context(Client(self.scheduler))
         else:
@@ -64,8 +66,10 @@ class Scheduling:
             names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
             # Dask's nannies write it into this process's environment, too, for what it starts afterwards.
             stack.callback(_restore, {name: os.environ.get(name) for name in names})
-            environment = {f"distributed.nanny.pre-spawn-environ.{name}": threads for name in names}
-            with dask.config.set(environment):
+            environment = dict.fromkeys(names, threads) | {"DASK_LOGGING__DISTRIBUTED": "error"}
+            with dask.config.set(
+                {f"distributed.nanny.pre-spawn-environ.{name}": environment[name] for name in environment}
+            ):
                 cluster = stack.enter_context(
                     LocalCluster(n_workers=workers, threads_per_worker=1, silence_logs=logging.ERROR)
                 )

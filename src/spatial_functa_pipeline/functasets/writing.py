@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -192,14 +191,10 @@ def differences(location: Location, header: FunctasetHeader) -> str:
 
 def _require_room(location: Location, header: FunctasetHeader) -> None:
     """Raises OSError if what is still to be written certainly does not fit on the disk: better now than after two days."""
-    if location.local is None or header.bits or header.refers_to:
-        return  # a store without end; codes, which are compressed by nobody knows how much; no rows
-    # What is there need not be written again, or is removed first.
-    there = sum(location.files().values())
-    needed = int(header.rows * np.prod(header.latent_shape.shape) * header.columns["latents"].itemsize) - there
-    folder = next(folder for folder in (location.local, *location.local.parents) if folder.exists())
-    if (free := shutil.disk_usage(folder).free) < needed:
-        reason = f"{needed / 1e9:.2f} GB at least are still to be written, and {free / 1e9:.2f} GB are free"
+    if header.bits or header.refers_to:
+        return  # codes are compressed by nobody knows how much, and a reference has no rows
+    needed = int(header.rows * np.prod(header.latent_shape.shape) * header.columns["latents"].itemsize)
+    if reason := location.lacks_room(needed):
         raise OSError(errno.ENOSPC, reason)
 
 

@@ -140,11 +140,7 @@ class InceptionFeatures:
     width = 2048
 
     def __init__(self, weights: str | None = None, device: torch.device | str = "cpu") -> None:
-        from pytorch_fid.inception import FID_WEIGHTS_URL
-
-        path = _downloaded_weights(FID_WEIGHTS_URL) if weights is None else Path(weights)
-        if not path.is_file():
-            raise FileNotFoundError(f"no Inception weights at {path}: download {FID_WEIGHTS_URL} to this path")
+        path = inception_weights(weights)
         with path.open("rb") as file:
             self.weights_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         is_fid = self.weights_sha256.startswith(_INCEPTION_SHA256_PREFIX)
@@ -160,6 +156,21 @@ class InceptionFeatures:
             raise ValueError(f"Inception features need images with 1 or 3 channels, got {x.shape[1]}")
         (features,) = self.network(x.expand(-1, 3, -1, -1))  # (B, 2048, 1, 1); the network resizes to 299×299
         return features.flatten(start_dim=1)
+
+
+def inception_weights(path: str | None = None) -> Path:
+    """The file of pytorch-fid's weights: `path`, or, without one, its download, which is kept in torch's hub cache.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InceptionDownloadError: the download failed.
+    """
+    from pytorch_fid.inception import FID_WEIGHTS_URL
+
+    file = _downloaded_weights(FID_WEIGHTS_URL) if path is None else Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"no Inception weights at {file}: download {FID_WEIGHTS_URL} to this path")
+    return file
 
 
 def _levels(images: Tensor) -> Tensor:

@@ -1,13 +1,13 @@
 """Denoisers of normalised latents: the UNet of Dhariwal & Nichol, a residual MLP for vector functa (App. B.1, C).
 
 Shapes: B latents with their grid, s × s for the UNet, and c channels, `(B, *grid, c)`; W the MLP's width; K classes.
+
+diffusers' models take seconds to import, so they are imported where one is built.
 """
 
 from abc import ABC, abstractmethod
 
 import torch.nn.functional as F
-from diffusers.models.embeddings import TimestepEmbedding, Timesteps
-from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor, nn
 
 from spatial_functa_pipeline.config.diffusion import DenoiserMLPConfig, DiffusionConfig, UNetConfig
@@ -49,6 +49,8 @@ class UNetDenoiser(Denoiser):
     """`UNet2DModel` of diffusers, arranged and initialised as the UNet of Dhariwal & Nichol (App. C, Tab. 6)."""
 
     def __init__(self, config: UNetConfig, latent_shape: LatentShape, num_classes: int | None) -> None:
+        from diffusers.models.unets.unet_2d import UNet2DModel
+
         super().__init__(num_classes)
         widths = [config.channels * multiplier for multiplier in config.multipliers]
         attends = config.levels_with_attention(latent_shape)
@@ -71,8 +73,7 @@ class UNetDenoiser(Denoiser):
             num_class_embeds=None if num_classes is None else num_classes + 1,
         )
         # diffusers takes as many sinusoids as the first level has channels, the original always `channels`.
-        self.unet.time_proj = Timesteps(config.channels, flip_sin_to_cos=True, downscale_freq_shift=0)
-        self.unet.time_embedding = TimestepEmbedding(config.channels, 4 * config.channels)
+        self.unet.time_proj, self.unet.time_embedding = _time_embedding(config.channels, 4 * config.channels)
         self._start_at_zero()
 
     def _start_at_zero(self) -> None:
@@ -101,8 +102,7 @@ class ResidualMLPDenoiser(Denoiser):
         super().__init__(num_classes)
         width = config.width
         size = latent_shape.cells * latent_shape.channels
-        self.time_sinusoids = Timesteps(self.SINUSOIDS, flip_sin_to_cos=True, downscale_freq_shift=0)
-        self.time_embedding = TimestepEmbedding(self.SINUSOIDS, width)
+        self.time_sinusoids, self.time_embedding = _time_embedding(self.SINUSOIDS, width)
         self.class_embedding = None if num_classes is None else nn.Embedding(num_classes + 1, width)
         self.embed = nn.Linear(size, width)
         self.blocks = nn.ModuleList(_ConditionedBlock(width, config.dropout) for _ in range(config.blocks))
@@ -139,6 +139,14 @@ class _ConditionedBlock(nn.Module):
         """`(B, W)`, `(B, W)` -> `(B, W)`."""
         hidden = self.hidden(F.silu(self.norm(hidden))) + self.condition(condition)
         return self.output(self.dropout(F.silu(hidden)))
+
+
+def _time_embedding(sinusoids: int, width: int) -> tuple[nn.Module, nn.Module]:
+    """Time steps `(B,)` → sinusoids, and those → the MLP's output `(B, width)`."""
+    from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+
+    time_sinusoids = Timesteps(sinusoids, flip_sin_to_cos=True, downscale_freq_shift=0)
+    return time_sinusoids, TimestepEmbedding(sinusoids, width)
 
 
 def build_denoiser(config: DiffusionConfig, latent_shape: LatentShape, num_classes: int) -> Denoiser:

@@ -6,12 +6,18 @@ v = √ᾱ_t ε − √(1 − ᾱ_t) x₀.
 Shapes: B latents with their grid and c channels, `(B, *grid, c)`; T time steps; K classes.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 
 from spatial_functa_pipeline.config.diffusion import DiffusionConfig
+
+if TYPE_CHECKING:
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
 
 def noise_schedule(config: DiffusionConfig) -> DDPMScheduler:
@@ -20,6 +26,8 @@ def noise_schedule(config: DiffusionConfig) -> DDPMScheduler:
     The linear β of Ho et al. run from 1e-4 to 0.02 in 1,000 steps; for another T they are scaled by 1000/T, so that
     the last step is pure noise for every T. `DiffusionConfig` sees to it that they stay below 1.
     """
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler  # here: diffusers takes seconds to import
+
     if config.noise_schedule == "cosine":
         return DDPMScheduler(config.timesteps, beta_schedule="squaredcos_cap_v2", prediction_type=config.prediction)
     scale = 1000 / config.timesteps

@@ -6,16 +6,20 @@ the dummy label. v is affine in ε, so the formula holds for both.
 Shapes: B latents with their grid and c channels, `(B, *grid, c)`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
 
 from spatial_functa_pipeline.config.evaluation import SamplingConfig
 from spatial_functa_pipeline.models.denoisers import Denoiser
+
+if TYPE_CHECKING:
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,11 @@
 Shapes: N samples with their grid and c channels, `(N, *grid, c)`, drawn B = `batch_size` at a time.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from torch import Tensor
 from tqdm import tqdm
 
@@ -16,6 +18,10 @@ from spatial_functa_pipeline.models.denoisers import Denoiser
 from spatial_functa_pipeline.models.diffusion import noise_schedule, predicted_clean
 from spatial_functa_pipeline.models.guidance import Guidance, GuidedDenoiser
 from spatial_functa_pipeline.models.sample_seeds import initial_noise, sample_generator, sample_seed
+
+if TYPE_CHECKING:
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
 
 def sample(
@@ -120,6 +126,9 @@ def _solver(schedule: DDPMScheduler, sampling: SamplingConfig) -> DDPMScheduler 
     DDIM is DPM-Solver++ of first order (Lu et al., 2022); diffusers' own `DDIMScheduler` is right only for a number of
     steps that divides T.
     """
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+
     options = {"trained_betas": schedule.betas.tolist(), "prediction_type": "sample"}
     if sampling.sampler == "ddpm":
         return DDPMScheduler(len(schedule), clip_sample=False, **options)

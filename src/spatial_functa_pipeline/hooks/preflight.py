@@ -1,0 +1,211 @@
+"""What a run needs is looked at before its first node: what is missing is better known now than after two days."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from kedro.framework.hooks import hook_impl
+from kedro.io import DataCatalog, DatasetError
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+
+from spatial_functa_pipeline.compute import DeviceError, resolve_device
+from spatial_functa_pipeline.config.tree import PipelineParameters
+from spatial_functa_pipeline.datasets.fingerprint import FingerprintMixin
+from spatial_functa_pipeline.datasets.images import ImagesDataset
+from spatial_functa_pipeline.files import why_not_writable
+from spatial_functa_pipeline.functasets.location import Location
+from spatial_functa_pipeline.hooks.advice_table import BLOCK_OF_TRAINING, advice_on
+from spatial_functa_pipeline.hooks.freshness import outdated_outputs
+from spatial_functa_pipeline.images.images import Images, UnexpectedImagesError
+from spatial_functa_pipeline.metrics.features import InceptionDownloadError, inception_weights
+from spatial_functa_pipeline.pipeline_registry import register_pipelines
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """The nodes that will run, and what they will find."""
+
+    nodes: list[Node]
+    catalog: DataCatalog
+    parameters: PipelineParameters
+
+    def takes(self, block: str) -> bool:
+        """Whether a node takes this block of parameters."""
+        return any(f"params:{block}" in node.inputs for node in self.nodes)
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what the nodes make, and of the checkpoints that they write meanwhile."""
+        names = (name for node in self.nodes for name in (*node.inputs, *node.outputs))
+        made = {name for node in self.nodes for name in node.outputs}
+        return [name for name in dict.fromkeys(names) if name in made or name.endswith("_checkpoint")]
+
+    @property
+    def images(self) -> dict[str, Images]:
+        """The sets of images that a node reads, by name, but for those that cannot be read: see `unreadable`."""
+        return self._found[0]
+
+    @property
+    def unreadable(self) -> list[DatasetError]:
+        """Why a set of images cannot be read."""
+        return self._found[1]
+
+    @cached_property
+    def _found(self) -> tuple[dict[str, Images], list[DatasetError]]:
+        found: dict[str, Images] = {}
+        errors: list[DatasetError] = []
+        for name in dict.fromkeys(name for node in self.nodes for name in node.inputs):
+            if isinstance(dataset := self.catalog.get(name), ImagesDataset):
+                try:
+                    found[name] = dataset.load()
+                except DatasetError as error:
+                    errors.append(error)
+        return found, errors
+
+
+def input_problems(run: PlannedRun) -> Iterator[str]:
+    """What another pipeline makes is missing, or was made from other parameters."""
+    made = {name for node in run.nodes for name in node.outputs}
+    for name in dict.fromkeys(name for node in run.nodes for name in node.inputs if name not in made):
+        dataset = run.catalog.get(name)
+        if not isinstance(dataset, FingerprintMixin):
+            continue
+        if dataset.outdated() == "missing":
+            maker = next(
+                name_of for name_of, pipeline in register_pipelines().items() if name in pipeline.all_outputs()
+            )
+            yield f"{name} is missing: kedro run --pipeline={maker} makes it, with the --env and --params of this run"
+        elif reasons := dataset.staleness():
+            yield (
+                f"{name} is stale: {'; '.join(reasons)}. kedro run --only-missing-outputs makes again what is stale, with "
+                "the --env and --params of this run"
+            )
+
+
+def device_problems(run: PlannedRun) -> Iterator[str]:
+    """The device is not there."""
+    if run.takes("runtime"):
+        try:
+            resolve_device(run.parameters.runtime.device)
+        except DeviceError as error:
+            yield _with_advice(error)
+
+
+def folder_problems(run: PlannedRun) -> Iterator[str]:
+    """A folder of outputs cannot be written."""
+    paths = (str(getattr(run.catalog.get(name), "_filepath", "")) for name in run.outputs)
+    folders = dict.fromkeys(Path(path).parent for path in paths if path and "://" not in path)
+    for folder in dict.fromkeys(map(_nearest, folders)):
+        if reason := why_not_writable(folder):
+            yield f"{folder} cannot be written: {reason}"
+
+
+def image_problems(run: PlannedRun) -> Iterator[str]:
+    """Images are missing, or are not what the parameters say."""
+    yield from map(_with_advice, run.unreadable)
+    for name, images in run.images.items():
+        try:
+            images.require(run.parameters.data)
+        except UnexpectedImagesError as error:
+            yield f"{name}: {_with_advice(error)}"
+
+
+def batch_problems(run: PlannedRun) -> Iterator[str]:
+    """A batch is larger than the set it is drawn from."""
+    rows = _rows_of_trainings(run)
+    for training, block in BLOCK_OF_TRAINING.items():
+        if f"{training}_checkpoint" in run.outputs and training in rows:
+            size = attrgetter(block)(run.parameters).batch_size
+            if size > rows[training]:
+                yield f"{block}.batch_size is {size}, but there are {rows[training]} training rows: lower it"
+
+
+def feature_problems(run: PlannedRun) -> Iterator[str]:
+    """The weights behind FID are not there, and cannot be downloaded."""
+    config = run.parameters.evaluation.frechet
+    if config.features == "inception" and run.takes("evaluation.frechet"):
+        try:
+            inception_weights(config.inception_weights)
+        except (FileNotFoundError, InceptionDownloadError) as error:
+            yield _with_advice(error)
+
+
+def room_problems(run: PlannedRun) -> Iterator[str]:
+    """The functasets certainly do not fit on the disk."""
+    for name, size in _functaset_bytes(run).items():
+        dataset: Any = run.catalog.get(name)
+        if name in run.outputs and (reason := Location(dataset._filepath).lacks_room(size)):  # as if it were alone
+            yield f"{name}: {reason}; make room, or set its filepath in the catalog to a larger disk"
+
+
+CHECKS: tuple[Callable[[PlannedRun], Iterator[str]], ...] = (
+    input_problems,
+    device_problems,
+    folder_problems,
+    image_problems,
+    batch_problems,
+    feature_problems,
+    room_problems,
+)
+
+
+class PreflightHooks:
+    """Looks at all that a run needs before its first node, and says all that is missing at once."""
+
+    @hook_impl
+    def after_catalog_created(self, parameters: dict[str, Any]) -> None:
+        """Keep the parameters, with all defaults."""
+        self._parameters = PipelineParameters.model_validate(parameters["parameters"])
+
+    @hook_impl(tryfirst=True)
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Raises click.ClickException, with a line for each problem."""
+        nodes = pipeline.nodes
+        if run_params.get("only_missing_outputs"):
+            wanted = outdated_outputs(pipeline, catalog)
+            nodes = [node for node in nodes if node.name in wanted or wanted.keys() & set(node.outputs)]
+        run = PlannedRun(nodes, catalog, self._parameters)
+        if problems := dict.fromkeys(problem for check in CHECKS for problem in check(run)):
+            lines = "".join(f"\n  {problem}" for problem in problems)
+            raise click.ClickException(f"Nothing was run:{lines}")
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the first one above it that is there."""
+    return next((place for place in (folder, *folder.parents) if place.exists()), folder)
+
+
+def _with_advice(error: Exception) -> str:
+    advice = advice_on(error)
+    return f"{error}; {advice}" if advice else str(error)
+
+
+def _rows_of_trainings(run: PlannedRun) -> dict[str, int]:
+    """How many rows each training draws its batches from, as far as that can be known."""
+    rows: dict[str, int] = {}
+    if (images := run.images.get("train_images")) is not None:
+        copies = 1 + run.parameters.functaset.augmented_copies
+        rows = dict.fromkeys(("field", "pixel_classifier", "denoiser", "feature_network"), len(images))
+        rows["classifier"] = len(images) * copies
+    functaset = run.catalog.get("train_functaset")
+    if "train_functaset" not in run.outputs and functaset is not None and functaset.exists():
+        found = functaset.load()
+        rows |= {"classifier": len(found), "denoiser": found.originals}
+    return rows
+
+
+def _functaset_bytes(run: PlannedRun) -> dict[str, int]:
+    """How many bytes the latents of each functaset take as they are encoded: floats hardly compress."""
+    config, shape = run.parameters.functaset, run.parameters.latent_shape
+    size = shape.cells * shape.channels * np.dtype(config.storage_type).itemsize
+    copies = {"train": 1 + config.augmented_copies, "validation": 1, "test": 1}
+    rows = {split: len(run.images.get(f"{split}_images", ())) * count for split, count in copies.items()}
+    return {f"encoded_{split}_functaset": count * size for split, count in rows.items()}

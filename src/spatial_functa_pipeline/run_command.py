@@ -1,0 +1,64 @@
+"""`kedro run` of this project: Kedro's own, but an error that we know ends it as one message, not as a traceback."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Any
+
+import click
+from kedro.framework.cli import project
+from kedro.io import DatasetError
+
+PACKAGE = __name__.partition(".")[0]
+
+
+def known_error(error: BaseException | None) -> BaseException | None:
+    """What explains itself of an error and its causes; None if its place in the code is all that is known of it.
+
+    That is an error of a class of this project, else the innermost of what one of its datasets says, or Kedro of the
+    pipeline that was asked for.
+    """
+    known = None
+    while error is not None:
+        if type(error).__module__.partition(".")[0] == PACKAGE:
+            return error
+        if _explains_itself(error):
+            known = error
+        error = error.__cause__
+    return known
+
+
+def _explains_itself(error: BaseException) -> bool:
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    place = str(frames[-1].f_globals.get("__name__", "")) if frames else ""
+    return (isinstance(error, DatasetError) and place.startswith(PACKAGE)) or place.startswith("kedro.pipeline")
+
+
+class RunCommand(click.Command):
+    """`kedro run` with `--verbose`, which brings the traceback back."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run. Raises click.ClickException, with the message alone, for an error that `known_error` knows."""
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):  # a terminal that knows only ASCII must not end a run by a `×`
+                stream.reconfigure(errors="replace")
+        verbose = context.params.pop("verbose")
+        try:
+            return super().invoke(context)
+        except Exception as error:
+            if verbose or (known := known_error(error)) is None:
+                raise
+            notes = [note for one in {known: None, error: None} for note in getattr(one, "__notes__", ())]
+            raise click.ClickException("\n".join([str(known), *notes, "(--verbose shows where)"])) from error
+
+
+run = RunCommand(
+    "run",
+    callback=project.run.callback,
+    params=[
+        *project.run.params,
+        click.Option(["--verbose", "-v"], is_flag=True, help="Show the whole traceback of an error."),
+    ],
+    help=project.run.help,
+)

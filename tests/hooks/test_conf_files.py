@@ -1,0 +1,39 @@
+"""Files of conf/ that are wrong are named, with the line."""
+
+import pytest
+
+from spatial_functa_pipeline.hooks.conf_files import file_problems
+
+
+@pytest.fixture
+def conf(tmp_path):
+    for name in ("base", "own"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "base/parameters.yml").write_text("dataset: ${globals:dataset}\nshape: ${globals:latent_shape}\n")
+    (tmp_path / "own/globals.yml").write_text("dataset: own\n_note: free\n")
+    return tmp_path
+
+
+def test_sound_files_have_no_problems(conf):
+    assert file_problems(conf, ["base", "own"]) == []
+
+
+def test_a_key_of_globals_that_nothing_reads_is_named_with_those_that_are_read(conf):
+    (conf / "own/globals.yml").write_text("dataset: own\nlatentshape: 4x4x8\n")
+    assert file_problems(conf, ["base", "own"]) == [
+        f"{conf}/own/globals.yml: nothing reads latentshape; known here: dataset, latent_shape"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"), [("a: 1\nb: [1, 2\nc: 3\n", 3), ("a: 1\n\n\tb: 2\n", 3), ("a: 'open\n", 2), ("a: b: c\n", 1)]
+)
+def test_a_syntax_error_is_named_with_file_and_line(conf, text, line):
+    (conf / "own/parameters.yml").write_text(text)
+    (problem,) = file_problems(conf, ["base", "own"])
+    assert problem.startswith(f"{conf}/own/parameters.yml, line {line}: no YAML: ")
+
+
+def test_other_environments_are_not_read(conf):
+    (conf / "own/parameters.yml").write_text("a: [")
+    assert file_problems(conf, ["base"]) == []

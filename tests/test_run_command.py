@@ -1,0 +1,80 @@
+"""`kedro run` ends an error that explains itself with its message alone."""
+
+import click
+import pytest
+from click.testing import CliRunner
+from kedro.io import DatasetError
+from kedro.pipeline import Pipeline
+
+from spatial_functa_pipeline import cli
+from spatial_functa_pipeline.compute import DeviceError, resolve_device
+from spatial_functa_pipeline.datasets.images import FashionMNISTDataset
+from spatial_functa_pipeline.run_command import RunCommand, known_error
+
+
+def ends_with(raise_error, *arguments):
+    """What a run prints whose callback raises."""
+    command = RunCommand("run", callback=raise_error, params=[click.Option(["--verbose"], is_flag=True)])
+    return CliRunner().invoke(command, arguments)
+
+
+def no_device():
+    try:
+        resolve_device("cuda:99")
+    except DeviceError as error:
+        error.add_note("take another")
+        raise DatasetError("Failed while loading") from error
+
+
+def no_images():
+    FashionMNISTDataset(filepath="/no/such", part="train").load()
+
+
+def no_node():
+    Pipeline([]).only_nodes("nobody")
+
+
+@pytest.mark.parametrize(
+    ("raise_error", "message"),
+    [
+        (no_device, "device is cuda:99, but"),
+        (no_images, "FashionMNIST needs train-images-idx3-ubyte"),
+        (no_node, "Pipeline does not contain nodes named"),
+    ],
+)
+def test_an_error_that_explains_itself_is_one_message(raise_error, message):
+    result = ends_with(raise_error)
+    assert result.exit_code == 1
+    assert message in result.output
+    assert result.output.endswith("\n(--verbose shows where)\n")
+    assert "Traceback" not in result.output
+
+
+def test_the_advice_stands_below_the_message():
+    def fail():
+        try:
+            no_device()
+        except DatasetError as error:
+            error.add_note("do this")  # Kedro hands the outer error to the hooks
+            raise
+
+    assert "use cpu or auto\ntake another\ndo this\n(--verbose" in ends_with(fail).output
+
+
+def test_verbose_brings_the_error_itself():
+    assert isinstance(ends_with(no_device, "--verbose").exception, DatasetError)
+
+
+def test_any_other_error_keeps_its_traceback():
+    def slip():
+        raise KeyError("x")
+
+    assert isinstance(ends_with(slip).exception, KeyError)
+    assert known_error(KeyError("x")) is None
+    assert known_error(DatasetError("of another project")) is None
+
+
+def test_it_is_the_command_of_the_project():
+    assert cli.run is cli.cli.commands["run"]
+    names = {parameter.name for parameter in cli.run.params}
+    assert {"verbose", "pipeline", "params", "only_missing_outputs", "env"} <= names
