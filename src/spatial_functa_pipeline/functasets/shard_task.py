@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.core.array_spec import ArrayConfigParams
 from zarr.types import AnyArray
 
 from spatial_functa_pipeline.functasets.errors import DamagedShardError
@@ -77,7 +78,7 @@ class ShardTask:
         """In the order in which they are written; opened once by each process."""
         group = zarr.open_group(self.location.store(read_only=False), mode="r+")
         # By default Zarr writes no file where all is the fill value, as a shard of 8-bit codes may be.
-        written = {"write_empty_chunks": True}
+        written: ArrayConfigParams = {"write_empty_chunks": True}
         return {name: array_of(group, name).with_config(written) for name in self.header.columns}
 
     def __getstate__(self) -> dict[str, Any]:
