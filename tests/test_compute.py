@@ -1,6 +1,11 @@
 """What a field is accelerated with, and that it changes nothing but the time."""
 
+import os
+import pwd
 import shutil
+import subprocess
+import sys
+import tempfile
 
 import pytest
 import torch
@@ -77,6 +82,93 @@ def test_a_kernel_that_cannot_be_compiled_names_the_compilers_error(monkeypatch,
         assert list((tmp_path / "cache" / "spatial_functa_pipeline").iterdir()) == []
     finally:
         native.load.cache_clear()
+
+
+def _no_home(monkeypatch, tmp_path):
+    def unknown(user):
+        raise KeyError(user)
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+
+
+def _unwritable_cache(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+
+
+@pytest.fixture
+def fresh_engine():
+    """The engine as a new process has it; and again afterwards."""
+    native.load.cache_clear()
+    yield
+    native.load.cache_clear()
+
+
+@pytest.mark.slow
+@COMPILER
+@pytest.mark.usefixtures("fresh_engine")
+@pytest.mark.parametrize(("spoil", "reason"), [(_no_home, "no home folder"), (_unwritable_cache, "Not a directory")])
+def test_without_a_cache_folder_the_engine_is_compiled_for_the_process(monkeypatch, caplog, tmp_path, spoil, reason):
+    spoil(monkeypatch, tmp_path)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    field, _ = choose("auto", 1)
+    assert isinstance(field.engine, NativeEngine)
+    (warning,) = caplog.messages
+    assert "cannot be kept" in warning
+    assert reason in warning
+    assert list(temporary.iterdir()) == []
+    latents = torch.randn(2, 2, 2, 3)
+    found, field.engine = field.decode(latents), TorchEngine()
+    torch.testing.assert_close(found, field.decode(latents))
+
+
+@COMPILER
+@pytest.mark.usefixtures("fresh_engine")
+@pytest.mark.parametrize("spoil", [_no_home, _unwritable_cache])
+def test_without_any_folder_the_field_is_plain_torch(monkeypatch, caplog, tmp_path, spoil):
+    spoil(monkeypatch, tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    field, _ = choose("auto", 1)
+    assert isinstance(field.engine, TorchEngine)
+    assert "test: plain torch operations, several times slower" in caplog.messages[-1]
+
+
+@COMPILER
+def test_the_engine_is_compiled_anew_for_other_libraries(monkeypatch, tmp_path):
+    """A file of another glibc or libgomp may not load, or misbehave: the key has what the compiler links."""
+    library, compiler = tmp_path / "library", tmp_path / "g++"
+    compiler.touch()
+
+    def key(which, content):
+        library.write_bytes(content)
+        compiler.write_text(
+            f'#!/bin/sh\ncase "$1" in -print-file-name={which}) echo {library};; *) exec {shutil.which("g++")} "$@";; esac\n'
+        )
+        compiler.chmod(0o755)
+        return native._key([str(compiler)])
+
+    found = [key("no", b""), *(key(which, text) for which in ("libc.so.6", "libgomp.so.1") for text in (b"1", b"2"))]
+    assert found[0] == native._key(["g++"])
+    monkeypatch.setattr(native, "_FLAGS", [*native._FLAGS, "-g"])
+    found.append(native._key(["g++"]))
+    assert len(set(found)) == len(found)
+
+
+@pytest.mark.slow
+@COMPILER
+def test_processes_may_compile_the_engine_at_once(tmp_path):
+    script = "from spatial_functa_pipeline.fields import native_engine as e; e.load(); print(e.has_bf16_products())"
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", script]
+    processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) for _ in range(2)]
+    assert {process.communicate()[0] for process in processes} <= {b"True\n", b"False\n"}
+    assert [process.returncode for process in processes] == [0, 0]
+    (library,) = (tmp_path / "spatial_functa_pipeline").iterdir()
+    assert library.name.endswith(".so")
 
 
 @pytest.mark.slow

@@ -3,7 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from spatial_functa_pipeline.fields import geometry as module
 from spatial_functa_pipeline.fields.geometry import (
     LinearGeometry,
     NearestGeometry,
@@ -80,3 +82,37 @@ def test_nearest_points_are_the_pixels_of_a_cell():
     geometry = NearestGeometry((2, 2), (4, 4), (4, 4))
     image = torch.arange(16.0).reshape(1, 4, 4, 1)
     assert geometry.to_points(image)[1, :, 0].tolist() == [2, 3, 6, 7]
+
+
+class Largest(TorchDispatchMode):
+    """Notes the largest tensor that any operation gives."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.numbers = max(self.numbers, result.numel())
+        return result
+
+
+@pytest.mark.parametrize("images_at_once", [1, 3])
+def test_linear_projection_holds_the_modulations_of_some_images_at_a_time(monkeypatch, images_at_once):
+    """Whatever the batch, and with the same results and derivatives as for the whole batch at once."""
+    geometry = LinearGeometry((2, 3), (16, 12), (16, 12)).double()
+    residual, basis = torch.randn(8, 192, 1).double(), torch.randn(192, 1, 40).double()
+
+    def project():
+        arguments = [tensor.clone().requires_grad_() for tensor in (residual, basis)]
+        with Largest() as largest:
+            result = geometry.project(*arguments)
+            gradients = torch.autograd.grad(result.square().sum(), arguments)
+        return largest.numbers, [result, *gradients]
+
+    whole, wanted = project()
+    assert whole == 8 * 192 * 40
+    monkeypatch.setattr(module, "_FLOATS_AT_ONCE", images_at_once * 192 * 40)
+    part, found = project()
+    assert part == images_at_once * 192 * 40
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)

@@ -2,11 +2,15 @@
 
 import copy
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from spatial_functa_pipeline.fields.geometry import GEOMETRIES
+from spatial_functa_pipeline.fields.field import FieldSpec, SpatialField
+from spatial_functa_pipeline.fields.geometry import GEOMETRIES, NearestGeometry
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.fields.native_engine import NativeEngine, has_bf16_products
 from spatial_functa_pipeline.fields.siren import Siren
 from spatial_functa_pipeline.fields.torch_engine import TorchEngine
@@ -21,6 +25,7 @@ SHAPES = [
     pytest.param(((2, 2), (8, 8), "nearest", 1, 1, 32, 1), id="no-hidden-layer"),
     pytest.param(((1, 1), (10, 15), "nearest", 1, 3, 32, 1), id="one-cell"),
     pytest.param(((1, 1), (10, 15), "linear", 1, 3, 32, 1), id="one-cell-linear"),
+    pytest.param(((2, 2), (18, 30), "linear", 3, 3, 32, 2), id="linear-beyond-a-block"),
 ]
 
 
@@ -41,12 +46,12 @@ def problem(shape):
 
 def double(siren, geometry, shifts, targets):
     siren = Siren(*(tensor.double().requires_grad_() for tensor in siren))
-    return siren, copy.deepcopy(geometry).double(), shifts.double().requires_grad_(), targets.double()
+    return siren, copy.deepcopy(geometry).double(), *(t.double().requires_grad_() for t in (shifts, targets))
 
 
 def single(siren, geometry, shifts, targets):
     siren = Siren(*(tensor.clone().requires_grad_() for tensor in siren))
-    return siren, geometry, shifts.clone().requires_grad_(), targets
+    return siren, geometry, *(tensor.clone().requires_grad_() for tensor in (shifts, targets))
 
 
 def gradients(engine, siren, geometry, shifts, targets, precision):
@@ -54,7 +59,7 @@ def gradients(engine, siren, geometry, shifts, targets, precision):
     generator = torch.Generator().manual_seed(1)
     values = engine.values(siren, geometry, shifts)
     gradient = engine.gradient(siren, geometry, shifts, targets, 0.3, precision)
-    wanted = [shifts, *siren]
+    wanted = [shifts, *siren, targets]
     results = [values, gradient]
     for output in (values, gradient):
         direction = torch.randn(output.shape, generator=generator).to(output)
@@ -92,14 +97,35 @@ def test_native_bf16_is_near_float64_and_not_float32(shape):
     whole = gradients(NativeEngine(), *single(*problem(shape)), "float32")
     half = gradients(NativeEngine(bf16=True), *single(*problem(shape)), "bf16")
     errors, small = relative_errors(half, wanted), relative_errors(whole, wanted)
-    assert all(1e-4 < error < 0.05 for error in (errors[1], *errors[7:10]))
+    assert all(1e-4 < error < 0.05 for error in (errors[1], *errors[8:11], errors[13]))
     assert errors[1] > 100 * small[1]
     assert torch.equal(half[0], whole[0])  # the final pass is in float32
 
 
-def test_native_results_do_not_depend_on_the_number_of_threads():
-    """Rows are independent; what sums over rows may be rounded otherwise."""
-    arguments = problem(((3, 11), (12, 44), "nearest", 1, 4, 64, 1))
+@pytest.mark.parametrize("interpolation", ["nearest", "linear"])
+def test_native_gradients_for_images_match_float64(interpolation):
+    """Through all inner steps: the shared first one, and those of the engine."""
+
+    def gradient(field, images):
+        images = images.requires_grad_()
+        latents = field.encode(images)
+        direction = torch.randn(latents.shape, generator=torch.Generator().manual_seed(2)).to(latents)
+        return torch.autograd.grad((latents * direction).sum(), images)[0]
+
+    torch.manual_seed(0)
+    field = SpatialField(FieldSpec(LatentShape((2, 2), 3), (8, 8), 2, interpolation, 32, 3, 10.0))
+    images = torch.rand(3, 8, 8, 2)
+    wanted = gradient(copy.deepcopy(field).double(), images.double())
+    field.engine = NativeEngine()
+    assert relative_errors([gradient(field, images)], [wanted])[0] < 1e-5
+
+
+@pytest.mark.parametrize(
+    "shape", [((3, 11), (12, 44), "nearest", 1, 4, 64, 1), ((2, 2), (30, 36), "linear", 5, 3, 32, 1)]
+)
+def test_native_results_do_not_depend_on_the_number_of_threads(shape):
+    """Rows are independent; what sums over rows, or in another order over points, may be rounded otherwise."""
+    arguments = problem(shape)
     results, before = [], torch.get_num_threads()
     try:
         for threads in (1, 2, 3):
@@ -113,6 +139,48 @@ def test_native_results_do_not_depend_on_the_number_of_threads():
         assert max(relative_errors(other, [one.double() for one in results[0]])) < 1e-5
 
 
+def sines(arguments):
+    """Sine and cosine of the arguments `(N, 32)` as the engine has them: one layer of 32, each an output of its own."""
+    geometry = NearestGeometry((len(arguments),), (len(arguments),), (len(arguments),))
+    siren = Siren(torch.zeros(1, 32), torch.zeros(0, 32, 32), torch.eye(32), torch.zeros(32))
+    shifts = arguments[None, :, None].clone().requires_grad_()
+    sine = NativeEngine().values(siren, geometry, shifts)
+    (cosine,) = torch.autograd.grad(sine.sum(), shifts)
+    return sine.detach().reshape(arguments.shape), cosine.reshape(arguments.shape)
+
+
+def test_native_sines_are_exact_to_a_ten_millionth_up_to_a_thousand():
+    generator = torch.Generator().manual_seed(0)
+    even = torch.linspace(-1000, 1000, 2**19)
+    quarters = (torch.arange(-636, 637) * torch.pi / 2)[:, None] + torch.linspace(-1e-3, 1e-3, 96)
+    small = torch.randn(2**16, generator=generator) * 10 ** torch.linspace(-30, 1, 2**16)
+    arguments = torch.cat([even, quarters.flatten(), small])
+    arguments = arguments[: len(arguments) // 32 * 32].reshape(-1, 32)
+    sine, cosine = sines(arguments)
+    assert (sine - arguments.double().sin()).abs().max() < 1e-7
+    assert (cosine - arguments.double().cos()).abs().max() < 1e-7
+
+
+def test_native_sines_stay_bounded_and_keep_nan():
+    """An inner loop that diverges has any argument."""
+    huge = torch.tensor([1e4, 1e6, 1e7, 1e10, 1e30, 3e38]).repeat(16).reshape(-1, 32)
+    for values in (*sines(huge), *sines(-huge)):
+        assert values.abs().max() <= 1 + 1e-6
+    for odd in (float("nan"), float("inf")):
+        assert all(values.isnan().all() for values in sines(torch.full((1, 32), odd)))
+
+
+@pytest.mark.parametrize("bits", [0x7FFFFFFF, 0x7F800001, -1, 0x7FC00000])
+def test_native_bf16_keeps_nan_whatever_its_bits(bits):
+    if not has_bf16_products():
+        pytest.skip("this processor has no bfloat16 products")
+    siren, geometry, shifts, targets = problem(SHAPES[0].values[0])
+    hidden = siren.hidden.clone()
+    hidden.view(torch.int32)[0, 3, 5] = bits
+    gradient = NativeEngine(bf16=True).gradient(siren._replace(hidden=hidden), geometry, shifts, targets, 0.3, "bf16")
+    assert gradient.isnan().any()
+
+
 def test_native_refuses_what_it_cannot_do():
     siren, geometry, shifts, _ = problem(((2, 2), (4, 4), "nearest", 1, 3, 24, 1))
     with pytest.raises(ValueError, match="multiples of 32"):
@@ -120,6 +188,69 @@ def test_native_refuses_what_it_cannot_do():
     siren, geometry, shifts, _ = double(*problem(((2, 2), (4, 4), "nearest", 1, 3, 32, 1)))
     with pytest.raises(ValueError, match="float32"):
         NativeEngine().values(siren, geometry, shifts)
+
+
+def strided(tensor):
+    return torch.stack([tensor, tensor], dim=-1)[..., 0]
+
+
+@pytest.mark.parametrize("spoil", [strided, torch.Tensor.double, lambda t: t[..., :-1].contiguous(), lambda t: t[None]])
+@pytest.mark.parametrize("which", range(7))
+def test_native_refuses_tensors_that_it_would_read_beyond_their_end(spoil, which):
+    siren, geometry, shifts, targets = problem(((2, 3), (8, 12), "linear", 2, 3, 32, 3))
+    tensors = [*siren, geometry.cell, geometry.weight, targets]
+    tensors[which] = spoil(tensors[which])
+    if which == 6 and spoil is strided:
+        pytest.skip("targets are made contiguous")
+    *parts, cell, weight, targets = tensors
+    geometry.cell, geometry.weight = cell, weight
+    names = ("first layer", "hidden layers", "output", "output bias", "neighbours", "neighbours", "targets")
+    with pytest.raises(ValueError, match=rf"the CPU engine takes .*{names[which]}"):
+        NativeEngine().gradient(Siren(*parts), geometry, shifts, targets, 0.3, "float32")
+
+
+@pytest.mark.parametrize("cell", [-1, 6])
+def test_native_refuses_cells_that_a_row_has_not(cell):
+    siren, geometry, shifts, _ = problem(((2, 3), (8, 12), "linear", 2, 3, 32, 3))
+    geometry.cell[5, 1] = cell
+    with pytest.raises(ValueError, match=r"neighbours are cells from .* and a row has 6"):
+        NativeEngine().values(siren, geometry, shifts)
+
+
+OUT_OF_MEMORY = """
+import resource, sys, torch
+from spatial_functa_pipeline.fields.native_engine import NativeEngine
+from spatial_functa_pipeline.fields.siren import Siren
+
+class Geometry:  # a point with very many neighbours, whose places each thread keeps
+    cells_per_row = 1
+    def __init__(self, count):
+        self.neighbours = torch.zeros(1, count, dtype=torch.int32), torch.ones(1, count)
+
+torch.set_num_threads(int(sys.argv[1]))
+siren = Siren(torch.zeros(1, 32), torch.zeros(1, 32, 32), torch.ones(1, 32), torch.zeros(1))
+shifts = torch.zeros(2, 2, 32).requires_grad_()
+NativeEngine().values(siren, Geometry(1), shifts).sum().backward()  # starts the threads
+many = Geometry(2**19)
+values = NativeEngine().values(siren, many, shifts)
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**26,) * 2)
+for call in (values.sum().backward, lambda: NativeEngine().values(siren, many, shifts)):
+    try:
+        call()
+    except MemoryError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_native_out_of_memory_is_a_memory_error(threads):
+    """In any thread, forwards and backwards; the process goes on."""
+    done = subprocess.run([sys.executable, "-c", OUT_OF_MEMORY, threads], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("not enough memory for the field's CPU engine") == 2
 
 
 @pytest.mark.parametrize("shape", [*SHAPES[:5], SHAPES[6]])

@@ -11,6 +11,14 @@ from spatial_functa_pipeline.fields.latent_shape import LatentShape
 RESULT_NEUTRAL = frozenset({"micro_batch", "log_every", "checkpoint_every", "encode_batch", "retries"})
 """Keys that change no result beyond rounding: they enter no fingerprint, and a checkpoint made with others is continued."""
 
+
+def without_neutral(tree: Any) -> Any:
+    """A block as plain values, without the keys at any depth that change no result."""
+    if not isinstance(tree, dict):
+        return tree
+    return {key: without_neutral(value) for key, value in tree.items() if key not in RESULT_NEUTRAL}
+
+
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 LatentShapeText = Annotated[LatentShape, BeforeValidator(LatentShape.parse), PlainSerializer(str)]

@@ -66,6 +66,14 @@ class FrechetConfig(Block):
     inception_weights: str | None = Field(None, description="path of pytorch-fid's weights; null: its download")
     feature_network: TrainingConfig = Field(description="training of the small classifier behind `convnet`")
 
+    @model_validator(mode="after")
+    def _batch_is_normalised_as_a_whole(self) -> FrechetConfig:
+        if (size := self.feature_network.micro_batch) != "auto":
+            raise ValueError(
+                f"feature_network.micro_batch is {size}, but its batch normalisation looks at the whole batch: set it to auto"
+            )
+        return self
+
 
 class ScoresConfig(Block):
     """How many images the scores of generated images look at."""

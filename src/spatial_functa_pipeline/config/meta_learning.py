@@ -32,7 +32,7 @@ class FieldConfig(Block):
     )
     precision: FieldPrecision = Field(
         "float32",
-        description="ours: of the inner steps' matrix products; bf16 sums in float32. tf32: all products on CUDA",
+        description="ours: of the inner steps' products; bf16: factors rounded, sums in float32. tf32: all products on CUDA",
     )
 
     @property

@@ -17,6 +17,9 @@ from spatial_functa_pipeline.fields.cells import cut_into_cells, join_cells
 
 Interpolation = Literal["nearest", "linear"]
 
+_FLOATS_AT_ONCE = 2**20
+"""Of the modulations of pixels, which are held for some images at a time."""
+
 
 def pixel_centres(resolution: Sequence[int]) -> Tensor:
     """Centres (i + ½)/n of a grid of pixels in [0, 1]^D, `ij` order: `(prod(resolution), D)`."""
@@ -173,8 +176,13 @@ class LinearGeometry(nn.Module):
         return torch.einsum("bqm,qhm->bqh", modulations, basis)
 
     def project(self, residual: Tensor, basis: Tensor) -> Tensor:
-        """Adjoint of spreading and `differentiate`: residual `(B, X, channels)` → cells `(B, *grid, M)`."""
-        return self.gather(torch.einsum("bqh,qhm->bqm", residual, basis))
+        """Adjoint of spreading and `differentiate`: residual `(B, X, channels)` → cells `(B, *grid, M)`.
+
+        In parts of the batch: M numbers for each pixel of all images are far more than the images and their latents.
+        """
+        images = max(1, _FLOATS_AT_ONCE // (len(basis) * basis.shape[-1]))
+        parts = residual.split(images)
+        return torch.cat([self.gather(torch.einsum("bqh,qhm->bqm", part, basis)) for part in parts])
 
 
 Geometry = NearestGeometry | LinearGeometry

@@ -13,13 +13,18 @@
 //
 // `gradient` is the loss's gradient for the shifts. Its own derivative, times a direction of their shape, is the derivative
 // of the directional derivative: the field is run forwards with tangents (dots below) along the direction, and backwards through both.
-// Values and tangents are two streams through the same matrix products.
+// Values and tangents are two streams through the same matrix products. Along that direction, the gradient's derivative for
+// the targets is -scale times the tangent of y.
+//
+// The functions return 0, or 1 if there is not enough memory. They trust the shapes, which `native_engine.py` checks.
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <type_traits>
 #include <vector>
 
@@ -40,6 +45,7 @@ constexpr int TILE = LANES * VECTORS;
 
 typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef float Aligned __attribute__((vector_size(LANES * 4)));
+typedef int32_t Integers __attribute__((vector_size(LANES * 4)));
 
 static inline Aligned load(const float* p) { return *(const Vector*)p; }
 static inline void store(float* p, Aligned v) { *(Vector*)p = v; }
@@ -50,6 +56,7 @@ typedef uint32_t Pair;
 static inline uint32_t round_bf16(float x) {
     uint32_t bits;
     memcpy(&bits, &x, 4);
+    if ((bits & 0x7fffffff) > 0x7f800000) return bits >> 16 | 0x40;  // NaN, whatever its bits are
     return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
 }
 
@@ -91,35 +98,37 @@ static inline void tile(int depth, const Number* a, long row, long step, const N
         for (int j = 0; j < VECTORS; j++) store(c + i * ldc + j * LANES, sum[i][j]);
 }
 
-// Sine and cosine in one pass. x / 2pi is reduced to f in [-1/2, 1/2]; with S = sin pi f and C = cos pi f, the results
-// are 2 S C and 1 - 2 S^2, which need no case for the quadrant. Polynomials: least squares on Chebyshev nodes. Where the
-// sine is rounded to bfloat16 anyway, one degree less is a hundred times as accurate as that.
+// Sine and cosine in one pass. x = n pi/2 + r with |r| <= pi/4, by Cody and Waite: pi/2 is a number of 8 bits, whose multiples
+// are exact, and a remainder, so that x - n pi/2 is rounded once. Up to |x| = 1000 either result is within 1e-7. Polynomials:
+// least squares on Chebyshev nodes. Where the sine is rounded to bfloat16 anyway, one degree less is a thousand times as
+// accurate as that. Beyond |x| = 5e6 n is no longer exact: r = 0 there keeps the results within [-1, 1]; NaN stays NaN.
 template <bool HALF>
 static inline void sine_cosine(Aligned x, Aligned& sine, Aligned& cosine) {
-    const float shift = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer
-    Aligned turns = x * 0.15915494309189535f;
-    Aligned f = turns - ((turns + shift) - shift);
-    Aligned u = f * f, s, c;
+    const float shift = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer, which stands in the lowest bits
+    Aligned n = x * 0.63661977236758134f + shift;
+    const Integers quadrant = (Integers)n, sign = quadrant << 30 & INT32_MIN, odd = quadrant << 31 < 0;
+    n -= shift;
+    Aligned r = x - n * 1.5703125f;
+    r -= n * 4.838267948966e-4f;
+    Aligned u = r * r, s, c;
+    const Integers far = u > 1.f;
+    r = far ? Aligned{} : r;
+    u = far ? Aligned{} : u;
+    r = (Aligned)((Integers)r ^ sign);
     if constexpr (HALF) {
-        s = -0.554608852f * u + 2.54188707f;
-        s = s * u + -5.1671413f;
-        s = s * u + 3.14158198f;
-        c = -1.22203176f * u + 4.0412481f;
-        c = c * u + -4.93393467f;
-        c = c * u + 0.999993249f;
+        s = 0.00815149949f * u + -0.166627522f;
+        c = -0.00136503577f * u + 0.0416611616f;
     } else {
-        s = 0.0776576612f * u + -0.5982913f;
-        s = s * u + 2.55007753f;
-        s = s * u + -5.16771008f;
-        s = s * u + 3.14159264f;
-        c = 0.219689615f * u + -1.33187662f;
-        c = c * u + 4.05841137f;
-        c = c * u + -4.93479283f;
-        c = c * u + 0.999999953f;
+        s = -0.000194933242f * u + 0.00833195661f;
+        s = s * u + -0.166666502f;
+        c = 2.44356701e-05f * u + -0.00138873399f;
+        c = c * u + 0.0416666462f;
     }
-    s = s * f;
-    sine = 2.f * s * c;
-    cosine = 1.f - 2.f * s * s;
+    s = s * (u * r) + r;
+    c = c * u + -0.5f;
+    c = (Aligned)((Integers)(c * u + 1.f) ^ sign);
+    sine = odd ? c : s;
+    cosine = odd ? -s : c;
 }
 
 struct Problem {
@@ -132,7 +141,7 @@ struct Problem {
 };
 
 struct Gradients {
-    float *shifts, *first, *hidden, *output_weight, *output_bias;
+    float *shifts, *first, *hidden, *output_weight, *output_bias, *targets;
 };
 
 enum Mode { VALUES, VALUES_BACKWARD, GRADIENT, GRADIENT_BACKWARD };
@@ -148,6 +157,7 @@ class Worker {
     std::vector<Number> wave_rows, wave_pairs, delta_rows, delta_pairs;
     std::vector<size_t> places;  // of the block's points: where the shifts of their neighbours begin (R, neighbours)
     std::vector<int> within;     // position of each point in its row (R,)
+    float* first = nullptr;      // gradient of the first layer's part (points, W)
 
     static int keep(int layers) { return LEARN ? layers : 1; }
     size_t plane() const { return (size_t)STREAMS * R * W; }
@@ -182,9 +192,9 @@ class Worker {
     }
 
    public:
-    std::vector<float> learned;  // gradients of hidden, first, output weight, output bias, in this order
+    std::vector<float> learned;  // gradients of hidden, output weight, output bias, and of first unless it is shared
 
-    Worker(const Problem& p, int R, const std::vector<Number>& ahead, const std::vector<Number>& back)
+    Worker(const Problem& p, int R, const std::vector<Number>& ahead, const std::vector<Number>& back, float* shared_first)
         : p(p), L(p.layers), W(p.width), R(R), C(p.channels), ahead(ahead), back(back) {
         waves.resize(keep(L) * plane());
         cosines.resize((size_t)L * R * W);
@@ -204,7 +214,11 @@ class Worker {
                 delta_pairs.resize(plane() / 2);
             }
         }
-        if (LEARN) learned.resize((size_t)(L - 1) * W * W + p.points * W + (size_t)C * W + C);
+        if (LEARN) {
+            const size_t others = (size_t)(L - 1) * W * W + (size_t)C * W + C;
+            learned.resize(others + (shared_first ? 0 : p.points * W));
+            first = shared_first ? shared_first : learned.data() + others;
+        }
     }
 
     // The points t0 … t0 + n - 1 are the block's; its rows beyond n repeat the last one.
@@ -279,9 +293,8 @@ class Worker {
                 store(products.data() + (size_t)r * W + j, g);
             }
         float* hidden = learned.data();
-        float* first = hidden + (size_t)(L - 1) * W * W;
         if constexpr (LEARN) {
-            float* weight = first + p.points * W;
+            float* weight = hidden + (size_t)(L - 1) * W * W;
             const float* h = wave(L - 1);
             for (int k = 0; k < C; k++) {
                 for (int j = 0; j < W; j += LANES) {
@@ -363,7 +376,7 @@ class Worker {
         }
     }
 
-    void run(Mode mode, long t0, int n, const float* given, float* out) {
+    void run(Mode mode, long t0, int n, const float* given, float* out, float* from_targets) {
         place(t0, n);
         forward(given);
         if (mode == VALUES) {
@@ -379,6 +392,7 @@ class Worker {
             const float gradient = p.scale * (y[i] - p.targets[t0 * C + i]);
             if (STREAMS == 2) {
                 gy[i] = p.scale * y[R * C + i];
+                from_targets[t0 * C + i] = -gy[i];
                 gy[R * C + i] = gradient;
             } else {
                 gy[i] = gradient;
@@ -410,50 +424,96 @@ static void run(const Problem& p, Mode mode, const float* given, float* out, Gra
         if (mode != VALUES) pack(back.data() + l * square, W, [&](int k, int n) { return v[(size_t)k * W + n]; });
     }
     if (mode != VALUES) std::fill(out, out + p.rows * p.cells * L * W, 0.f);
-    const int rows = W > 128 ? 32 : 64;
+    const int block = W > 128 ? 32 : 64;
     const int threads = std::max<int64_t>(1, std::min<int64_t>(p.threads, p.rows));
+    // A gradient of `first` for each thread would be the size of an image where a row is one. There the threads share one:
+    // each takes another part of the points, for all its rows, before they all go on to their next part.
+    const int64_t blocks = (p.points + block - 1) / block;
+    const bool shares = LEARN && blocks >= 4 * threads;
+    float* shared_first = shares ? gradients->first : nullptr;
+    if (shares) std::fill(shared_first, shared_first + p.points * W, 0.f);
     std::vector<std::unique_ptr<Worker<Number, STREAMS, LEARN>>> workers(threads);
+    std::atomic<bool> failed{false};
 #pragma omp parallel num_threads(threads)
     {
         const int id = omp_get_thread_num(), count = omp_get_num_threads();
-        workers[id] = std::make_unique<Worker<Number, STREAMS, LEARN>>(p, rows, ahead, back);
-        const long start = p.rows * id / count * p.points, stop = p.rows * (id + 1) / count * p.points;
-        for (long t = start; t < stop; t += rows) workers[id]->run(mode, t, std::min<long>(rows, stop - t), given, out);
-        if constexpr (LEARN) {
+        try {
+            workers[id] = std::make_unique<Worker<Number, STREAMS, LEARN>>(p, block, ahead, back, shared_first);
+        } catch (const std::bad_alloc&) {  // must not leave the thread
+            failed = true;
+        }
 #pragma omp barrier
-            // Each thread adds up its part of the parameters, always in the same order.
-            const size_t parts[] = {(size_t)(L - 1) * W * W, (size_t)p.points * W, (size_t)C * W, (size_t)C};
-            float* outs[] = {gradients->hidden, gradients->first, gradients->output_weight, gradients->output_bias};
-            size_t offset = 0;
-            for (int part = 0; part < 4; part++) {
-                const size_t from = parts[part] * id / count, to = parts[part] * (id + 1) / count;
-                for (size_t i = from; i < to; i++) {
-                    float sum = 0;
-                    for (int w = 0; w < count; w++) sum += workers[w]->learned[offset + i];
-                    outs[part][i] = sum;
+        if (!failed) {
+            const int64_t start = p.rows * id / count, stop = p.rows * (id + 1) / count;
+            const auto run = [&](int64_t from, int64_t to) {
+                for (int64_t t = from; t < to; t += block)
+                    workers[id]->run(mode, t, std::min<int64_t>(block, to - t), given, out, gradients ? gradients->targets : nullptr);
+            };
+            if (shares) {
+                for (int turn = 0; turn < count; turn++) {
+                    const int part = (id + turn) % count;
+                    const int64_t from = blocks * part / count * block;
+                    const int64_t to = std::min<int64_t>(p.points, blocks * (part + 1) / count * block);
+                    for (int64_t row = start; row < stop; row++) run(row * p.points + from, row * p.points + to);
+#pragma omp barrier
                 }
-                offset += parts[part];
+            } else {
+                run(start * p.points, stop * p.points);
+            }
+            if constexpr (LEARN) {
+#pragma omp barrier
+                // Each thread adds up its part of the parameters, always in the same order.
+                const size_t parts[] = {(size_t)(L - 1) * W * W, (size_t)C * W, (size_t)C, shares ? 0 : (size_t)p.points * W};
+                float* outs[] = {gradients->hidden, gradients->output_weight, gradients->output_bias, gradients->first};
+                size_t offset = 0;
+                for (int part = 0; part < 4; part++) {
+                    const size_t from = parts[part] * id / count, to = parts[part] * (id + 1) / count;
+                    for (size_t i = from; i < to; i++) {
+                        float sum = 0;
+                        for (int w = 0; w < count; w++) sum += workers[w]->learned[offset + i];
+                        outs[part][i] = sum;
+                    }
+                    offset += parts[part];
+                }
             }
         }
+    }
+    if (failed) throw std::bad_alloc();
+}
+
+// Exceptions end here: the caller is no C++.
+template <class Function>
+static int status_of(Function function) {
+    try {
+        function();
+        return 0;
+    } catch (const std::bad_alloc&) {
+        return 1;
     }
 }
 
 extern "C" {
 int functa_has_bf16() { return HAS_BF16 ? 1 : 0; }
 
-void functa_values(const Problem* p, float* values) { run<float, 1, false>(*p, VALUES, nullptr, values, nullptr); }
-
-void functa_values_backward(const Problem* p, const float* from_values, Gradients* to) {
-    run<float, 1, true>(*p, VALUES_BACKWARD, from_values, to->shifts, to);
+int functa_values(const Problem* p, float* values) {
+    return status_of([&] { run<float, 1, false>(*p, VALUES, nullptr, values, nullptr); });
 }
 
-void functa_gradient(const Problem* p, float* gradient) {
-    if (p->half) run<Pair, 1, false>(*p, GRADIENT, nullptr, gradient, nullptr);
-    else run<float, 1, false>(*p, GRADIENT, nullptr, gradient, nullptr);
+int functa_values_backward(const Problem* p, const float* from_values, Gradients* to) {
+    return status_of([&] { run<float, 1, true>(*p, VALUES_BACKWARD, from_values, to->shifts, to); });
 }
 
-void functa_gradient_backward(const Problem* p, const float* direction, Gradients* to) {
-    if (p->half) run<Pair, 2, true>(*p, GRADIENT_BACKWARD, direction, to->shifts, to);
-    else run<float, 2, true>(*p, GRADIENT_BACKWARD, direction, to->shifts, to);
+int functa_gradient(const Problem* p, float* gradient) {
+    return status_of([&] {
+        if (p->half) run<Pair, 1, false>(*p, GRADIENT, nullptr, gradient, nullptr);
+        else run<float, 1, false>(*p, GRADIENT, nullptr, gradient, nullptr);
+    });
+}
+
+int functa_gradient_backward(const Problem* p, const float* direction, Gradients* to) {
+    return status_of([&] {
+        if (p->half) run<Pair, 2, true>(*p, GRADIENT_BACKWARD, direction, to->shifts, to);
+        else run<float, 2, true>(*p, GRADIENT_BACKWARD, direction, to->shifts, to);
+    });
 }
 }

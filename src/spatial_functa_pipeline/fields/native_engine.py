@@ -10,6 +10,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -47,39 +48,89 @@ class _Problem(ctypes.Structure):
 
 
 class _Gradients(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_void_p) for name in ("shifts", "first", "hidden", "output_weight", "output_bias")]
+    _fields_ = [
+        (name, ctypes.c_void_p) for name in ("shifts", "first", "hidden", "output_weight", "output_bias", "targets")
+    ]
 
 
 @cache
 def load() -> ctypes.CDLL:
-    """The compiled engine; compiles it if that was not done before. Raises NativeEngineError."""
-    named = os.environ.get("CXX", "g++")
-    compiler = shlex.split(named)
-    if not compiler or shutil.which(compiler[0]) is None:
-        raise NativeEngineError(
-            f"there is no C++ compiler {named!r}; install g++, or name one in the environment variable CXX"
-        )
-    # The processor's abilities are in the predefined macros: a home folder may be shared by different machines.
-    macros = _run([*compiler, "-march=native", "-dM", "-E", "-x", "c++", os.devnull])
-    key = short_digest([_SOURCE.read_bytes(), b"\0", macros, b"\0", " ".join(_FLAGS).encode()])
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spatial_functa_pipeline"
-    library = folder / f"engine-{key}.so"
-    if not library.exists():
-        try:
+    """The compiled engine; compiles it if that was not done before, for this process alone if it cannot be kept.
+
+    Raises NativeEngineError.
+    """
+    compiler = _compiler()
+    name = f"engine-{_key(compiler)}.so"
+    try:
+        library = _cache_folder() / name
+        if not library.exists():
             with replace_durably(library) as built:
-                logger.info("Compiling the field's CPU engine with %s, once on this machine", named)
-                _run([*compiler, *_FLAGS, str(_SOURCE), "-o", str(built)])
-        except OSError as error:
-            raise NativeEngineError(f"the compiled engine cannot be stored: {error}") from error
+                _compile(compiler, built)
+    except OSError as error:
+        logger.warning("The field's CPU engine cannot be kept (%s): it is compiled for this process alone", error)
+        return _compiled_for_this_process(compiler, name)
     try:
         return ctypes.CDLL(str(library))
     except OSError as error:
         raise NativeEngineError(f"{library} cannot be loaded ({error}); delete it to have it built again") from error
 
 
+def _compiled_for_this_process(compiler: list[str], name: str) -> ctypes.CDLL:
+    try:
+        with tempfile.TemporaryDirectory() as folder:  # once it is loaded, the file may go
+            library = Path(folder) / name
+            _compile(compiler, library)
+            return ctypes.CDLL(str(library))
+    except OSError as error:
+        raise NativeEngineError(f"the compiled engine cannot be stored or loaded: {error}") from error
+
+
+def _compiler() -> list[str]:
+    named = os.environ.get("CXX", "g++")
+    compiler = shlex.split(named)
+    if not compiler or shutil.which(compiler[0]) is None:
+        raise NativeEngineError(
+            f"there is no C++ compiler {named!r}; install g++, or name one in the environment variable CXX"
+        )
+    return compiler
+
+
+def _key(compiler: list[str]) -> str:
+    """What a compiled engine depends on: a home folder may be shared by different machines, and a machine is updated.
+
+    The compiler's version and the processor's abilities are in the predefined macros.
+    """
+    macros = _run([*compiler, "-march=native", "-dM", "-E", "-x", "c++", os.devnull])
+    libraries = (_library(compiler, name) for name in ("libc.so.6", "libgomp.so.1"))
+    parts = (_SOURCE.read_bytes(), macros, " ".join(_FLAGS).encode(), *libraries)
+    return short_digest(short_digest([part]).encode() for part in parts)
+
+
+def _library(compiler: list[str], name: str) -> bytes:
+    """The library that the compiler links, or what it says where it has none of that name."""
+    answer = _run([*compiler, f"-print-file-name={name}"]).strip()
+    path = Path(os.fsdecode(answer))
+    return path.read_bytes() if path.is_file() else answer
+
+
+def _cache_folder() -> Path:
+    named = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(named) if named else Path.home() / ".cache") / "spatial_functa_pipeline"
+    except RuntimeError as error:  # HOME is not set, and the system knows no user of this number
+        raise FileNotFoundError("there is no home folder") from error
+
+
+def _compile(compiler: list[str], library: Path) -> None:
+    logger.info("Compiling the field's CPU engine with %s, once on this machine", " ".join(compiler))
+    _run([*compiler, *_FLAGS, str(_SOURCE), "-o", str(library)])
+
+
 def _run(command: list[str]) -> bytes:
     try:
         return subprocess.run(command, check=True, capture_output=True).stdout
+    except OSError as error:
+        raise NativeEngineError(f"{command[0]} cannot be run: {error}") from error
     except subprocess.CalledProcessError as error:
         lines = error.stderr.decode(errors="replace").splitlines()
         first = next((line for line in lines if "error" in line), "no message")
@@ -91,14 +142,49 @@ def has_bf16_products() -> bool:
     return bool(load().functa_has_bf16())
 
 
-def _problem(shared: list[Tensor], shifts: Tensor, targets: Tensor | None, scale: float, half: bool) -> _Problem:
+def _check(shifts: Tensor, shared: list[Tensor], more: dict[str, Tensor]) -> None:
+    """Raises ValueError unless the engine can read all tensors as what they stand for: it looks at no size itself."""
+    first, hidden, output_weight, output_bias, cell, weight = shared
+    if shifts.ndim != 4 or cell.ndim != 2 or output_weight.ndim != 2:
+        raise ValueError(
+            "the CPU engine takes shifts (N, cells, L, W), neighbours (Q, k) and an output layer (h, W), got "
+            f"{tuple(shifts.shape)}, {tuple(cell.shape)} and {tuple(output_weight.shape)}"
+        )
+    rows, cells, layers, width = shifts.shape
+    if layers < 1 or width < 1 or width % WIDTH_MULTIPLE:
+        raise ValueError(
+            f"the CPU engine takes sine layers of widths that are multiples of {WIDTH_MULTIPLE}, got {layers} of {width}"
+        )
+    (points, neighbours), channels = cell.shape, len(output_weight)
+    at_points = (rows, points, channels)
+    expected = {
+        "shifts": (shifts, tuple(shifts.shape)),
+        "first layer": (first, (points, width)),
+        "hidden layers": (hidden, (layers - 1, width, width)),
+        "output weight": (output_weight, (channels, width)),
+        "output bias": (output_bias, (channels,)),
+        "neighbours": (cell, (points, neighbours)),
+        "neighbours' weights": (weight, (points, neighbours)),
+        **{name: (tensor, tuple(shifts.shape) if name == "direction" else at_points) for name, tensor in more.items()},
+    }
+    for name, (tensor, shape) in expected.items():
+        dtype = torch.int32 if tensor is cell else torch.float32
+        if tensor.dtype != dtype or tensor.device.type != "cpu" or not tensor.is_contiguous():
+            raise ValueError(
+                f"the CPU engine takes contiguous {dtype} tensors of the CPU, and {name} is {tensor.dtype} on "
+                f"{tensor.device}" + ("" if tensor.is_contiguous() else ", not contiguous")
+            )
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"the CPU engine takes {name} of shape {shape} here, got {tuple(tensor.shape)}")
+    if cell.numel() and not 0 <= int(cell.min()) <= int(cell.max()) < cells:
+        raise ValueError(f"neighbours are cells from {cell.min()} to {cell.max()}, and a row has {cells}")
+
+
+def _problem(shared: list[Tensor], shifts: Tensor, scale: float, half: bool, **more: Tensor) -> _Problem:
+    """What the engine is called with; `more` are the other tensors that it reads, which are checked with the rest."""
+    _check(shifts, shared, more)
     first, hidden, output_weight, output_bias, cell, weight = shared
     rows, cells, layers, width = shifts.shape
-    floats = (shifts, *shared[:4], weight, *([] if targets is None else [targets]))
-    if not all(tensor.is_contiguous() and tensor.dtype == torch.float32 for tensor in floats):
-        raise ValueError("the CPU engine takes contiguous float32 tensors")
-    if width % WIDTH_MULTIPLE:
-        raise ValueError(f"the CPU engine takes widths that are multiples of {WIDTH_MULTIPLE}, got {width}")
     points, neighbours = cell.shape
     return _Problem(
         rows=rows,
@@ -118,41 +204,52 @@ def _problem(shared: list[Tensor], shifts: Tensor, targets: Tensor | None, scale
         hidden=hidden.data_ptr(),
         output_weight=output_weight.data_ptr(),
         output_bias=output_bias.data_ptr(),
-        targets=None if targets is None else targets.data_ptr(),
+        targets=more["targets"].data_ptr() if "targets" in more else None,
     )
 
 
-def _like(shared: list[Tensor], shifts: Tensor) -> tuple[list[Tensor], _Gradients]:
-    tensors = [torch.empty_like(tensor) for tensor in (shifts, *shared[:4])]
-    return tensors, _Gradients(*(tensor.data_ptr() for tensor in tensors))
+def _call(name: str, problem: _Problem, *arguments: Tensor | _Gradients) -> None:
+    """Runs a function of the engine. Raises MemoryError."""
+    pointers = (
+        ctypes.c_void_p(argument.data_ptr()) if isinstance(argument, Tensor) else ctypes.byref(argument)
+        for argument in arguments
+    )
+    if getattr(load(), name)(ctypes.byref(problem), *pointers):
+        raise MemoryError(
+            f"not enough memory for the field's CPU engine: {problem.threads} threads, {problem.layers} layers of width "
+            f"{problem.width}"
+        )
+
+
+def _like(*tensors: Tensor) -> tuple[list[Tensor], _Gradients]:
+    gradients = [torch.empty_like(tensor) for tensor in tensors]
+    return gradients, _Gradients(*(gradient.data_ptr() for gradient in gradients))
 
 
 @torch.library.custom_op("spatial_functa::values", mutates_args=(), device_types="cpu")
 def _values(shifts: Tensor, shared: list[Tensor]) -> Tensor:
     shifts = shifts.contiguous()
-    values = shifts.new_empty(len(shifts), len(shared[0]), len(shared[2]))
-    problem = _problem(shared, shifts, None, 0.0, False)
-    load().functa_values(ctypes.byref(problem), ctypes.c_void_p(values.data_ptr()))
+    problem = _problem(shared, shifts, 0.0, False)
+    values = shifts.new_empty(problem.rows, problem.points, problem.channels)
+    _call("functa_values", problem, values)
     return values
 
 
 @torch.library.custom_op("spatial_functa::values_backward", mutates_args=(), device_types="cpu")
 def _values_backward(from_values: Tensor, shifts: Tensor, shared: list[Tensor]) -> list[Tensor]:
     from_values, shifts = from_values.contiguous(), shifts.contiguous()
-    gradients, pointers = _like(shared, shifts)
-    problem = _problem(shared, shifts, None, 0.0, False)
-    load().functa_values_backward(
-        ctypes.byref(problem), ctypes.c_void_p(from_values.data_ptr()), ctypes.byref(pointers)
-    )
+    problem = _problem(shared, shifts, 0.0, False, from_values=from_values)
+    gradients, pointers = _like(shifts, *shared[:4])
+    _call("functa_values_backward", problem, from_values, pointers)
     return gradients
 
 
 @torch.library.custom_op("spatial_functa::gradient", mutates_args=(), device_types="cpu")
 def _gradient(shifts: Tensor, shared: list[Tensor], targets: Tensor, scale: float, half: bool) -> Tensor:
     shifts, targets = shifts.contiguous(), targets.contiguous()
+    problem = _problem(shared, shifts, scale, half, targets=targets)
     gradient = torch.empty_like(shifts)
-    problem = _problem(shared, shifts, targets, scale, half)
-    load().functa_gradient(ctypes.byref(problem), ctypes.c_void_p(gradient.data_ptr()))
+    _call("functa_gradient", problem, gradient)
     return gradient
 
 
@@ -161,12 +258,14 @@ def _gradient_backward(
     direction: Tensor, shifts: Tensor, shared: list[Tensor], targets: Tensor, scale: float, half: bool
 ) -> list[Tensor]:
     direction, shifts, targets = direction.contiguous(), shifts.contiguous(), targets.contiguous()
-    gradients, pointers = _like(shared, shifts)
-    problem = _problem(shared, shifts, targets, scale, half)
-    load().functa_gradient_backward(
-        ctypes.byref(problem), ctypes.c_void_p(direction.data_ptr()), ctypes.byref(pointers)
-    )
+    problem = _problem(shared, shifts, scale, half, targets=targets, direction=direction)
+    gradients, pointers = _like(shifts, *shared[:4], targets)
+    _call("functa_gradient_backward", problem, direction, pointers)
     return gradients
+
+
+def _empty(*tensors: Tensor) -> list[Tensor]:
+    return [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in tensors]
 
 
 @_values.register_fake
@@ -176,13 +275,19 @@ def _(shifts: Tensor, shared: list[Tensor]) -> Tensor:
 
 @_gradient.register_fake
 def _(shifts: Tensor, shared: list[Tensor], targets: Tensor, scale: float, half: bool) -> Tensor:
-    return torch.empty_like(shifts, memory_format=torch.contiguous_format)
+    return _empty(shifts)[0]
 
 
 @_values_backward.register_fake
+def _(from_values: Tensor, shifts: Tensor, shared: list[Tensor]) -> list[Tensor]:
+    return _empty(shifts, *shared[:4])
+
+
 @_gradient_backward.register_fake
-def _(direction: Tensor, shifts: Tensor, shared: list[Tensor], *more: object) -> list[Tensor]:
-    return [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in (shifts, *shared[:4])]
+def _(
+    direction: Tensor, shifts: Tensor, shared: list[Tensor], targets: Tensor, scale: float, half: bool
+) -> list[Tensor]:
+    return _empty(shifts, *shared[:4], targets)
 
 
 def _keep_for_values(ctx: Context, inputs: tuple[Tensor, list[Tensor]], output: Tensor) -> None:
@@ -210,10 +315,10 @@ def _keep_for_gradient(
 
 def _differentiate_gradient(
     ctx: _GradientContext, direction: Tensor
-) -> tuple[Tensor, list[Tensor | None], None, None, None]:
+) -> tuple[Tensor, list[Tensor | None], Tensor, None, None]:
     shifts, targets, *shared = ctx.saved_tensors
-    from_shifts, *from_siren = _gradient_backward(direction, shifts, shared, targets, ctx.scale, ctx.half)
-    return from_shifts, [*from_siren, None, None], None, None, None
+    from_shifts, *from_siren, from_targets = _gradient_backward(direction, shifts, shared, targets, ctx.scale, ctx.half)
+    return from_shifts, [*from_siren, None, None], from_targets, None, None
 
 
 _values.register_autograd(_differentiate_values, setup_context=_keep_for_values)
@@ -222,7 +327,7 @@ _gradient.register_autograd(_differentiate_gradient, setup_context=_keep_for_gra
 
 @dataclass(frozen=True)
 class NativeEngine:
-    """`TorchEngine`'s values and gradients, on the CPU in float32, differentiable once. Targets have no gradient.
+    """`TorchEngine`'s values and gradients, on the CPU in float32, differentiable once. Raises MemoryError.
 
     `bf16`: whether this processor has bfloat16 products (`has_bf16_products`); without them they are float32.
     """

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import yaml
+from kedro.config import OmegaConfigLoader
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 
@@ -21,6 +22,7 @@ class ConfFileHooks:
     def after_context_created(self, context: KedroContext) -> None:
         """Raises click.ClickException, with a line for each thing that is wrong."""
         loader = context.config_loader
+        assert isinstance(loader, OmegaConfigLoader)
         names = dict.fromkeys([loader.base_env, loader.env or loader.default_run_env])
         if problems := file_problems(Path(loader.conf_source), names):
             raise click.ClickException(

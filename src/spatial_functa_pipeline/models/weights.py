@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from spatial_functa_pipeline.config.block import without_neutral
 from spatial_functa_pipeline.config.classification import ClassificationConfig
 from spatial_functa_pipeline.config.diffusion import DiffusionConfig
 from spatial_functa_pipeline.config.meta_learning import FieldConfig
@@ -64,10 +65,13 @@ def pack_model(
     shape: LatentShape,
     classes: int,
 ) -> Weights:
-    """A classifier or denoiser with the normalisation it was trained with: neither is of use without the other."""
+    """A classifier or denoiser with the normalisation it was trained with: neither is of use without the other.
+
+    Of its configuration all that matters: what changes no result must not change the digest of the same numbers.
+    """
     both = nn.ModuleDict({"model": model, "normaliser": normaliser})
     settings = {
-        "model": config.model_dump(mode="json"),
+        "model": without_neutral(config.model_dump(mode="json")),
         "latent_shape": str(shape),
         "num_classes": classes,
         "parameters": _count(model),

@@ -1,0 +1,274 @@
+"""What each option changes: every key of the parameters, another value of it, and the outputs that are then different.
+
+The outputs are those of the nodes that are given the key, on inputs that are as they were; what follows from them further
+on is the flow's, and no matter of a table. `test_every_option.py` holds the table against all pipelines.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+BASE: dict[str, Any] = {
+    "dataset": "tiny",
+    "latent_shape": "2x2x4",
+    "interpolation": "nearest",
+    "seed": 0,
+    "data_path": "nowhere",
+    "runtime": {"device": "cpu", "progress": False, "compile": "off"},
+    "data": {"resolution": [8, 8], "channels": 1, "num_classes": 2},
+    "meta_learning": {
+        "field": {"width": 8, "depth": 3},
+        "training": {"steps": 4, "batch_size": 4, "learning_rate": 1e-3, "log_every": 2, "validate_every": 2},
+        "spectral_penalty": {"weight": 0.1, "threshold": 0.001},
+        "validation_images": 6,
+    },
+    "functaset": {
+        "augmented_copies": 1,
+        "shard_rows": 16,
+        "chunk_rows": 8,
+        "encode_batch": 8,
+    },
+    "classification": {
+        "transformer": {"width": 8, "ffw_width": 8, "blocks": 1, "heads": 2},
+        "mlp": {"width": 8, "blocks": 1},
+        "training": {"steps": 4, "batch_size": 4, "learning_rate": 1e-2, "log_every": 2, "validate_every": 2},
+    },
+    "diffusion": {
+        "unet": {"channels": 32, "multipliers": [1], "residual_blocks": 1, "head_dim": 32},
+        "mlp": {"width": 8, "blocks": 1},
+        "timesteps": 60,
+        "training": {"steps": 4, "batch_size": 4, "learning_rate": 1e-3, "log_every": 2, "validate_every": 2},
+    },
+    "evaluation": {
+        "sampling": {"samples": 12, "preset": "fast", "guidance_scale": 2.0, "batch_size": 12},
+        "frechet": {
+            "feature_network": {
+                "steps": 10,
+                "batch_size": 4,
+                "learning_rate": 3e-3,
+                "log_every": 2,
+                "validate_every": 2,
+            }
+        },
+        "scores": {"pair_images": 8},
+        "figure_images": 2,
+    },
+}
+"""A run that has every part of the flow, and takes a second."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Another value than `BASE`'s for one key.
+
+    Attributes:
+        value: the other one.
+        changes: outputs that differ, each by its name; `name (layout)` where only what is on disk does, and `name (words)`
+            where only what is written beside it does. An error is an output too: `<node>: <its type>`, or
+            `parameters: ValidationError` if nothing is run.
+        given: what else is set, by dotted keys, for the key to matter: the outputs are compared with those of this alone.
+        in_use: outputs that differ where the weights are used that were made, had these the same numbers and the other
+            configuration alone; None: not looked at.
+        because: why this is all.
+    """
+
+    value: Any
+    changes: frozenset[str] | set[str] = frozenset()
+    given: Mapping[str, Any] = field(default_factory=dict)
+    in_use: frozenset[str] | set[str] | None = None
+    because: str = ""
+
+
+REFUSED = {"parameters: ValidationError"}
+
+FIELD = {"field", "field_history"}
+FUNCTASETS = {f"{split}_functaset" for split in ("train", "validation", "test")}
+LATENT_CLASSIFIER = {"classifier", "classifier_history"}
+PIXEL_CLASSIFIER = {"pixel_classifier", "pixel_classifier_history"}
+CLASSIFIERS = LATENT_CLASSIFIER | PIXEL_CLASSIFIER
+DENOISER = {"denoiser", "denoiser_history"}
+FEATURE_NETWORK = {"feature_network", "feature_network_history"}
+SCORES = {"generation_metrics", "generation_scores", "generation_scores_figure"}
+FEATURES = {"real_features", "reference_features"} | SCORES
+MEMORISATION = {"memorisation_metrics", "memorisation", "memorisation_figure", "nearest_training_images"}
+DECODED = {
+    *("reconstruction_metrics", "reconstructions", "samples_by_class", "samples_enlarged", "reference_features"),
+    *(SCORES | MEMORISATION),
+}
+
+
+def layout(outputs: set[str]) -> set[str]:
+    """Only how they are laid out on disk."""
+    return {f"{name} (layout)" for name in outputs}
+
+
+def words(outputs: set[str]) -> set[str]:
+    """Only what is written beside them."""
+    return {f"{name} (words)" for name in outputs}
+
+
+def training(
+    block: str,
+    outputs: set[str],
+    nodes: set[str],
+    *,
+    has_best: bool = True,
+    named: frozenset[str] | set[str] = frozenset(),
+) -> dict[str, Row | list[Row]]:
+    """Of one training loop, or of several with the same parameters.
+
+    Args:
+        block: their parameters'.
+        outputs: their weights and histories.
+        nodes: that do them.
+        has_best: whether they keep the weights that are best in a validation metric.
+        named: of the outputs those with the block written beside them.
+    """
+    histories = {name for name in outputs if name.endswith("history")}
+    diverged = {f"{node}: TrainingDivergedError" for node in nodes}
+    rate, factor = f"{block}.learning_rate", f"{block}.guard.learning_rate_factor"
+    exploding = {rate: 1e30, factor: 1e-33, f"{block}.log_every": 1}  # infinite at once, then so slow that it goes well
+    falling = {rate: 0.05, factor: 0.2, f"{block}.validate_every": 1}  # worse in one of the steps
+    rows: dict[str, Row | list[Row]] = {
+        "steps": Row(1, outputs),
+        "batch_size": Row(3, outputs),
+        "micro_batch": Row(2),
+        "learning_rate": Row(2e-3, outputs),
+        "schedule": [Row("cosine", outputs), Row("inverse_sqrt", outputs)],
+        "warmup_steps": Row(2, outputs),
+        "betas": [Row([0.5, 0.999], outputs), Row([0.9, 0.5], outputs)],
+        "weight_decay": Row(0.5, outputs),
+        "clip_norm": [Row(1e-3, outputs), Row(None, outputs, {f"{block}.clip_norm": 1e-3})],
+        "ema_decay": Row(0.5, outputs),
+        "log_every": Row(1, histories, because="a history has a row for each logged step"),
+        "validate_every": Row(1, outputs, {rate: 0.3}) if has_best else Row(1, histories | words(named)),
+        "checkpoint_every": Row(1),
+        "guard": Row(None, diverged, exploding),
+        "guard.margin": Row(1e-3, outputs, falling) if has_best else Row(1e-3, REFUSED),
+        "guard.learning_rate_factor": Row(1e-32, outputs, exploding),
+        "guard.retries": [Row(0), Row(0, diverged, exploding, because="it gives up, and makes nothing")],
+    }
+    return {f"{block}.{key}": row for key, row in rows.items()}
+
+
+TRANSFORMER_ON_VECTORS = {
+    "latent_shape": "1x1x8",
+    "classification.architecture": "transformer",
+    "classification.transformer.vector_tokens": 2,
+}
+RANDAUGMENT = {"functaset.augmentation.randaugment_operations": 2}
+AUGMENTED = {"train_functaset", *PIXEL_CLASSIFIER}
+CLASSIFIER_MLP = {"classification.architecture": "mlp"}
+DENOISER_MLP = {"diffusion.architecture": "mlp"}
+UNCONDITIONAL = {"evaluation.sampling.guidance_scale": None}
+OF_THE_VARIANT = "said once, for all that is of this variant, and checked here"
+
+OPTIONS: dict[str, Row | list[Row]] = {
+    "dataset": Row("another", words(FUNCTASETS | {"samples"}), because="names the folders, too"),
+    "latent_shape": Row("4x4x4", FIELD),
+    "interpolation": Row("linear", FIELD),
+    "seed": Row(
+        1,
+        {
+            *(FIELD | CLASSIFIERS | DENOISER | FEATURE_NETWORK),
+            *("train_functaset", "samples", "reference_features", "generation_scores"),
+            *words({"reconstruction_metrics", "classification_metrics", "pixel_classification_metrics"}),
+            *words({"generation_metrics", "memorisation_metrics"}),
+            *("confusion_figure", "pixel_confusion_figure"),
+        },
+        because="figures and tables name the seed",
+    ),
+    "data_path": Row("elsewhere", because="what is read there is compared with `data`"),
+    "data.resolution": Row([16, 16], {"meta_learn_field: UnexpectedImagesError"}),
+    "data.channels": Row(3, {"meta_learn_field: UnexpectedImagesError"}),
+    "data.num_classes": Row(3, {"meta_learn_field: UnexpectedImagesError", *CLASSIFIERS, *DENOISER}),
+    "meta_learning.field.latent_shape": Row("4x4x4", REFUSED, because=OF_THE_VARIANT),
+    "meta_learning.field.interpolation": Row("linear", REFUSED, because=OF_THE_VARIANT),
+    "meta_learning.field.resolution": Row([16, 16], REFUSED, because=OF_THE_VARIANT),
+    "meta_learning.field.channels": Row(3, REFUSED, because=OF_THE_VARIANT),
+    "meta_learning.field.width": Row(16, FIELD),
+    "meta_learning.field.depth": Row(4, FIELD),
+    "meta_learning.field.omega0": Row(20.0, FIELD, in_use=FUNCTASETS | DECODED),
+    "meta_learning.field.kernel_size": Row(3, FIELD),
+    "meta_learning.field.inner_steps": Row(2, FIELD, in_use=FUNCTASETS),
+    "meta_learning.field.inner_rate_init": Row([0.01, 0.02], FIELD, in_use=words(FUNCTASETS)),
+    "meta_learning.field.precision": [
+        Row("bf16", FIELD, in_use=FUNCTASETS),
+        Row("tf32", words({"field"}), because="CUDA's alone"),
+    ],
+    **training("meta_learning.training", FIELD, {"meta_learn_field"}),
+    "meta_learning.spectral_penalty.weight": Row(0.0, FIELD),
+    "meta_learning.spectral_penalty.threshold": Row(0.002, FIELD),
+    "meta_learning.validation_images": Row(4, {"field_history"}),
+    "meta_learning.inner_rate_learning_rate_factor": Row(2.0, FIELD),
+    "functaset.augmented_copies": Row(2, {"train_functaset"}),
+    "functaset.augmentation.flip": Row(False, AUGMENTED),
+    "functaset.augmentation.crop_padding": Row(2, AUGMENTED),
+    "functaset.augmentation.resized_crop": Row(True, AUGMENTED),
+    "functaset.augmentation.randaugment_operations": Row(2, AUGMENTED),
+    "functaset.augmentation.randaugment_magnitude": Row(10, AUGMENTED, RANDAUGMENT),
+    "functaset.storage_type": [Row(kind, FUNCTASETS) for kind in ("float16", "uint8", "uint6", "uint2")],
+    "functaset.shard_rows": Row(8, layout(FUNCTASETS)),
+    "functaset.chunk_rows": Row(4, layout(FUNCTASETS)),
+    "functaset.encode_batch": Row(3),
+    "classification.architecture": Row("mlp", CLASSIFIERS),
+    "classification.transformer.width": Row(16, CLASSIFIERS),
+    "classification.transformer.ffw_width": Row(16, CLASSIFIERS),
+    "classification.transformer.blocks": Row(2, CLASSIFIERS),
+    "classification.transformer.heads": Row(4, CLASSIFIERS),
+    "classification.transformer.head_dim": Row(8, CLASSIFIERS),
+    "classification.transformer.pooling": Row("concatenate", CLASSIFIERS),
+    "classification.transformer.vector_tokens": Row(4, CLASSIFIERS, TRANSFORMER_ON_VECTORS),
+    "classification.mlp.width": Row(16, CLASSIFIERS, CLASSIFIER_MLP),
+    "classification.mlp.blocks": Row(2, CLASSIFIERS, CLASSIFIER_MLP),
+    "classification.dropout": [Row(0.5, CLASSIFIERS, in_use=set()), Row(0.5, CLASSIFIERS, CLASSIFIER_MLP)],
+    "classification.label_smoothing": Row(0.3, CLASSIFIERS),
+    "classification.normalisation_scale": Row(
+        0.5, LATENT_CLASSIFIER | words({"pixel_classifier"}), because="pixels have a normalisation of their own"
+    ),
+    "classification.precision": Row("bf16", CLASSIFIERS),
+    **training("classification.training", CLASSIFIERS, {"train_latent_classifier", "train_pixel_classifier"}),
+    "diffusion.conditional": [Row(False, DENOISER, UNCONDITIONAL), Row(False, DENOISER, UNCONDITIONAL | DENOISER_MLP)],
+    "diffusion.dummy_label_share": Row(0.9, DENOISER),
+    "diffusion.architecture": Row("mlp", DENOISER),
+    "diffusion.unet.channels": Row(64, DENOISER),
+    "diffusion.unet.multipliers": Row([2], DENOISER),
+    "diffusion.unet.residual_blocks": Row(2, DENOISER),
+    "diffusion.unet.attention_resolutions": Row([], DENOISER),
+    "diffusion.unet.dropout": Row(0.5, DENOISER, in_use=words({"samples"})),
+    "diffusion.unet.head_dim": Row(16, DENOISER),
+    "diffusion.mlp.width": Row(16, DENOISER, DENOISER_MLP),
+    "diffusion.mlp.blocks": Row(2, DENOISER, DENOISER_MLP),
+    "diffusion.mlp.dropout": Row(0.5, DENOISER, DENOISER_MLP),
+    "diffusion.normalisation.kind": [Row("scalar", DENOISER), Row("array", DENOISER)],
+    "diffusion.normalisation.gamma": Row(2.0, DENOISER),
+    "diffusion.timesteps": Row(50, DENOISER, in_use={"samples"}),
+    "diffusion.noise_schedule": Row("linear", DENOISER, in_use={"samples"}),
+    "diffusion.prediction": Row("v_prediction", DENOISER, in_use={"samples"}),
+    "diffusion.timestep_ratio": Row(4.0, DENOISER),
+    "diffusion.timestep_reweighting": Row(True, DENOISER, {"diffusion.timestep_ratio": 4.0}),
+    "diffusion.min_snr_gamma": Row(1.0, DENOISER),
+    **training("diffusion.training", DENOISER, {"train_latent_denoiser"}, has_best=False, named={"denoiser"}),
+    "evaluation.sampling.samples": Row(13, {"samples", "reference_features"}),
+    "evaluation.sampling.preset": Row(None, {"samples"}),
+    "evaluation.sampling.sampler": [Row("ddpm", {"samples"}), Row("ddim", {"samples"})],
+    "evaluation.sampling.steps": Row(10, {"samples"}),
+    "evaluation.sampling.guidance_scale": [Row(scale, {"samples"}) for scale in (3.0, 0.0, None)],
+    "evaluation.sampling.guidance_interval": Row([0.1, 1.0], {"samples"}),
+    "evaluation.sampling.batch_size": Row(4, layout({"samples"})),
+    "evaluation.frechet.features": Row(
+        "inception",
+        FEATURE_NETWORK | FEATURES - SCORES | {"score_samples: ValueError"},
+        because="features of two kinds are not compared",
+    ),
+    "evaluation.frechet.inception_weights": Row("other.pth", FEATURES, {"evaluation.frechet.features": "inception"}),
+    **training("evaluation.frechet.feature_network", FEATURE_NETWORK, {"train_feature_network"}, has_best=False),
+    "evaluation.frechet.feature_network.micro_batch": Row(
+        2, REFUSED, because="batch normalisation sees all rows at once"
+    ),
+    "evaluation.scores.reference_images": Row(10, {"real_features"}),
+    "evaluation.scores.pair_images": Row(6, SCORES),
+    "evaluation.memorisation.images": Row(3, MEMORISATION),
+    "evaluation.memorisation.max_side": Row(4, MEMORISATION),
+    "evaluation.figure_images": Row(3, {"reconstructions", "samples_enlarged", "nearest_training_images"}),
+}
