@@ -18,7 +18,14 @@ BASE: dict[str, Any] = {
     "data": {"resolution": [8, 8], "channels": 1, "num_classes": 2},
     "meta_learning": {
         "field": {"width": 8, "depth": 3},
-        "training": {"steps": 4, "batch_size": 4, "learning_rate": 1e-3, "log_every": 2, "validate_every": 2},
+        "training": {
+            "steps": 4,
+            "batch_size": 4,
+            "learning_rate": 1e-3,
+            "log_every": 2,
+            "validate_every": 2,
+            "keep": "best",
+        },
         "spectral_penalty": {"weight": 0.1, "threshold": 0.001},
         "validation_images": 6,
     },
@@ -31,7 +38,14 @@ BASE: dict[str, Any] = {
     "classification": {
         "transformer": {"width": 8, "ffw_width": 8, "blocks": 1, "heads": 2},
         "mlp": {"width": 8, "blocks": 1},
-        "training": {"steps": 4, "batch_size": 4, "learning_rate": 1e-2, "log_every": 2, "validate_every": 2},
+        "training": {
+            "steps": 4,
+            "batch_size": 4,
+            "learning_rate": 1e-2,
+            "log_every": 2,
+            "validate_every": 2,
+            "keep": "best",
+        },
     },
     "diffusion": {
         "unet": {"channels": 32, "multipliers": [1], "residual_blocks": 1, "head_dim": 32},
@@ -122,7 +136,7 @@ def training(
         block: their parameters'.
         outputs: their weights and histories.
         nodes: that do them.
-        has_best: whether they keep the weights that are best in a validation metric.
+        has_best: whether they have a validation metric to keep the best weights by.
         named: of the outputs those with the block written beside them.
     """
     histories = {name for name in outputs if name.endswith("history")}
@@ -139,8 +153,10 @@ def training(
         "warmup_steps": Row(2, outputs),
         "betas": [Row([0.5, 0.999], outputs), Row([0.9, 0.5], outputs)],
         "weight_decay": Row(0.5, outputs),
+        "weight_decay_on": Row("all", outputs, {f"{block}.weight_decay": 0.5}),
         "clip_norm": [Row(1e-3, outputs), Row(None, outputs, {f"{block}.clip_norm": 1e-3})],
         "ema_decay": Row(0.5, outputs),
+        "keep": Row("last", outputs - histories, falling) if has_best else Row("best", REFUSED),
         "log_every": Row(1, histories, because="a history has a row for each logged step"),
         "validate_every": Row(1, outputs, {rate: 0.3}) if has_best else Row(1, histories | words(named)),
         "checkpoint_every": Row(1),
@@ -166,6 +182,7 @@ UNCONDITIONAL = {"evaluation.sampling.guidance_scale": None}
 OF_THE_VARIANT = "said once, for all that is of this variant, and checked here"
 
 OPTIONS: dict[str, Row | list[Row]] = {
+    "recipe": Row("as_printed", because="a data set's rows of presets and its images ask for it: test_recipe.py"),
     "dataset": Row("another", words(ENCODED | {"samples"}), because="names the folders, too"),
     "latent_shape": Row("4x4x4", FIELD),
     "interpolation": Row("linear", FIELD),
@@ -212,6 +229,7 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "functaset.augmentation.resized_crop": Row(True, AUGMENTED),
     "functaset.augmentation.randaugment_operations": Row(2, AUGMENTED),
     "functaset.augmentation.randaugment_magnitude": Row(10, AUGMENTED, RANDAUGMENT),
+    "functaset.mirror_images": Row(True, {"encoded_train_functaset"}),
     "functaset.storage_type": Row("float16", ENCODED),
     "functaset.shard_rows": Row(8, layout(ENCODED)),
     "functaset.chunk_rows": Row(4, layout(ENCODED)),
@@ -239,7 +257,10 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "classification.normalisation_scale": Row(
         0.5, LATENT_CLASSIFIER | words({"pixel_classifier"}), because="pixels have a normalisation of their own"
     ),
-    "classification.precision": Row("bf16", CLASSIFIERS),
+    "classification.precision": [
+        Row("bf16", CLASSIFIERS),
+        Row("tf32", words({"classifier", "pixel_classifier"}), because="CUDA's alone"),
+    ],
     **training("classification.training", CLASSIFIERS, {"train_latent_classifier", "train_pixel_classifier"}),
     "diffusion.conditional": [Row(False, DENOISER, UNCONDITIONAL), Row(False, DENOISER, UNCONDITIONAL | DENOISER_MLP)],
     "diffusion.dummy_label_share": Row(0.9, DENOISER),
@@ -261,6 +282,11 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "diffusion.timestep_ratio": Row(4.0, DENOISER),
     "diffusion.timestep_reweighting": Row(True, DENOISER, {"diffusion.timestep_ratio": 4.0}),
     "diffusion.min_snr_gamma": Row(1.0, DENOISER),
+    "diffusion.mirror_images": Row(True, DENOISER, {"functaset.mirror_images": True}, in_use=words({"samples"})),
+    "diffusion.precision": [
+        Row("bf16", DENOISER, in_use=words({"samples"}), because="samples have a precision of their own"),
+        Row("tf32", words({"denoiser"}), because="CUDA's alone"),
+    ],
     **training("diffusion.training", DENOISER, {"train_latent_denoiser"}, has_best=False, named={"denoiser"}),
     "evaluation.sampling.samples": Row(13, {"samples", "reference_features"}),
     "evaluation.sampling.preset": Row(None, {"samples"}),
@@ -268,6 +294,15 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "evaluation.sampling.steps": Row(10, {"samples"}),
     "evaluation.sampling.guidance_scale": [Row(scale, {"samples"}) for scale in (3.0, 0.0, None)],
     "evaluation.sampling.guidance_interval": Row([0.1, 1.0], {"samples"}),
+    "evaluation.sampling.clip_denoised": Row(False, {"samples"}),
+    "evaluation.sampling.variance": [
+        Row("fixed_large", {"samples"}, {"evaluation.sampling.sampler": "ddpm"}),
+        Row("fixed_large", REFUSED, because="other samplers add no noise"),
+    ],
+    "evaluation.sampling.precision": [
+        Row("bf16", {"samples"}),
+        Row("tf32", because="CUDA's alone; samples name what they were drawn in"),
+    ],
     "evaluation.sampling.batch_size": Row(4, layout({"samples"})),
     "evaluation.frechet.features": Row(
         "inception",
@@ -280,7 +315,8 @@ OPTIONS: dict[str, Row | list[Row]] = {
         2, REFUSED, because="batch normalisation sees all rows at once"
     ),
     "evaluation.scores.reference_images": Row(10, {"real_features"}),
-    "evaluation.scores.pair_images": Row(6, SCORES),
+    "evaluation.scores.held_out_in_reference": Row(False, {"real_features"}),
+    "evaluation.scores.pair_images": Row(6, FEATURES),
     "evaluation.memorisation.images": Row(3, MEMORISATION),
     "evaluation.memorisation.max_side": Row(4, MEMORISATION),
     "evaluation.figure_images": Row(3, {"reconstructions", "samples_enlarged", "nearest_training_images"}),

@@ -10,7 +10,7 @@ import tempfile
 import pytest
 import torch
 
-from spatial_functa_pipeline.compute import accelerated, tf32_products
+from spatial_functa_pipeline.compute import accelerated, float32_products, tf32_products
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.fields import native_engine as native
 from spatial_functa_pipeline.fields.field import FieldSpec, SpatialField
@@ -18,7 +18,7 @@ from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.fields.native_engine import NativeEngine
 from spatial_functa_pipeline.fields.torch_engine import TorchEngine
 
-CPU = torch.device("cpu")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
 
@@ -219,11 +219,25 @@ def test_tf32_is_on_only_while_it_is_asked_for():
         return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
 
     before = state()
-    with tf32_products("tf32"):
+    with tf32_products("tf32", CUDA):
         assert state() == ("high", True)
-    with tf32_products("float32"):
-        assert state() == ("highest", False)
+        with float32_products():
+            assert state() == ("highest", False)
+        assert state() == ("high", True)
+    for precision, device in (("float32", CUDA), ("bf16", CUDA), ("tf32", CPU)):
+        with tf32_products(precision, device):
+            assert state() == ("highest", False)
     assert state() == before
+
+
+@float32_products()
+def _allows_tf32():
+    return torch.backends.cudnn.allow_tf32
+
+
+def test_a_function_can_be_computed_without_tf32_again_and_again():
+    with tf32_products("tf32", CUDA):
+        assert [_allows_tf32(), _allows_tf32(), torch.backends.cudnn.allow_tf32] == [False, False, True]
 
 
 def test_a_precision_that_the_device_has_not_is_said(caplog):

@@ -13,6 +13,7 @@ from kedro.config import MissingConfigException
 from kedro.framework.cli.project import project_group
 
 from spatial_functa_pipeline.cli import cli
+from spatial_functa_pipeline.config.presets import block_in, find_field
 from spatial_functa_pipeline.config.tree import PipelineParameters
 from spatial_functa_pipeline.pipeline_registry import register_pipelines
 from spatial_functa_pipeline.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
@@ -202,6 +203,71 @@ def test_what_is_said_to_be_in_a_file_is_there(row):
 @pytest.mark.parametrize("symbol", ["no_such", "NoSuch", "SpatialField.no_such", "no_such(seed)"])
 def test_what_is_not_in_its_file_is_found(symbol):
     assert not_found(f"| a thing | `fields/field.py`: `SpatialField._fit`, `encode`, `{symbol}` |")
+
+
+# What stands in code between backquotes
+
+
+def code(path):
+    return re.findall(r"`([^`]+)`", "\n".join(prose(path)))
+
+
+def keys(words):
+    """The parameters among them, without their values: `diffusion.unet.dropout=0.4` is one, a Kedro pipeline is none."""
+    block = "|".join(name for name, field in PipelineParameters.model_fields.items() if block_in(field.annotation))
+    found = (re.match(rf"(?:{block})(?:\.\w+)+", word) for word in words)
+    return sorted({match[0] for match in found if match})
+
+
+@BY_NAME
+def test_parameters_that_are_named_are_there(path):
+    if path.stem != "extending":
+        for key in keys(code(path)):
+            find_field(key)
+
+
+def test_a_parameter_that_is_not_there_is_found():
+    assert keys(["diffusion.unet.chanels=64", "diffusion", "seed=1", "kedro run", "training.steps"]) == [
+        "diffusion.unet.chanels"
+    ]
+    with pytest.raises(ValueError, match="unknown key"):
+        find_field("diffusion.unet.chanels")
+
+
+# docs/paper.md
+
+PAPER = ROOT / "docs/paper.md"
+
+
+def test_every_table_and_figure_of_the_paper_has_a_row():
+    rows = [line.split("|")[1] for line in prose(PAPER) if line.startswith("| ")]
+    for kind, count in (("Tab", 8), ("Fig", 13)):
+        named = {int(number) for row in rows if kind in row for number in re.findall(r"\d+", row.partition(",")[0])}
+        assert named >= set(range(1, count + 1)), kind
+
+
+def files_named(words):
+    return [word for word in words if re.fullmatch(r"[\w/<> ]+\.(py|yml|png|csv)", word)]
+
+
+def is_there(name):
+    """In the repository or the package; an output in the catalog."""
+    if name.endswith((".png", ".csv")):
+        return any(f"/{name}" in file.read_text() for file in ROOT.glob("conf/base/catalog_*.yml"))
+    names = [name.replace("<data set>", env) for env in ("cifar10", "imagenet256", "celebahq64")]
+    return all((folder / name).exists() for name in names for folder in [ROOT if name[:5] == "conf/" else SOURCE])
+
+
+def test_files_that_the_papers_page_names_are_there():
+    named = files_named(code(PAPER))
+    assert len(named) > 20
+    assert [name for name in named if not is_there(name)] == []
+
+
+@pytest.mark.parametrize("name", ["fields/fields.py", "no_such.png", "conf/<data set>/parameters_of_ours.yml"])
+def test_a_file_that_is_not_there_is_found(name):
+    assert files_named([name]) == [name]
+    assert not is_there(name)
 
 
 @BY_NAME

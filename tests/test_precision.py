@@ -48,9 +48,11 @@ def test_bf16_is_float32_where_it_would_be_emulated(monkeypatch, caplog, capable
     with caplog.at_level(logging.INFO):
         assert compute.available_precision("bf16", CPU, "classifier") == expected
         assert compute.available_precision("float32", CPU, "classifier") == "float32"
-    assert [record.message for record in caplog.records] == (
-        [] if capable else ["classifier: this cpu has no bfloat16 products; precision bf16 means float32 here"]
-    )
+        assert compute.available_precision("tf32", CPU, "denoiser") == "float32"
+        assert compute.available_precision("tf32", torch.device("cuda"), "denoiser") == "tf32"
+    messages = [] if capable else ["classifier: this cpu has no bfloat16 products; precision bf16 means float32 here"]
+    messages.append("denoiser: TensorFloat-32 is CUDA's; precision tf32 means float32 here")
+    assert [record.message for record in caplog.records] == messages
 
 
 def test_a_cpu_says_whether_it_has_bf16_products():

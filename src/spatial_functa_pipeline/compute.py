@@ -5,21 +5,18 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
+from spatial_functa_pipeline.config.block import NetworkPrecision
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.fields import native_engine
 from spatial_functa_pipeline.fields.field import SpatialField
 from spatial_functa_pipeline.fields.native_engine import WIDTH_MULTIPLE, NativeEngine, NativeEngineError
-from spatial_functa_pipeline.fields.siren import FieldPrecision
 from spatial_functa_pipeline.fields.torch_engine import TorchEngine
 
 logger = logging.getLogger(__name__)
-
-ClassifierPrecision = Literal["float32", "bf16"]
-"""Of the matrix products in a classifier's training, as `FieldPrecision` is of those in a field's."""
 
 _CALLS_THAT_REPAY = 3000
 """A compiled graph saves tens of milliseconds a call, and compiling costs about 40 s once."""
@@ -66,8 +63,8 @@ def accelerated(
 
 
 def _engine(field: SpatialField, runtime: RuntimeConfig, device: torch.device, name: str) -> TorchEngine | NativeEngine:
-    if field.spec.precision == "tf32" and device.type != "cuda":
-        logger.info("%s: TensorFloat-32 is CUDA's; precision tf32 means float32 here", name)
+    if field.spec.precision == "tf32":
+        available_precision("tf32", device, name)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return TorchEngine(floats_at_once=max(2**24, free // 2 // _BYTES_PER_ACTIVATION))
@@ -93,16 +90,35 @@ def _engine(field: SpatialField, runtime: RuntimeConfig, device: torch.device, n
 
 
 @contextmanager
-def tf32_products(precision: FieldPrecision) -> Iterator[None]:
-    """TensorFloat-32 for CUDA's float32 products and convolutions while it lasts, if `precision` asks for it, or none."""
+def tf32_products(precision: NetworkPrecision, device: torch.device) -> Iterator[None]:
+    """TensorFloat-32 for the products and convolutions on a CUDA device if `precision` asks for it, or else none.
+
+    It lasts as long as the context, for all threads. PyTorch itself leaves it on for convolutions.
+    """
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"  # λ's convolutions
+    tf32 = precision == "tf32" and device.type == "cuda"
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before[0])
         torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@contextmanager
+def float32_products() -> Iterator[None]:
+    """No TensorFloat-32 on any device: a context, or a decorator of what is to be computed so."""
+    with tf32_products("float32", torch.device("cpu")):
+        yield
+
+
+def bf16_products(precision: NetworkPrecision, device: torch.device) -> AbstractContextManager[object]:
+    """Products rounded to bfloat16 if `precision` asks for it; weights and sums stay float32.
+
+    For a network's evaluation: the backward pass follows it, and may be outside.
+    """
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 def has_bf16_products(device: torch.device) -> bool:
@@ -112,14 +128,12 @@ def has_bf16_products(device: torch.device) -> bool:
     return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def available_precision(precision: ClassifierPrecision, device: torch.device, name: str) -> ClassifierPrecision:
-    """`precision`, or float32 where the device would only emulate bf16; that is said once, with the `name` of the training."""
+def available_precision(precision: NetworkPrecision, device: torch.device, name: str) -> NetworkPrecision:
+    """`precision`, or float32 where the device has none such, or would only emulate it; then that is said, with `name`."""
     if precision == "bf16" and not has_bf16_products(device):
         logger.info("%s: this %s has no bfloat16 products; precision bf16 means float32 here", name, device.type)
         return "float32"
+    if precision == "tf32" and device.type != "cuda":
+        logger.info("%s: TensorFloat-32 is CUDA's; precision tf32 means float32 here", name)
+        return "float32"
     return precision
-
-
-def bf16_products(precision: ClassifierPrecision, device: torch.device) -> AbstractContextManager[object]:
-    """The context for a loss whose matrix products are to be rounded to bfloat16; weights and sums stay float32."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from kedro.config import OmegaConfigLoader
 from omegaconf import OmegaConf
 
 from spatial_functa_pipeline.config.places import Places
-from spatial_functa_pipeline.config.presets import apply_presets
+from spatial_functa_pipeline.config.presets import apply_presets, printed_keys, recipes
+from spatial_functa_pipeline.config.recipe import RecipeError, left_open
 from spatial_functa_pipeline.config.tree import PipelineParameters
 
 KEDROS_DEFAULT_ENV = "local"
@@ -21,9 +22,10 @@ KEDROS_DEFAULT_ENV = "local"
 class ProjectConfigLoader(OmegaConfigLoader):
     """Reads the parameters as nodes see them: `presets` applied, and every key that has a default there.
 
-    The catalog has `${place:<blocks>}`: see `Places.of`.
+    The catalog has `${place:<blocks>}` (see `Places.of`), and `${parameter:<key>}`, the value of a parameter.
 
-    Raises pydantic.ValidationError for parameters that are wrong; `ParameterHooks` reads them first, and says which.
+    Raises pydantic.ValidationError for parameters that are wrong, and RecipeError for a recipe that the data set does not
+    have; `ParameterHooks` reads them first, and says which.
     """
 
     def __init__(self, conf_source: str | Path, env: str | None = None, *arguments: Any, **options: Any) -> None:
@@ -34,19 +36,50 @@ class ProjectConfigLoader(OmegaConfigLoader):
     def __getitem__(self, key: str) -> dict[str, Any]:
         """The configuration of one kind, as `parameters` or `catalog`."""
         if key == "parameters":
-            return PipelineParameters.model_validate(self._written_parameters()).model_dump(mode="json")
+            return self.tree.model_dump(mode="json")
         if key == "catalog":
             OmegaConf.register_new_resolver("place", self.places.of, replace=True)
+            tree = self.tree
+            OmegaConf.register_new_resolver(
+                "parameter", lambda key: reduce(getattr, key.split("."), tree), replace=True
+            )
         return super().__getitem__(key)
+
+    @property
+    def tree(self) -> PipelineParameters:
+        """The parameters as one object."""
+        tree = PipelineParameters.model_validate(self._written_parameters())
+        if tree.recipe != "ours" and tree.recipe not in recipes(self._files):
+            raise RecipeError(tree.recipe, self._environments_with(tree.recipe))
+        return tree
+
+    @property
+    def left_open(self) -> dict[str, Any]:
+        """What this run takes for settings that the paper does not print, by key."""
+        return left_open(self.tree, printed_keys(self._files, self.runtime_params))
 
     @cached_property
     def places(self) -> Places:
         """The folders of this run's outputs."""
         return Places.of_run(self._parameters_of, self.runtime_params or {})
 
+    def _environments_with(self, recipe: str) -> list[str]:
+        """Those whose own parameters have a row for it."""
+        found = []
+        for file in sorted(Path(self.conf_source).glob("*/parameters.yml")):
+            written = OmegaConf.to_container(OmegaConf.load(file))
+            if isinstance(written, dict) and recipe in recipes(cast(dict[str, Any], written)):
+                found.append(file.parent.name)
+        return found
+
+    @cached_property
+    def _files(self) -> dict[str, Any]:
+        """What the files and the command line say, and the rows of `presets`. Reading them takes most of the time here."""
+        return super().__getitem__("parameters")
+
     def _written_parameters(self) -> dict[str, Any]:
         """What the files and the command line say, with the rows of `presets` that match."""
-        return apply_presets(super().__getitem__("parameters"), self.runtime_params)
+        return apply_presets(self._files, self.runtime_params)
 
     def _parameters_of(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """What they would say, were these parameters given on the command line."""

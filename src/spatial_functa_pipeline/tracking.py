@@ -1,25 +1,147 @@
-"""MLflow: the curves of trainings, and the upkeep of runs."""
+"""MLflow: how an experiment is shown, the curves of trainings, data sets and models, and the upkeep of runs."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # with the libraries of all trainings it takes seconds, which every command would wait for
+    from mlflow.entities import RunInfo
+
     from spatial_functa_pipeline.training.run import Report
 
 logger = logging.getLogger(__name__)
 
+RESULTS = "results"
+SECTIONS = (RESULTS, "field", "classifier", "denoiser", "feature_network", "pixel_classifier")
+"""Sections of a run's metrics, in the order in which MLflow shall show them."""
+_COLUMNS = {
+    "tags": ("dataset", "latent_shape", "interpolation"),
+    "metrics": ("psnr", "top1_accuracy", "fid_to_train", "frechet_distance_convnet_to_train", "seam_ratio_samples"),
+    "attributes": ("Dataset", "Models"),
+}
+"""What the table of runs shows beside name, time and duration; a column that no run has is left out by MLflow."""
+_VIEW = "results"
+_KIND = "mlflow.experimentKind"
+_SAVED_VIEW = "mlflow.sharedViewState."
+_CHARACTER = 7
+"""Pixels of a column's width for each character of its name."""
+_DIGEST = "digest"
+
+
+def metric_key(section: str, name: str) -> str:
+    """A metric's name in MLflow, as in `1_results/psnr`.
+
+    What stands before the slash is a section of its pages. Sections are sorted by their names, hence the number.
+    """
+    number = f"{SECTIONS.index(section) + 1}_" if section in SECTIONS else ""
+    return f"{number}{section}/{name}"
+
+
+def prepare_experiment(experiment_id: str) -> None:
+    """Mark an experiment as model training, and give it a view of its runs with the results as columns.
+
+    A view that is there already, which a user may have changed, is left as it is.
+    """
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    tags = client.get_experiment(experiment_id).tags
+    wanted = {_KIND: "custom_model_development", f"{_SAVED_VIEW}{_VIEW}": _view()}
+    for key, value in wanted.items():
+        if key not in tags:
+            client.set_experiment_tag(experiment_id, key, value)
+
+
+def _view() -> str:
+    """The view as MLflow saves one: the state of the page as JSON, in an envelope."""
+    names = {**_COLUMNS, "metrics": [metric_key(RESULTS, name) for name in _COLUMNS["metrics"]]}
+    columns = [f"{kind}.`{name}`" for kind, chosen in names.items() for name in chosen]
+    # MLflow's own width hides all but the section of a metric's name.
+    widths = {column: _CHARACTER * len(column) for column in columns if column.startswith("metrics.")}
+    now = round(1000 * time.time())
+    state = {"selectedColumns": columns, "columnOrder": columns, "columnWidths": widths}
+    return json.dumps({"name": _VIEW, "createdAt": now, "updatedAt": now, "state": json.dumps(state)})
+
+
+def runs_page(experiment_id: str) -> str:
+    """The table of runs with the columns above, as the end of an address of MLflow's pages.
+
+    Without it they open as those for language models: which of the two is the browser's choice, not the experiment's.
+    """
+    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={_VIEW}"
+
+
+def newest_runs_page() -> str | None:
+    """The `runs_page` with this process's newest run; None if it has none."""
+    import mlflow
+
+    run = mlflow.last_active_run()
+    return None if run is None else runs_page(run.info.experiment_id)
+
+
+def log_data_set(name: str, digest: str, rows: int, source: str, context: str) -> None:
+    """Log to the active run that it uses a data set, whose rows stay where they are."""
+    import mlflow
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+    from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+    profile, uri = json.dumps({"num_rows": rows}), json.dumps({"uri": source})
+    dataset = Dataset(name=name, digest=digest, source_type="local", source=uri, profile=profile)
+    run = mlflow.active_run()
+    assert run is not None
+    tag = InputTag(MLFLOW_DATASET_CONTEXT, context)
+    mlflow.MlflowClient().log_inputs(run.info.run_id, datasets=[DatasetInput(dataset, [tag])])
+
+
+def log_model(name: str, path: Path, digest: str, parameters: int | None, *, reused: bool) -> None:
+    """Log a model to the active run, whose weights stay where they are: as one that it has made, or that it uses.
+
+    A model with the same contents that was logged before is the same one.
+    """
+    import mlflow
+    from mlflow.entities import LoggedModelInput, LoggedModelOutput
+
+    run, client = mlflow.active_run(), mlflow.MlflowClient()
+    assert run is not None
+    same = f"name = '{name}' AND tags.{_DIGEST} = '{digest}'"
+    found = client.search_logged_models([run.info.experiment_id], same, max_results=1)
+    model = found[0].model_id if found else _new_model(run.info, name, path, digest, parameters)
+    if reused:
+        client.log_inputs(run.info.run_id, models=[LoggedModelInput(model)])
+    else:
+        client.log_outputs(run.info.run_id, [LoggedModelOutput(model, step=0)])
+
+
+def _new_model(run: RunInfo, name: str, path: Path, digest: str, parameters: int | None) -> str:
+    """The identifier of a model that MLflow did not know."""
+    import mlflow
+    from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
+
+    client = mlflow.MlflowClient()
+    model = client.create_logged_model(
+        run.experiment_id,
+        name,
+        source_run_id=run.run_id,
+        tags={MLFLOW_MODEL_IS_EXTERNAL: "true", _DIGEST: digest, "path": str(path)},
+        params={} if parameters is None else {"parameters": str(parameters)},
+        model_type=name,
+    )
+    client.finalize_logged_model(model.model_id, "READY")
+    return model.model_id
+
 
 @dataclass(frozen=True)
 class MlflowReport:
-    """A `report` for `Training` that logs `prefix.metric` to an MLflow run, from any process."""
+    """A `report` for `Training` that logs `section/metric` to an MLflow run, from any process."""
 
-    prefix: str
+    section: str
     tracking_uri: str
     run_id: str
 
@@ -28,18 +150,18 @@ class MlflowReport:
         import mlflow
 
         mlflow.set_tracking_uri(self.tracking_uri)
-        values = {f"{self.prefix}.{name}": value for name, value in metrics.items()}
+        values = {metric_key(self.section, name): value for name, value in metrics.items()}
         mlflow.log_metrics(values, step=step, run_id=self.run_id)
 
 
-def mlflow_report(prefix: str) -> Report:
-    """A `report` for `Training` that logs `prefix.metric` to the active MLflow run, or nothing where there is none."""
+def mlflow_report(section: str) -> Report:
+    """A `report` for `Training` that logs `section/metric` to the active MLflow run, or nothing where there is none."""
     import mlflow
 
     from spatial_functa_pipeline.training.run import report_nothing
 
     run = mlflow.active_run()
-    return MlflowReport(prefix, mlflow.get_tracking_uri(), run.info.run_id) if run else report_nothing
+    return MlflowReport(section, mlflow.get_tracking_uri(), run.info.run_id) if run else report_nothing
 
 
 def end_abandoned_runs(experiment_id: str) -> None:

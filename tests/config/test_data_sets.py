@@ -1,4 +1,4 @@
-"""What a data set's folder in conf/ may say: at most three files, nothing twice, and every size."""
+"""What a data set's folder in conf/ may say: three files (and what the paper prints of it), nothing twice, and every size."""
 
 import copy
 import shutil
@@ -31,6 +31,7 @@ SIZES = [
     *(f"diffusion.unet.{key}" for key in ("channels", "multipliers", "residual_blocks")),
     *(f"evaluation.sampling.{key}" for key in ("samples", "batch_size")),
 ]
+PRINTED = "parameters_printed.yml"
 DATA = ("dataset", "latent_shape", "data_path", "resolution", "channels", "num_classes")  # said in globals.yml
 
 
@@ -63,7 +64,13 @@ def repeated(parameters, base):
 @pytest.mark.parametrize("env", ENVIRONMENTS)
 def test_a_data_set_is_three_files(env):
     files = {path.name for path in (CONF / env).iterdir()}
-    assert files == {"globals.yml", "catalog_01_raw.yml", "parameters.yml"}
+    assert files - {PRINTED} == {"globals.yml", "catalog_01_raw.yml", "parameters.yml"}
+
+
+@pytest.mark.parametrize("env", ENVIRONMENTS)
+def test_what_the_paper_prints_has_a_file_of_its_own_where_there_is_a_row_that_leaves_out_what_is_ours(env):
+    presets = written(env, "parameters.yml").get("presets", [])
+    assert (CONF / env / PRINTED).exists() == ({"recipe": "as_printed"} in [row["when"] for row in presets])
 
 
 @pytest.mark.parametrize("env", ENVIRONMENTS)
@@ -105,8 +112,8 @@ def test_what_all_data_sets_share_is_at_most_310_lines_long():
 
 
 @pytest.mark.parametrize("env", ENVIRONMENTS)
-def test_a_data_set_is_at_most_120_lines_long(env):
-    assert lines(*(CONF / env).glob("*.yml")) <= 120
+def test_a_data_set_is_at_most_140_lines_long(env):
+    assert lines(*(path for path in (CONF / env).glob("*.yml") if path.name != PRINTED)) <= 140
 
 
 # Sizes

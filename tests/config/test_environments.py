@@ -333,6 +333,19 @@ def test_other_values_are_the_papers(env, choice, printed):
     assert {key: get(parameters, key) for key in printed} == printed
 
 
+@pytest.mark.parametrize("env", ["cifar10", "imagenet256", "celebahq64", "image_folder", "fashion_mnist", "sample"])
+def test_denoisers_train_on_mirrored_images_where_others_flip(env):
+    parameters = load(env)
+    expected = env in ("cifar10", "imagenet256", "celebahq64")
+    assert (parameters.functaset.mirror_images, parameters.diffusion.mirror_images) == (expected, expected)
+
+
+@pytest.mark.parametrize("env", ["fashion_mnist", "image_folder", "sample"])
+def test_data_sets_that_sample_in_few_steps_predict_v(env):
+    parameters = load(env)
+    assert (parameters.evaluation.sampling.preset, parameters.diffusion.prediction) == ("fast", "v_prediction")
+
+
 def test_imagenet_classifier_trains_for_200_epochs():
     training = load("imagenet256").classification.training
     assert training.steps * 1024 / (1_281_167 - 10_000) == pytest.approx(200, abs=1e-3)

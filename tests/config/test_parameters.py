@@ -252,6 +252,16 @@ def test_augmentation_is_for_images_only(message):
     assert "functaset.augmentation is for images: set augmented_copies to 0" in line
 
 
+def test_mirrored_images_are_images(message):
+    (line,) = message({**ONE_DIMENSIONAL, "functaset.mirror_images": True, "diffusion.architecture": "mlp"})
+    assert "functaset.mirror_images is for images" in line
+
+
+def test_a_denoiser_cannot_train_on_mirrored_images_that_nobody_makes(message):
+    (line,) = message({"diffusion.mirror_images": True, "functaset.mirror_images": False})
+    assert "diffusion.mirror_images is true, but functaset.mirror_images is false" in line
+
+
 def test_chunks_must_fill_shards(message):
     (line,) = message({"functaset.shard_rows": 100})
     assert line.startswith("  functaset: shard_rows (100) must be a multiple of chunk_rows (64)")

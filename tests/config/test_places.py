@@ -209,4 +209,5 @@ def depends_on(flow: Pipeline, output: str) -> set[str]:
         name.removeprefix("params:") for node in before.nodes for name in node.inputs if name.startswith("params:")
     }
     names -= {"runtime", "dataset"}
+    names |= {"recipe"}  # it chooses the images that are trained on
     return smallest({name for name in names if name.split(".")[-1] not in RESULT_NEUTRAL})

@@ -58,6 +58,7 @@ def test_what_is_given_beside_a_preset_wins(preset):
     ("keys", "message"),
     [
         ({"preset": "slow"}, "'paper' or 'fast'"),
+        ({"preset": "fast", "variance": "fixed_large"}, "sampler dpm_solver adds no noise"),
         ({"guidance_interval": (0.3, 3.0)}, "guidance_scale is null: set the scale, or the interval to null"),
         ({"guidance_scale": 2.0, "guidance_interval": (3.0, 0.3)}, "low < high"),
         ({"guidance_scale": 2.0, "guidance_interval": (-1.0, 0.3)}, "greater than or equal to 0"),

@@ -65,6 +65,22 @@ def test_a_margin_needs_a_metric_of_which_the_best_is_kept(sample, name):
         PipelineParameters.model_validate(parameters)
 
 
+@pytest.mark.parametrize("name", ["diffusion.training", "evaluation.frechet.feature_network"])
+def test_the_best_weights_need_a_metric_to_be_best_in(sample, name):
+    parameters = copy.deepcopy(sample)
+    block = parameters
+    for part in name.split("."):
+        block = block[part]
+    block["keep"] = "best"
+    with pytest.raises(ValidationError, match=rf"{name}\.keep is best, but .* set it to last"):
+        PipelineParameters.model_validate(parameters)
+
+
+@pytest.mark.parametrize("name", ["meta_learning", "classification"])
+def test_field_and_classifier_keep_the_best_weights(sample, name):
+    assert sample[name]["training"]["keep"] == "best"
+
+
 def test_every_environment_guards_its_field():
     for path in CONF.iterdir():
         if not path.is_dir() or path.name == "base":

@@ -34,7 +34,9 @@ def data(tmp_path):
     make(PRESET, "06_models", "denoiser.safetensors", "d", "t", "f", content="12345")
     make(PRESET, "08_reporting", "metrics.json", "m", "d", "t", "f", content='{"psnr": 30.5, "details": {}}')
     make(CHANGED, "06_models", "denoiser.safetensors", "d2", "t", "f")
-    metrics = '{"psnr": 30.5, "top1_accuracy": 0.5, "frechet_distance_convnet": 2, "frechet_distance_convnet_noise": 9}'
+    names = ("frechet_distance_convnet_noise_to_train", "frechet_distance_convnet_to_test", "fid_of_something")
+    distances = {"frechet_distance_convnet_to_train": 2, **dict.fromkeys(names, 9)}
+    metrics = json.dumps({"psnr": 30.5, "top1_accuracy": 0.5, **distances})
     make(CHANGED, "08_reporting", "metrics.json", "m2", "d2", "t", "f", content=metrics)
     write(tmp_path / "06_models" / CHANGED / PARAMETERS_FILE, '{"diffusion.normalisation.gamma": 2.5}')
     (tmp_path / "06_models" / CHANGED / "checkpoints").mkdir()
@@ -58,7 +60,7 @@ def test_a_variant_is_all_that_lies_in_folders_of_its_name(data):
     assert preset.summary == "denoiser, field, train_functaset, 1 reports"
     assert preset.bytes == 1 + 1 + 5 + len('{"psnr": 30.5, "details": {}}')
     assert changed.metrics["top1_accuracy"] == 0.5
-    assert changed.frechet_distance == ("frechet_distance_convnet", 2)
+    assert changed.frechet_distance == ("frechet_distance_convnet_to_train", 2)
     assert preset.frechet_distance is None
 
 

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from evaluated import field, images, latents
 
@@ -29,3 +30,21 @@ def test_samples_that_are_training_images_are_found(make_functaset):
     assert whole["count"].to_dict() == {"samples": 8, "test_images": 8, "reconstructions": 8}
     assert len(distances.axes) == 2
     assert len(shown.axes) == 2 * (1 + 3) * 4
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_denoiser_that_repeats_mirrored_images_is_found_out(make_functaset, known):
+    """Its samples are training images mirrored: copies, if it was trained on those."""
+    rows, decoder = latents(12), field()
+    samples = make_functaset(rows, settings={"mirror_images": known})
+    copies = comparable_images(decode(decoder, torch.from_numpy(rows))).numpy()
+    train = Images.from_array(copies[:, :, ::-1], np.arange(12) % 10, tuple("abcdefghij"))
+    test = images(12, 5)
+    metrics, table, _, _ = assess_memorisation(samples, train, test, samples, decoder, MemorisationConfig(), 4, seed=2)
+    assert (metrics["nearest_train_distance"] == 0) is known
+    among = "12 training images and their mirror images" if known else "12 training images"
+    assert metrics["details"]["nearest_train_distance"] == f"12 samples, nearest of {among}, seed 2: median"
+    whole = table[table["class"] == "all"].set_index("images")
+    assert whole["train_images"].to_dict() == {"samples": 12, "test_images": 12, "reconstructions": 12}
+    if known:
+        assert whole["distinct"]["samples"] == 12

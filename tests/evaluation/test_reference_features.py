@@ -1,8 +1,16 @@
 import numpy as np
+import pytest
 import torch
 from evaluated import field, images, latents
 
-from spatial_functa_pipeline.evaluation.features import real_features, reference_features
+from spatial_functa_pipeline.config.evaluation import ScoresConfig
+from spatial_functa_pipeline.evaluation.features import (
+    held_out,
+    pack_features,
+    real_features,
+    reference_features,
+    unpack_features,
+)
 from spatial_functa_pipeline.functasets.statistics import compute_statistics
 from spatial_functa_pipeline.images.pixels import unit_images
 
@@ -16,24 +24,58 @@ class Means:
         return unit_images(pictures).flatten(1).float().mean(1, keepdim=True)
 
 
-def test_real_images_are_bounded_in_number():
-    train, test = images(70, 0), images(9, 1)
-    found = real_features(Means(), train, test, 66)
-    assert {name: value.shape for name, value in found.items()} == {"train": (66, 1), "test": (9, 1)}
-    np.testing.assert_allclose(found["train"][:, 0], train.batch(range(66)).float().mean((1, 2, 3)) / 255, rtol=1e-5)
-    assert len(real_features(Means(), train, test)["train"]) == 70
+def means(*sets):
+    return torch.cat([Means()(pictures.batch(range(len(pictures)))) for pictures in sets])
+
+
+def test_the_training_images_are_all_that_were_published():
+    """The validation images are cut from them; there is no bound unless one is given."""
+    train, validation, test = images(70, 0), images(8, 2), images(9, 1)
+    found = real_features(Means(), train, validation, test, ScoresConfig())
+    assert {name: len(features) for name, features in found.items()} == {"train": 78, "test": 9}
+    torch.testing.assert_close(found["train"].paired, means(train, validation))
+    torch.testing.assert_close(found["train"].moments.mean(), means(train, validation).double().mean(0))
+    assert held_out(train, validation, ScoresConfig()) == 8
+
+
+def test_validation_images_that_were_published_apart_are_no_training_images():
+    scores = ScoresConfig(held_out_in_reference=False)
+    train, validation, test = images(70, 0), images(8, 2), images(9, 1)
+    assert len(real_features(Means(), train, validation, test, scores)["train"]) == 70
+    assert held_out(train, validation, scores) == 0
+
+
+@pytest.mark.parametrize(("limit", "train_images", "validation_images"), [(66, 66, 0), (75, 70, 5), (90, 70, 8)])
+def test_real_images_are_bounded_in_number(limit, train_images, validation_images):
+    train, validation, test = images(70, 0), images(8, 2), images(9, 1)
+    scores = ScoresConfig(reference_images=limit, pair_images=6)
+    found = real_features(Means(), train, validation, test, scores)
+    assert len(found["train"]) == train_images + validation_images
+    assert held_out(train, validation, scores, limit) == validation_images
+    assert len(found["train"].paired) == len(found["test"].paired) == 6
+    pixels = np.concatenate([s.batch(range(len(s))) for s in (train, validation)])[: len(found["train"])]
+    np.testing.assert_allclose(found["train"].moments.mean()[0], pixels.mean() / 255, rtol=1e-5)
 
 
 def test_reference_points_are_as_many_as_samples(make_functaset):
-    functaset, decoder, train, test = make_functaset(latents(9)), field(), images(20, 0), images(9, 1)
-    statistics = compute_statistics(functaset)
-    points = [
-        reference_features(Means(), train, test, functaset, decoder, statistics, count, seed=4) for count in (7, 70)
-    ]
+    functaset, decoder = make_functaset(latents(9)), field()
+    sets = (images(20, 0), images(5, 2), images(9, 1), functaset, decoder, compute_statistics(functaset))
+    points = [reference_features(Means(), *sets, ScoresConfig(), count, seed=4) for count in (7, 70)]
     assert [{name: len(value) for name, value in found.items()} for found in points] == [
-        {"reconstructions": 7, "pca_codes": 7, "noise": 7},
-        {"reconstructions": 9, "pca_codes": 9, "noise": 70},
+        dict.fromkeys(("train_images", "test_images", "reconstructions", "pca_codes", "noise"), 7),
+        {"train_images": 25, "test_images": 9, "reconstructions": 9, "pca_codes": 9, "noise": 70},
     ]
-    assert all(torch.isfinite(value).all() for found in points for value in found.values())
-    again = reference_features(Means(), train, test, functaset, decoder, statistics, 70, seed=4)
-    assert torch.equal(again["noise"], points[1]["noise"])
+    assert all(torch.isfinite(value.paired).all() for found in points for value in found.values())
+    again = reference_features(Means(), *sets, ScoresConfig(), 70, seed=4)
+    assert torch.equal(again["noise"].paired, points[1]["noise"].paired)
+
+
+def test_stored_features_are_the_same():
+    sets = real_features(Means(), images(30, 0), images(5, 2), images(9, 1), ScoresConfig(pair_images=6))
+    stored = pack_features(sets, Means(), held_out=5)
+    assert stored.config == {"features": "means", "held_out": 5}
+    again = unpack_features(stored)
+    for name, features in sets.items():
+        assert len(again[name]) == len(features)
+        assert torch.equal(again[name].paired, features.paired)
+        assert torch.equal(again[name].moments.covariance(), features.moments.covariance())

@@ -23,9 +23,9 @@ from spatial_functa_pipeline.training.seeding import derive_seed
 
 SHAPE = LatentShape((2, 2), 3)
 CLASSES = 4
-CLIP = 2.5
+CLIP = torch.tensor([2.5, 0.5, 1.5])
 RUNTIME = RuntimeConfig(device="cpu", progress=False)
-NORMALISER = Normaliser(torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.1, 0.2, 0.3]), torch.tensor(CLIP))
+NORMALISER = Normaliser(torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.1, 0.2, 0.3]), CLIP)
 
 
 def diffusion(conditional):

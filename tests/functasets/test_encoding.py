@@ -9,6 +9,7 @@ from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.fields.field import FieldSpec, SpatialField
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.encoding import plan_functaset
+from spatial_functa_pipeline.images.augmentation import MIRRORED
 from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.images.pixels import unit_images
 from spatial_functa_pipeline.metrics.image_quality import per_image_mse, psnr
@@ -48,6 +49,20 @@ def test_rows_are_the_fields_latents_with_the_psnr_of_their_reconstruction(image
     assert rows.labels.tolist() == images.labels[2:9].tolist()
     assert rows.source_index.tolist() == list(range(2, 9))
     assert rows.augmentation.tolist() == [0] * 7
+
+
+def test_mirrored_images_follow_the_images_and_leave_the_copies_as_they_are(images, field):
+    made = plan(images, field, copies=2, mirror_images=True)
+    assert made.header.rows == 44
+    rows = made.encode(0, 44)
+    assert rows.source_index.tolist() == [*range(11)] * 4
+    assert rows.augmentation.tolist() == [0] * 11 + [MIRRORED] * 11 + [1] * 11 + [2] * 11
+    original, mirrored, *copies = np.split(rows.latents, 4)
+    with torch.no_grad():
+        expected = field.encode(unit_images(images.batch(range(11)).flip(2)))
+    np.testing.assert_allclose(mirrored, expected.numpy(), rtol=1e-4, atol=1e-6)
+    without = plan(images, field, copies=2).encode(0, 33).latents
+    np.testing.assert_allclose(np.concatenate([original, *copies]), without, rtol=1e-4, atol=1e-6)
 
 
 def test_copies_follow_the_images_and_are_augmented(images, field):

@@ -18,7 +18,7 @@ from spatial_functa_pipeline.functasets.requantising import Pictures, measure_ra
 from spatial_functa_pipeline.functasets.scheduling import Scheduling
 from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.functasets.writing import write
-from spatial_functa_pipeline.images.augmentation import augment
+from spatial_functa_pipeline.images.augmentation import MIRRORED, augment
 from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.images.pixels import unit_images
 from spatial_functa_pipeline.metrics.image_quality import per_image_mse, psnr
@@ -137,16 +137,16 @@ def replace_latents(functaset: Functaset, factor: float) -> Functaset:
     return Functaset.open(functaset.location.url)
 
 
-@pytest.mark.parametrize("copies", [0, 2])
-def test_its_psnr_is_that_of_what_is_stored(tmp_path, make_encoded, images, field, copies):
-    encoded = make_encoded(copies=copies)
+@pytest.mark.parametrize("numbers", [(0,), (0, MIRRORED, 1, 2)])
+def test_its_psnr_is_that_of_what_is_stored(tmp_path, make_encoded, images, field, numbers):
+    encoded = make_encoded(copies=max(numbers), mirror_images=MIRRORED in numbers)
     pictures, quality = Pictures(images, CROP, SEED), {}
     for bits in (8, 6, 4, 2, 1):
         found = stored(tmp_path / f"{bits}.zarr", encoded, bits, pictures, field, RUNTIME)
-        assert (found.header.bits, len(found)) == (bits, 40 * (copies + 1))
+        assert (found.header.bits, len(found)) == (bits, 40 * len(numbers))
         for column in ("labels", "source_index", "augmentation"):
             np.testing.assert_array_equal(getattr(found, column), getattr(encoded, column))
-        source, copy = np.tile(np.arange(40), copies + 1), np.repeat(np.arange(copies + 1), 40)
+        source, copy = np.tile(np.arange(40), len(numbers)), np.repeat(numbers, 40)
         targets = unit_images(augment(images.batch(source), source, copy, CROP, SEED))
         decoded = field.decode(torch.from_numpy(found.rows(0, len(found))))
         expected = psnr(per_image_mse(decoded, targets)).numpy()

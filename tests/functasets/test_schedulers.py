@@ -99,6 +99,27 @@ class DyingEncoder:
         return self.plan.encode(start, stop)
 
 
+def test_threads_write_the_same_bytes(tmp_path):
+    write(tmp_path / "one.zarr", real_plan())
+    write(tmp_path / "two.zarr", replace(real_plan(), scheduling=Scheduling("threads", workers=3)))
+    assert contents(tmp_path / "two.zarr") == contents(tmp_path / "one.zarr")
+
+
+def test_an_error_in_a_thread_reaches_the_caller_and_stops_the_others(tmp_path):
+    done = []
+
+    def fail_at_the_third(start: int, stop: int) -> Rows:
+        done.append(start)
+        if len(done) == 3:
+            raise ZeroDivisionError
+        return plan.encode(start, stop)
+
+    plan = real_plan(shard_rows=8)
+    with pytest.raises(ZeroDivisionError):
+        write(tmp_path / "f.zarr", replace(plan, encode=fail_at_the_third, scheduling=Scheduling("threads", workers=1)))
+    assert len(done) < 13
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("bits", [None, 6])
 def test_a_local_cluster_writes_the_same_bytes_and_survives_a_dead_worker(tmp_path, bits):

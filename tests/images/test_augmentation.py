@@ -4,7 +4,7 @@ import torch
 from torchvision.transforms.v2 import functional as F
 
 from spatial_functa_pipeline.config.functaset import AugmentationConfig
-from spatial_functa_pipeline.images.augmentation import augment
+from spatial_functa_pipeline.images.augmentation import MIRRORED, augment
 
 FLIP = AugmentationConfig()
 FLIP_AND_CROP = AugmentationConfig(crop_padding=4)  # CIFAR-10's
@@ -97,6 +97,15 @@ def test_resized_crop_magnifies_a_box_without_leaving_the_image():
     # The narrowest box allowed has 8 % of the area at aspect ratio 3/4: a quarter of the width.
     assert spread.min() > 252 * 0.2
     assert spread.float().std() > 20
+
+
+@pytest.mark.parametrize("config", [CROP, EVERYTHING])
+def test_the_mirrored_copy_is_mirrored_and_nothing_else(config):
+    images, rows = random_images(4), np.arange(4)
+    made = augment(images, rows, np.array([0, MIRRORED, 1, MIRRORED]), config, seed=0)
+    assert torch.equal(made[[1, 3]], images[[1, 3]].flip(2))
+    assert torch.equal(made[0], images[0])
+    assert torch.equal(made[2], augment(images[2:3], rows[2:3], np.array([1]), config, seed=0)[0])
 
 
 def test_randaugment_magnitude_ten_is_the_strongest():

@@ -1,5 +1,7 @@
 """All scores together: each is that of its own function, and of the images it is meant to look at."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -13,6 +15,19 @@ def gaussian(count, seed=0):
     return torch.randn(count, 6, generator=torch.Generator().manual_seed(seed))
 
 
+class Identity:
+    """Features that are given already."""
+
+    name, width = "identity", 6
+
+    def __call__(self, features):
+        return features.float()
+
+
+def feature_set(features, pairs):
+    return FeatureSet.of(Identity(), features.split(7), pairs)
+
+
 def moments_of(features):
     moments = FeatureMoments(features.shape[1])
     moments.update(features)
@@ -21,7 +36,7 @@ def moments_of(features):
 
 def test_each_score_is_its_functions():
     x, y = gaussian(50), gaussian(70, seed=1) + 0.3
-    found = compare(FeatureSet(x, pair_images=20), FeatureSet(y, pair_images=30))
+    found = compare(feature_set(x, 20), feature_set(y, 30))
     assert tuple(found) == SCORES
     assert found["frechet_distance"] == pytest.approx(frechet_distance(moments_of(x), moments_of(y)))
     assert found["kid"] == pytest.approx(kid_distance(x[:20], y[:30]))
@@ -30,8 +45,50 @@ def test_each_score_is_its_functions():
 
 
 def test_a_set_can_be_compared_again():
-    x = FeatureSet(gaussian(40), 40)
-    others = [FeatureSet(gaussian(40, seed=seed) + seed, 40) for seed in (1, 2)]
+    x = feature_set(gaussian(40), 40)
+    others = [feature_set(gaussian(40, seed=seed) + seed, 40) for seed in (1, 2)]
     first = [compare(x, other) for other in others]
     assert first == [compare(x, other) for other in others]
     assert first[0]["frechet_distance"] < first[1]["frechet_distance"]
+
+
+def test_of_many_images_the_features_of_few_are_kept():
+    """The moments are those of all; what is kept does not grow with the number of images."""
+    features = gaussian(60)
+    found = feature_set(features, pairs=10)
+    assert len(found) == 60
+    assert torch.equal(found.paired, features[:10])
+    assert found.paired.untyped_storage().nbytes() == 10 * 6 * 4  # no view that keeps a larger batch
+    torch.testing.assert_close(found.moments.covariance(), moments_of(features).covariance())
+    assert len(found.with_pairs(4).paired) == 4
+    assert len(found.with_pairs(4)) == 60
+
+
+def test_batches_beyond_the_pairs_are_let_go():
+    extracted, alive = [], []
+
+    class Watched(Identity):
+        def __call__(self, features):
+            result = features.clone()
+            extracted.append(weakref.ref(result.untyped_storage()))
+            return result
+
+    def batches():
+        for batch in gaussian(600).split(6):
+            alive.append(sum(storage() is not None for storage in extracted))
+            yield batch
+
+    FeatureSet.of(Watched(), batches(), pairs=6)
+    assert len(extracted) == 100
+    assert max(alive) <= 2
+
+
+def test_moments_that_were_stored_are_the_same():
+    moments = moments_of(gaussian(30))
+    again = FeatureMoments.from_tensors({name: tensor.clone() for name, tensor in moments.tensors().items()})
+    assert again.count == 30
+    assert torch.equal(again.mean(), moments.mean())
+    assert torch.equal(again.covariance(), moments.covariance())
+    again.update(gaussian(3))
+    assert moments.count == 30
+    assert not torch.equal(again.mean(), moments.mean())

@@ -11,12 +11,12 @@ from pytorch_fid import inception
 from pytorch_fid.fid_score import calculate_activation_statistics
 from torch import nn
 
+from spatial_functa_pipeline.metrics.comparison import FeatureSet
 from spatial_functa_pipeline.metrics.features import (
     ConvNetFeatures,
     FeatureNetwork,
     InceptionDownloadError,
     InceptionFeatures,
-    extract_features,
     metric_name,
 )
 from spatial_functa_pipeline.metrics.frechet import FeatureMoments
@@ -66,10 +66,12 @@ def empty_hub(tmp_path, monkeypatch):
 
 
 def test_only_inception_features_are_called_fid():
-    assert metric_name("inception") == "fid"
-    assert metric_name("convnet") == "frechet_distance_convnet"
-    assert [metric_name("inception", score) for score in ("kid", "precision")] == ["kid", "precision"]
-    assert metric_name("convnet", "kid") == "kid_convnet"
+    assert metric_name("inception", "train") == "fid_to_train"
+    assert metric_name("convnet", "test") == "frechet_distance_convnet_to_test"
+    assert metric_name("inception", "test", "kid") == "kid_to_test"
+    assert metric_name("convnet", "train", "precision") == "precision_convnet_to_train"
+    assert metric_name("inception", "train", images="noise") == "fid_noise_to_train"
+    assert metric_name("convnet", "test", images="noise") == "frechet_distance_convnet_noise_to_test"
 
 
 @pytest.mark.parametrize("side", [(32, 32), (28, 45), (256, 256)])
@@ -112,17 +114,17 @@ def test_convnet_features_of_an_image_do_not_depend_on_its_batch(network):
 def test_features_are_those_of_all_batches(network):
     extractor = ConvNetFeatures(network)
     images = random_bytes(10, 16, 16, 3)
-    features = extract_features(extractor, images.split(4))
+    features = torch.cat([extractor(batch) for batch in images.split(4)])
     assert features.shape == (10, extractor.width)
     torch.testing.assert_close(features, extractor(images))
 
 
 def test_features_that_are_not_finite_or_of_nothing_are_errors(network):
     with pytest.raises(ValueError, match="no images"):
-        extract_features(ConvNetFeatures(network), [])
+        FeatureSet.of(ConvNetFeatures(network), [], pairs=5)
     nn.init.constant_(network.stages[0][1].weight, torch.inf)
     with pytest.raises(ValueError, match="diverged"):
-        extract_features(ConvNetFeatures(network), [random_bytes(2, 16, 16, 3)])
+        FeatureSet.of(ConvNetFeatures(network), [random_bytes(2, 16, 16, 3)], pairs=5)
 
 
 def test_network_refuses_images_with_other_channels(network):
@@ -163,7 +165,7 @@ def test_statistics_of_arrays_are_those_that_pytorch_fid_takes_from_files(use_hu
         files, inception.InceptionV3([3]), batch_size=len(files), num_workers=0
     )
     moments = FeatureMoments(InceptionFeatures.width)
-    moments.update(extract_features(InceptionFeatures(str(use_hub)), [images]))
+    moments.update(InceptionFeatures(str(use_hub))(images))
     np.testing.assert_allclose(moments.mean(), mean, rtol=1e-4, atol=1e-5 * np.abs(mean).max())
     np.testing.assert_allclose(moments.covariance(), covariance, rtol=1e-3, atol=1e-4 * np.abs(covariance).max())
 
@@ -171,11 +173,12 @@ def test_statistics_of_arrays_are_those_that_pytorch_fid_takes_from_files(use_hu
 def test_a_distance_with_other_weights_is_not_called_fid(use_hub, monkeypatch):
     extractor = InceptionFeatures()  # finds the cached file
     assert len(extractor.weights_sha256) == 64
-    assert metric_name(extractor.name) == f"frechet_distance_inception_{extractor.weights_sha256[:8]}"
+    named = f"frechet_distance_inception_{extractor.weights_sha256[:8]}_to_train"
+    assert metric_name(extractor.name, "train") == named
 
     prefix = "spatial_functa_pipeline.metrics.features._INCEPTION_SHA256_PREFIX"
     monkeypatch.setattr(prefix, extractor.weights_sha256[:8])
-    assert metric_name(InceptionFeatures().name) == "fid"
+    assert metric_name(InceptionFeatures().name, "train") == "fid_to_train"
 
 
 def test_missing_inception_weights(tmp_path):

@@ -84,6 +84,7 @@ class Recorder(nn.Module):
 
 def draw(denoiser, config, labels=None, clip_range=FAR, seed=0, first=0, **sampling):
     options = {"samples": 4000, "batch_size": 4000, **sampling}
+    clip_range = torch.as_tensor(clip_range)
     return sample(denoiser, config, SamplingConfig(**options), labels, SHAPE, clip_range, seed, "cpu", first)
 
 
@@ -338,6 +339,48 @@ def test_samples_stay_within_the_clip_range(sampler, scale):
     assert draw(denoiser, config, labels, **how).abs().max() > 3
 
 
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver"])
+def test_each_number_has_a_clip_range_of_its_own(sampler):
+    config = diffusion_config()
+    ranges = torch.tensor([1.25, 80.0, 0.0])
+    samples = draw(GaussianDenoiser(config), config, clip_range=ranges, sampler=sampler).flatten(0, -2)
+    assert (samples.abs() <= ranges + 1e-5).all()
+    assert (samples[:, 0] > 1.24).any()
+    assert samples[:, 1].std() > 0.9
+    in_grid = draw(GaussianDenoiser(config), config, clip_range=ranges.expand(SHAPE.shape), sampler=sampler)
+    assert torch.equal(in_grid.flatten(0, -2), samples)
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver"])
+def test_clipping_can_be_left_out(sampler):
+    config = diffusion_config()
+    denoiser, how = TrainedDenoiser(config), {"sampler": sampler, "steps": 20, "samples": 200}
+    free = draw(denoiser, config, clip_range=4.5, clip_denoised=False, **how)
+    assert torch.equal(free, draw(denoiser, config, clip_range=FAR, **how))
+    assert free.std() > 10
+
+
+@pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
+def test_ddpm_adds_the_variance_that_is_asked_for(variance):
+    """For Gaussian data the optimal denoiser is affine, so the variance of x_t follows from step to step (Ho, Eq. 7)."""
+    config, steps = diffusion_config(timesteps=100), 10
+    alpha_bars = noise_schedule(config).alphas_cumprod.double()[9::10].flip(0).tolist()
+    expected = {choice: torch.ones(3, dtype=torch.float64) for choice in ("fixed_small", "fixed_large")}
+    for alpha_bar, after in zip(alpha_bars, [*alpha_bars[1:], 1.0], strict=True):
+        alpha = alpha_bar / after
+        clean = math.sqrt(alpha_bar) * STD**2 / (alpha_bar * STD**2 + 1 - alpha_bar)  # dx̂₀/dx_t
+        gain = (math.sqrt(after) * (1 - alpha) * clean + math.sqrt(alpha) * (1 - after)) / (1 - alpha_bar)
+        smaller = (1 - alpha) * (1 - after) / (1 - alpha_bar)
+        for choice, noise in (("fixed_small", smaller), ("fixed_large", 1 - alpha)):
+            expected[choice] = gain**2 * expected[choice] + (noise if after < 1 else 0)
+    assert (expected["fixed_large"] / expected["fixed_small"] > 1.3).all()
+    samples = draw(
+        GaussianDenoiser(config), config, sampler="ddpm", steps=steps, variance=variance, samples=8000, batch_size=8000
+    ).flatten(0, -2)
+    ratio = samples.double().var(dim=0) / expected[variance]
+    assert ((ratio - 1).abs() < 4 * math.sqrt(2 / len(samples))).all(), ratio
+
+
 @pytest.mark.parametrize(("sampler", "steps"), [("ddpm", 50), ("ddim", 50), ("dpm_solver", 20)])
 def test_clipping_keeps_an_imperfect_denoiser_bounded(sampler, steps):
     config = diffusion_config()  # cosine and ε: an error of 0.02 in ε is one of 400 in x₀ at the last time step
@@ -516,7 +559,9 @@ def test_guidance_is_on_every_channel():
             return torch.cat(parts, dim=-1)
 
     denoiser = NineChannels(config, means=means)
-    drawn = sample(denoiser, config, config_of_sampling, torch.zeros(250, dtype=torch.int64), shape, FAR, 0, "cpu")
+    drawn = sample(
+        denoiser, config, config_of_sampling, torch.zeros(250, dtype=torch.int64), shape, torch.tensor(FAR), 0, "cpu"
+    )
     torch.testing.assert_close(drawn.mean(dim=(0, 1, 2)), torch.full((9,), 3.0), atol=0.3, rtol=0)
 
 
@@ -552,10 +597,15 @@ def test_network_evaluations_are_counted_as_they_happen(how, schedule):
 def test_settings_are_json_and_give_every_samples_seed():
     config = diffusion_config(conditional=True)
     how = SamplingConfig(samples=2, batch_size=2, preset="fast", guidance_scale=2.0)
-    settings = sampling_settings(config, how, 4.5, seed=11)
+    ranges = torch.tensor([4.5, 0.5, 2.0])
+    settings = sampling_settings(config, how, ranges, seed=11)
     assert json.loads(json.dumps(settings)) == settings
     assert settings["network_evaluations"] == network_evaluations(config, how)
-    assert (settings["sampler"], settings["guidance_scale"], settings["clip_range"]) == ("dpm_solver", 2.0, 4.5)
+    assert (settings["sampler"], settings["guidance_scale"], settings["clip_range"]) == ("dpm_solver", 2.0, [0.5, 4.5])
+    unclipped = how.model_copy(update={"clip_denoised": False})
+    assert sampling_settings(config, unclipped, ranges, seed=11)["clip_range"] is None
+    large = SamplingConfig(samples=2, batch_size=2, preset="paper", variance="fixed_large")
+    assert sampling_settings(config, large, ranges, seed=11)["variance"] == "fixed_large"
     assert sample_seed(11, 5) == (settings["first_seed"] + 5) % 2**32
     generator = torch.Generator().manual_seed((settings["first_seed"] + 5) % 2**32)
     noise = torch.randn(SHAPE.shape, generator=generator)
@@ -614,5 +664,7 @@ def test_sampling_refuses_what_does_not_fit():
         draw(denoiser, config, steps=5, guidance_scale=2.0)
     with pytest.raises(ValueError, match=r"steps \(11\) must not exceed"):
         draw(denoiser, config, steps=11)
-    with pytest.raises(ValueError, match="clip_range must be positive"):
-        draw(denoiser, config, steps=5, clip_range=0.0)
+    with pytest.raises(ValueError, match=r"clip_range must not be negative, got -1\.0"):
+        draw(denoiser, config, steps=5, clip_range=[1.0, -1.0, 1.0])
+    with pytest.raises(ValueError, match="clip_range must not be negative"):
+        draw(denoiser, config, steps=5, clip_range=math.nan)

@@ -24,15 +24,18 @@ METRICS = {
     "psnr_of_mean_mse",
     "psnr_pca",
     "top1_accuracy",
-    "frechet_distance_convnet",
-    "frechet_distance_convnet_train_images",
-    "frechet_distance_convnet_reconstructions",
-    "frechet_distance_convnet_pca_codes",
-    "frechet_distance_convnet_noise",
+    *(f"seam_ratio_{images}" for images in ("test_images", "reconstructions", "samples")),
+    "frechet_distance_convnet_train_images_to_test",
+    "frechet_distance_convnet_test_images_to_train",
     *(
-        f"{score}_convnet{against}"
+        f"frechet_distance_convnet_{images}_to_{real}"
+        for images in ("reconstructions", "pca_codes", "noise")
+        for real in ("train", "test")
+    ),
+    *(
+        f"{score}_convnet_to_{real}"
         for score in ("frechet_distance", "kid", "precision", "recall", "density", "coverage")
-        for against in ("", "_against_train")
+        for real in ("train", "test")
     ),
     *(f"nearest_train_distance{images}" for images in ("", "_test_images", "_reconstructions")),
     *(f"distinct_nearest_share{images}" for images in ("", "_test_images", "_reconstructions")),
@@ -100,21 +103,26 @@ def test_a_run_ends_with_metrics_pictures_and_a_summary(finished):
     assert set(found["details"]) == METRICS
     assert all(math.isfinite(found[name]) for name in METRICS)
     assert "100 test images, seed 0" in found["details"]["psnr"]
-    assert "40 samples by dpm_solver in 10 steps" in found["details"]["frechet_distance_convnet"]
-    assert "against 300 train images" in found["details"]["frechet_distance_convnet_against_train"]
+    assert "40 samples by dpm_solver in 10 steps" in found["details"]["frechet_distance_convnet_to_test"]
+    assert "to 360 training images, 60 of them held out" in found["details"]["frechet_distance_convnet_to_train"]
     assert found["psnr"] > 12  # sixty steps of a tiny field on real garments; random weights give about 7 dB
-    assert found["frechet_distance_convnet_train_images"] < found["frechet_distance_convnet"]
+    assert found["frechet_distance_convnet_train_images_to_test"] < found["frechet_distance_convnet_to_test"]
     for figure in FIGURES:
         content = (finished.path / f"data/08_reporting/{VARIANT}/{figure}.png").read_bytes()
         assert content.startswith(b"\x89PNG")
         assert len(content) > 5_000
-    for name in ("psnr", "top1_accuracy", "frechet_distance_convnet", "recall_convnet", "near_copies"):
+    for name in (
+        *("psnr", "top1_accuracy", "recall_convnet_to_test", "near_copies"),
+        *("frechet_distance_convnet_to_train", "frechet_distance_convnet_to_test"),
+        *("seam_ratio_test_images", "seam_ratio_reconstructions", "seam_ratio_samples"),
+    ):
         assert f"{name} " in finished.output
         assert f"{found[name]:.4g}" in finished.output
-    for name in ("kid_convnet_against_train", "nearest_train_distance"):  # in the file only
+    for name in ("kid_convnet_to_train", "nearest_train_distance"):  # in the file only
         assert f"{name} " not in finished.output
     assert f"data/08_reporting/{VARIANT}" in finished.output
     assert "kedro viz run" in finished.output
+    assert "/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=results" in finished.output
     assert not list((finished.path / "data").rglob("*.pt"))  # checkpoints go once their results are stored
 
 
@@ -126,7 +134,7 @@ def test_tables_hold_every_score_beside_what_it_was_measured_on(finished):
     assert set(scores.loc["test"].index) == {*points, "train_images"}
     assert set(scores.loc["train"].index) == {*points, "test_images"}
     assert (scores["count"] == 40).all()
-    assert (scores.loc["train", "count_against"] == 300).all()
+    assert (scores.loc["train", "count_against"] == 360).all()
     sampled = scores.loc[("test", "samples")]
     assert (sampled["sampler"], sampled["steps"], sampled["guidance_scale"]) == ("dpm_solver", 10, 2)
     assert (sampled["classes"], sampled["seed"], sampled["features"]) == ("in turn", 0, "convnet")
@@ -153,16 +161,28 @@ def test_one_mlflow_run_holds_parameters_curves_metrics_figures_and_tags(finishe
     assert run.data.params["diffusion.unet.channels"] == "32"
     found = metrics(finished)
     for name in METRICS:
-        assert run.data.metrics[name] == pytest.approx(found[name])
+        assert run.data.metrics[f"1_results/{name}"] == pytest.approx(found[name])
     for curve, steps in {
-        "field.validation_psnr": [30, 60],
-        "field.loss": [10, 20, 30, 40, 50, 60],
-        "classifier.validation_accuracy": [20, 40],
-        "denoiser.loss": [10, 20, 30, 40],
+        "2_field/validation_psnr": [30, 60],
+        "2_field/loss": [10, 20, 30, 40, 50, 60],
+        "3_classifier/validation_accuracy": [20, 40],
+        "4_denoiser/loss": [10, 20, 30, 40],
     }.items():
         assert [point.step for point in client.get_metric_history(run.info.run_id, curve)] == steps
     figures = {artifact.path for artifact in client.list_artifacts(run.info.run_id, "figures")}
     assert figures >= {"figures/reconstructions.png", "figures/samples_by_class.png"}
+    used = {item.dataset.name: (item.dataset, item.tags[0].value) for item in run.inputs.dataset_inputs}
+    rows = {"train_images": (300, "training"), "validation_images": (60, "validation"), "test_images": (100, "test")}
+    assert set(used) == {f"test_run/{name}" for name in rows}  # the functasets are this run's own
+    for name, (count, context) in rows.items():
+        dataset, found_context = used[f"test_run/{name}"]
+        assert (json.loads(dataset.profile), found_context) == ({"num_rows": count}, context)
+    made = [client.get_logged_model(output.model_id) for output in run.outputs.model_outputs]
+    assert {model.name for model in made} == {"field", "classifier", "denoiser", "feature_network"}
+    for model in made:
+        assert Path(model.tags["path"]).is_file()
+        assert float(model.params["parameters"]) > 0
+    assert not run.inputs.model_inputs
 
 
 @pytest.mark.slow
@@ -219,8 +239,8 @@ def test_the_pixel_baseline_has_files_of_its_own(project):
     confusion = pd.read_csv(folder / "pixel_confusion_matrix.csv").set_index("true_class")
     assert np.trace(confusion[list(confusion.index)]) / 100 == pytest.approx(found["top1_accuracy_pixels"])
     _, (run, _) = newest_run(project)  # beside that of the finished project
-    assert run.data.metrics["top1_accuracy_pixels"] == found["top1_accuracy_pixels"]
-    assert "pixel_classifier.validation_accuracy" in run.data.metrics
+    assert run.data.metrics["1_results/top1_accuracy_pixels"] == found["top1_accuracy_pixels"]
+    assert "6_pixel_classifier/validation_accuracy" in run.data.metrics
     assert not list((project.path / "data").rglob("*.pt"))
 
     assert "Nothing to do: everything is up to date" in project.kedro(*command, "--only-missing-outputs")
@@ -328,7 +348,7 @@ def test_an_unconditional_model_of_a_folder_of_colour_images(empty_project):
     project.kedro("run", "--env", "photos")
     found = metrics(project, "photos/4x4x8-nearest")
     assert set(found) >= METRICS
-    assert "unconditional" in found["details"]["frechet_distance_convnet"]
+    assert "unconditional" in found["details"]["frechet_distance_convnet_to_test"]
 
     output = project.kedro("run", "--env", "photos", "--params", "data.num_classes=3", check=False)
     assert "num_classes should be 3, but the images have 2" in output.replace("\n", " ")

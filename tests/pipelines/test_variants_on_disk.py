@@ -116,23 +116,28 @@ def test_a_variant_has_a_row_of_its_own_in_mlflow_without_holes(runs):
     rows = {run.data.tags["variant"]: run for run in client.search_runs([experiment.experiment_id])}
     preset = rows.pop("test_run/4x4x8-nearest")  # the finished project's own run
     assert set(rows) == {f"test_run/4x4x8-nearest{folder}" for changed, _, folder in VARIANTS.values() if changed}
-    wanted = {"psnr", "top1_accuracy", "frechet_distance_convnet", "near_copies"}
-    wanted |= {f"{model}.{what}" for model in ("field", "classifier", "denoiser") for what in ("parameters", "seconds")}
+    results = ("psnr", "top1_accuracy", "frechet_distance_convnet_to_train", "near_copies")
+    models = ("2_field", "3_classifier", "4_denoiser")
+    wanted = {f"1_results/{name}" for name in results}
+    wanted |= {f"{model}/{what}" for model in models for what in ("parameters", "seconds")}
     for run in rows.values():
         assert wanted <= set(run.data.metrics)
     guided = rows["test_run/4x4x8-nearest/evaluation.sampling.guidance_scale=3.0"]
     assert "reconstruction_metrics" in guided.data.tags["reused"].split(", ")
     assert "generation_metrics" not in guided.data.tags["reused"].split(", ")
+    of_preset, of_guided = ({model.model_id for model in run.outputs.model_outputs} for run in (preset, guided))
+    assert of_guided == set()  # it has trained nothing: its models are the preset's
+    assert {model.model_id for model in guided.inputs.model_inputs} == of_preset
     assert guided.data.tags["changed.evaluation.sampling.guidance_scale"] == "3.0"
     assert (
-        rows["test_run/4x4x8-nearest/classification.architecture=mlp"].data.metrics["classifier.parameters"]
-        != (guided.data.metrics["classifier.parameters"])
+        rows["test_run/4x4x8-nearest/classification.architecture=mlp"].data.metrics["3_classifier/parameters"]
+        != (guided.data.metrics["3_classifier/parameters"])
     )
     other = rows["test_run/4x4x8-nearest/seed=1"].data.metrics
     assert [
         name
-        for name in ("psnr", "top1_accuracy", "frechet_distance_convnet")
-        if other[name] == preset.data.metrics[name]
+        for name in ("psnr", "top1_accuracy", "frechet_distance_convnet_to_train")
+        if other[f"1_results/{name}"] == preset.data.metrics[f"1_results/{name}"]
     ] == []
     assert "field_history" not in rows["test_run/4x4x8-nearest/seed=1"].data.tags.get("reused", "").split(", ")
 

@@ -53,7 +53,7 @@ def images(count, seed):
 
 
 def config(**options):
-    training = {**tiny.STEPS, "steps": 60, "batch_size": 8, "learning_rate": 1e-2}
+    training = {**tiny.STEPS, "steps": 60, "batch_size": 8, "learning_rate": 1e-2, "keep": "best"}
     small = {"width": 16, "ffw_width": 16, "blocks": 1, "heads": 2}
     return ClassificationConfig(transformer=small, mlp={"width": 16, "blocks": 1}, training=training, **options)
 

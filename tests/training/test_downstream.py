@@ -91,9 +91,7 @@ def test_a_trained_denoiser_samples_each_class(functasets, tmp_path, prediction,
     assert history.validation_loss.dropna().iloc[-1] < 1
     labels = torch.arange(1000) % 2
     how = SamplingConfig(samples=1000, sampler="ddpm", steps=200, guidance_scale=1.0, batch_size=1000)
-    drawn = sample(
-        denoiser, config, how, labels, train.latent_shape, normaliser.clip_range.item(), seed=1, device="cpu"
-    )
+    drawn = sample(denoiser, config, how, labels, train.latent_shape, normaliser.clip_range, seed=1, device="cpu")
     latents = normaliser.inverse(drawn)[:, 0, 0].numpy()
     for label in (0, 1):
         chosen = latents[labels.numpy() == label]
@@ -106,7 +104,13 @@ def test_a_trained_classifier_tells_the_classes_apart(functasets, tmp_path):
         transformer=TransformerConfig(width=8, ffw_width=8, blocks=1, heads=2),
         mlp=MLPConfig(width=32, blocks=1),
         training=TrainingConfig(
-            steps=200, batch_size=64, learning_rate=1e-2, validate_every=50, checkpoint_every=200, ema_decay=0.9
+            steps=200,
+            batch_size=64,
+            learning_rate=1e-2,
+            validate_every=50,
+            checkpoint_every=200,
+            ema_decay=0.9,
+            keep="best",
         ),
     )
     train, validation = functasets

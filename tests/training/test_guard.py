@@ -46,6 +46,7 @@ def make_training(path, *, poison=None, die_at=None, best="score", reports=None,
         "validate_every": 10,
         "checkpoint_every": 7,
         "guard": {"margin": 0.3 if best else None},
+        "keep": "best" if best else "last",
         **settings,
     }
     config = TrainingConfig(**settings)

@@ -28,7 +28,7 @@ TARGETS = INPUTS.sum(-1, keepdim=True).sin()
 LOGGED = ["step", "loss", "learning_rate", "gradient_norm", "score"]
 
 
-def make_training(checkpoint_path, *, die_at=None, data="a", model=None, rate_factors=None, **config):
+def make_training(checkpoint_path, *, die_at=None, data="a", model=None, rate_factors=None, best=None, **config):
     """A small regression with dropout and noise, so that every random stream counts."""
     settings = {
         "steps": 40,
@@ -71,6 +71,7 @@ def make_training(checkpoint_path, *, die_at=None, data="a", model=None, rate_fa
         run=TrainingRun(3, RUNTIME, Checkpoint(checkpoint_path)),
         must_agree={"data": data},
         validate=validate,
+        best=best,
         rate_factors=rate_factors or {},
     )
 
@@ -84,13 +85,12 @@ def weights(training):
 @pytest.mark.parametrize("die_at", [3, 13, 22, 39])
 def test_a_crashed_training_ends_with_the_same_weights_and_history(tmp_path, die_at, best, ema_decay):
     """It goes back to the last checkpoint, whose step lies between two log lines."""
-    whole = make_training(tmp_path / "whole.pt", ema_decay=ema_decay)
-    whole.best = best
+    settings = {"ema_decay": ema_decay, "best": best, "keep": "best" if best else "last"}
+    whole = make_training(tmp_path / "whole.pt", **settings)
     expected = whole.train()
     with pytest.raises(ConnectionError):
-        make_training(tmp_path / "cut.pt", die_at=die_at, ema_decay=ema_decay).train()
-    resumed = make_training(tmp_path / "cut.pt", ema_decay=ema_decay)
-    resumed.best = best
+        make_training(tmp_path / "cut.pt", die_at=die_at, **settings).train()
+    resumed = make_training(tmp_path / "cut.pt", **settings)
     history = resumed.train()
     assert torch.equal(weights(resumed), weights(whole))
     pd.testing.assert_frame_equal(history[LOGGED], expected[LOGGED])
@@ -260,11 +260,33 @@ def test_the_average_is_what_is_validated_and_returned(tmp_path):
     torch.testing.assert_close(weights(training), average)
 
 
+def restless(checkpoint_path, **config):
+    """A training that is best by its score long before its end."""
+    settings = {"steps": 40, "validate_every": 1, "ema_decay": None, "learning_rate": 0.3, "schedule": "constant"}
+    return make_training(checkpoint_path, best="score", **settings, **config)
+
+
+def test_the_last_weights_are_returned_unless_the_best_are_asked_for(tmp_path):
+    training, state = restless(tmp_path / "c.pt"), None
+    validate = training.validate
+
+    def record(model):
+        nonlocal state
+        state = weights(training).clone()
+        return validate(model)
+
+    training.validate = record
+    training.train()
+    assert torch.equal(weights(training), state)
+
+
+def test_the_best_weights_need_a_metric_to_be_best_in(tmp_path):
+    with pytest.raises(ValueError, match="keep is best, but there is no validation metric"):
+        make_training(tmp_path / "c.pt", keep="best")
+
+
 def test_the_best_validated_weights_are_returned(tmp_path):
-    training = make_training(
-        tmp_path / "c.pt", steps=40, validate_every=1, ema_decay=None, learning_rate=0.3, schedule="constant"
-    )
-    training.best = "score"
+    training = restless(tmp_path / "c.pt", keep="best")
     seen = {}
     validate = training.validate
 
@@ -289,15 +311,16 @@ def test_learning_rate_schedules():
     assert factors("inverse_sqrt") == pytest.approx([0.1, 1, math.sqrt(10 / 11), math.sqrt(10 / 56), math.sqrt(0.1)])
 
 
-def test_only_matrices_are_decayed():
-    config = TrainingConfig(steps=1, batch_size=1, learning_rate=1, weight_decay=0.3)
+@pytest.mark.parametrize(("decayed", "expected"), [("matrices", [0.3, 0, 0, 0]), ("all", [0.3, 0.3, 0.3, 0.3])])
+def test_only_matrices_are_decayed_unless_all_weights_are_to_be(decayed, expected):
+    config = TrainingConfig(steps=1, batch_size=1, learning_rate=1, weight_decay=0.3, weight_decay_on=decayed)
     model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
     decay = {
         parameter: group["weight_decay"]
         for group in build_optimizer(model, config).param_groups
         for parameter in group["params"]
     }
-    assert [decay[parameter] for parameter in model.parameters()] == [0.3, 0, 0, 0]
+    assert [decay[parameter] for parameter in model.parameters()] == expected
 
 
 def test_single_parameters_have_their_own_learning_rate(tmp_path):

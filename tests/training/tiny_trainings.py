@@ -42,7 +42,7 @@ def images(count, seed):
 
 def field_config(**training):
     field = FieldConfig(latent_shape="2x2x4", interpolation="nearest", resolution=(8, 8), channels=1, width=16, depth=3)
-    settings = {**STEPS, "guard": {"margin": 3.0}, **training}
+    settings = {**STEPS, "guard": {"margin": 3.0}, "keep": "best", **training}
     return MetaLearningConfig(field=field, training=settings, validation_images=16, inner_rate_learning_rate_factor=0.1)
 
 
@@ -116,7 +116,7 @@ def transformer(**training):
         transformer=TransformerConfig(width=16, ffw_width=16, blocks=1, heads=2),
         mlp=MLPConfig(width=16, blocks=1),
         dropout=0.5,
-        training={**STEPS, "batch_size": 8, **training},
+        training={**STEPS, "batch_size": 8, "keep": "best", **training},
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
@@ -20,6 +20,12 @@ def without_neutral(tree: Any) -> Any:
 
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+
+NetworkPrecision = Literal["float32", "tf32", "bf16"]
+"""Of the products and convolutions of a network beside the field; each where the device has them, else float32.
+
+`float32`: exact. `tf32`: factors of 10 bits on CUDA. `bf16`: factors of 7 bits, by autocast. Sums and weights are float32.
+"""
 
 LatentShapeText = Annotated[LatentShape, BeforeValidator(LatentShape.parse), PlainSerializer(str)]
 

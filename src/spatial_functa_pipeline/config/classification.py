@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from spatial_functa_pipeline.config.block import Block, Share
+from spatial_functa_pipeline.config.block import Block, NetworkPrecision, Share
 from spatial_functa_pipeline.config.mlp import MLPConfig
 from spatial_functa_pipeline.config.training import TrainingConfig
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
@@ -49,8 +49,8 @@ class ClassificationConfig(Block):
         description="latents are divided by it; null: the training set's scalar standard deviation. Pixels are always "
         "normalised by their mean and standard deviation",
     )
-    precision: Literal["float32", "bf16"] = Field(
-        "float32", description="of the matrix products in training, where the device has bf16 ones; sums are float32"
+    precision: NetworkPrecision = Field(
+        "float32", description="of the products in training, where the device has them; accuracies are float32's"
     )
     training: TrainingConfig
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from spatial_functa_pipeline.config.block import Block, Share
+from spatial_functa_pipeline.config.block import Block, NetworkPrecision, Share
 from spatial_functa_pipeline.config.mlp import MLPConfig
 from spatial_functa_pipeline.config.training import TrainingConfig
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
@@ -95,6 +95,15 @@ class DiffusionConfig(Block):
     )
     min_snr_gamma: PositiveFloat | None = Field(
         None, description="Min-SNR-γ weights of the loss, 5 in Hang et al. (2023); null: the simple loss, as the paper"
+    )
+    mirror_images: bool = Field(
+        False,
+        description="train on mirrored images, too, which functaset.mirror_images makes; no other copy is trained on, since "
+        "samples should not look like crops with a black border",
+    )
+    precision: NetworkPrecision = Field(
+        "float32",
+        description="of the products and convolutions in training, where the device has them; validation is in float32",
     )
     training: TrainingConfig
 

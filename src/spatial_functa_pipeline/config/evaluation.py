@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from spatial_functa_pipeline.config.block import Block
+from spatial_functa_pipeline.config.block import Block, NetworkPrecision
 from spatial_functa_pipeline.config.training import TrainingConfig
 
 SAMPLING_PRESETS: dict[str, dict[str, Any]] = {
@@ -15,6 +15,8 @@ SAMPLING_PRESETS: dict[str, dict[str, Any]] = {
 }
 """Values of `SamplingConfig.preset`: ancestral sampling as the paper has it (Fig. 9), or at most 25 network evaluations.
 
+Of `paper`, DDPM and 1,000 steps are the paper's. What it does not print is as `SamplingConfig` has it: the clipping
+(`clip_denoised`) is ours, and which of DDPM's two variances it takes (`variance`) is inferred.
 A guided step is two evaluations: `fast` takes 24, or 12 without guidance. With as many evaluations, first order, steps even in
 log-SNR and more steps guided within an interval only all gave larger Fréchet distances on Fashion-MNIST.
 """
@@ -35,6 +37,19 @@ class SamplingConfig(Block):
     guidance_interval: tuple[Annotated[float, Field(ge=0)], PositiveFloat] | None = Field(
         None, description="guide at noise levels in (low, high] only (Kynkäänniemi et al., 2024); null: at all"
     )
+    clip_denoised: bool = Field(
+        True,
+        description="ours: each number of a predicted x₀ is clipped to its range in the training set, before which an "
+        "ε-prediction's smallest error at pure noise is multiplied by 20,000",
+    )
+    variance: Literal["fixed_small", "fixed_large"] = Field(
+        "fixed_small",
+        description="inferred: DDPM's σ² of a step, the posterior's β̃ or β (Ho et al., 2020, Sec. 3.2). Other samplers have "
+        "none",
+    )
+    precision: NetworkPrecision = Field(
+        "float32", description="of the denoiser's products and convolutions, whatever it was trained in"
+    )
     batch_size: PositiveInt = Field(description="denoised at once, and stored: what an interruption can cost")
 
     @model_validator(mode="before")
@@ -44,6 +59,15 @@ class SamplingConfig(Block):
         if not isinstance(preset, str) or preset not in SAMPLING_PRESETS:
             return data
         return SAMPLING_PRESETS[preset] | data
+
+    @model_validator(mode="after")
+    def _variance_is_of_use(self) -> SamplingConfig:
+        if self.variance != "fixed_small" and self.sampler != "ddpm":
+            raise ValueError(
+                f"variance is {self.variance}, but sampler {self.sampler} adds no noise: set sampler to ddpm, or variance "
+                "to fixed_small"
+            )
+        return self
 
     @model_validator(mode="after")
     def _interval_is_of_use(self) -> SamplingConfig:
@@ -76,10 +100,13 @@ class FrechetConfig(Block):
 
 
 class ScoresConfig(Block):
-    """How many images the scores of generated images look at."""
+    """Which images samples are compared with, and how many."""
 
+    held_out_in_reference: bool = Field(
+        True, description="the validation images are part of the training images: right if they were cut from them"
+    )
     reference_images: PositiveInt | None = Field(
-        50_000, description="of the training and of the test set, at most: samples are compared with them; null: all"
+        None, description="of the training and of the test images, at most: samples are compared with them; null: all"
     )
     pair_images: Annotated[int, Field(gt=5)] = Field(
         10_000, description="of each set, at most, in KID, precision, recall, density, coverage: they take N² pairs"

@@ -26,6 +26,11 @@ class FunctasetConfig(Block):
 
     augmented_copies: Annotated[int, Field(ge=0)] = Field(description="copies per training image beside the image")
     augmentation: AugmentationConfig = AugmentationConfig()
+    mirror_images: bool = Field(
+        False,
+        description="one more copy of each training image: mirrored, left to right, and nothing else. A denoiser may train on "
+        "it (diffusion.mirror_images); a classifier trains on all copies",
+    )
     storage_type: StorageType = Field("float32", description="of latents as they are encoded")
     shard_rows: PositiveInt = Field(description="written at once, and what an interruption can cost")
     chunk_rows: PositiveInt = Field(description="read at once; must divide shard_rows")

@@ -28,7 +28,8 @@ class FieldConfig(Block):
     inner_steps: PositiveInt = 3
     inner_rate_init: tuple[PositiveFloat, PositiveFloat] = Field(
         (0.005, 0.1),
-        description="meta-SGD rates ~ U(low, high). second-hand: functa's code, whose initialisations App. B.1 keeps",
+        description="meta-SGD rates ~ U(low, high). second-hand: functa's code, which App. B.1 keeps, for s = 1; ours for "
+        "grids, whose inner loss is s² times the image's mean",
     )
     precision: FieldPrecision = Field(
         "float32",

@@ -75,7 +75,7 @@ class Places:
         files or a preset's row say already, changes nothing.
         """
         names = {name: value for name, value in given.items() if name in NAMED_APART}
-        flat = {key: value for key, value in flatten(given) if _may_name(key)}
+        flat = {key: value for key, value in flatten(given) if may_name(key)}
 
         @cache
         def trees(keys: frozenset[str]) -> tuple[Tree, Tree | None]:
@@ -139,7 +139,7 @@ def nest(flat: Tree) -> dict[str, Any]:
     return tree
 
 
-def _may_name(key: str) -> bool:
+def may_name(key: str) -> bool:
     """Whether a parameter may be part of a folder's name: others name folders above, or change no result."""
     return key.split(".")[0] not in (*NAMED_APART, *_NAME_NOTHING) and key.split(".")[-1] not in RESULT_NEUTRAL
 

@@ -1,11 +1,14 @@
-"""`presets`: the paper's tables as rows, each of which sets parameters where others have certain values."""
+"""`presets`: the paper's tables as rows, each of which sets parameters where others have certain values.
+
+Rows of `printed` set nothing: they say which values are the paper's.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, cast, get_args
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import AfterValidator, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from spatial_functa_pipeline.config.block import Block
@@ -57,6 +60,13 @@ def _can_be_set(values: dict[str, Any], block: str = "") -> dict[str, Any]:
     return values
 
 
+def _are_known(blocks: dict[str, list[str]]) -> dict[str, list[str]]:
+    for block, keys in blocks.items():
+        for key in keys:
+            find_field(f"{block}.{key}")
+    return blocks
+
+
 class Preset(Block):
     """One row: where all keys of `when` have the value, or one of the list of values, beside them, `set` holds.
 
@@ -67,10 +77,18 @@ class Preset(Block):
     set: Annotated[dict[str, Any], AfterValidator(_can_be_set)]
 
 
-class Presets(Block):
+class Printed(Block):
+    """One row: where `when` holds, as in a preset, the paper prints the values of these keys, whoever sets them."""
+
+    when: Annotated[dict[str, Any], AfterValidator(_can_hold)]
+    keys: Annotated[dict[str, list[str]], AfterValidator(_are_known)] = Field(description="by block")
+
+
+class Rows(Block):
     """All rows of a data set."""
 
-    presets: list[Preset]
+    presets: tuple[Preset, ...] = ()
+    printed: tuple[Printed, ...] = ()
 
 
 def _value(parameters: DictConfig, key: str) -> Any:
@@ -78,21 +96,42 @@ def _value(parameters: DictConfig, key: str) -> Any:
     return OmegaConf.select(parameters, key, default=find_field(key).get_default(call_default_factory=True))
 
 
+def _holds(when: dict[str, Any], tree: DictConfig) -> bool:
+    return all(_value(tree, key) in _any_of(values) for key, values in when.items())
+
+
+def _rows(parameters: dict[str, Any]) -> Rows:
+    return Rows.model_validate({name: parameters[name] for name in Rows.model_fields if name in parameters})
+
+
 def apply_presets(parameters: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """`parameters` without their `presets`, but with what these set, row by row: a later row wins.
+    """`parameters` without any rows, but with what those of `presets` set, row by row: a later row wins.
 
     Args:
         parameters: the whole tree as configuration files and command line have it.
         given: the part that the command line gave, nested as the tree is. It wins over all rows, and chooses them.
 
     Raises:
-        pydantic.ValidationError: naming all rows whose `when` or `set` has an unknown key, or whose `when` never holds.
+        pydantic.ValidationError: naming all rows whose `when`, `set` or `keys` has an unknown key, or whose `when` never holds.
     """
-    rows = Presets.model_validate({"presets": parameters.get("presets", [])}).presets
-    tree = OmegaConf.create({key: value for key, value in parameters.items() if key != "presets"})
-    for row in rows:
-        if all(_value(tree, key) in _any_of(values) for key, values in row.when.items()):
+    rows = _rows(parameters)
+    tree = OmegaConf.create({key: value for key, value in parameters.items() if key not in Rows.model_fields})
+    for row in rows.presets:
+        if _holds(row.when, tree):
             for key, value in row.set.items():
                 OmegaConf.update(tree, key, value, merge=True)
             tree.merge_with(given)
     return cast(dict[str, Any], OmegaConf.to_container(tree))
+
+
+def printed_keys(parameters: dict[str, Any], given: dict[str, Any]) -> frozenset[str]:
+    """Those, keys and blocks, whose values the paper prints, by the rows of `printed`. See `apply_presets`."""
+    tree = OmegaConf.create(apply_presets(parameters, given))
+    rows = [row for row in _rows(parameters).printed if _holds(row.when, tree)]
+    return frozenset(f"{block}.{key}" for row in rows for block, keys in row.keys.items() for key in keys)
+
+
+def recipes(parameters: dict[str, Any]) -> frozenset[Any]:
+    """The values of `recipe` that these parameters have a preset for. Raises as `apply_presets` does."""
+    named = [row.when["recipe"] for row in _rows(parameters).presets if "recipe" in row.when]
+    return frozenset(value for values in named for value in _any_of(values))

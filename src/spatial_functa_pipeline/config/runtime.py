@@ -36,12 +36,14 @@ class RuntimeConfig(Block):
         None, description="host:port of one of the machines, which all of them reach"
     )
 
-    scheduler: Annotated[str, Field(pattern=r"^(synchronous|processes|(tcp://|tls://)?[^\s:]+:\d+)$")] = Field(
+    scheduler: Annotated[str, Field(pattern=r"^(synchronous|threads|processes|(tcp://|tls://)?[^\s:]+:\d+)$")] = Field(
         "synchronous",
-        description="of a functaset's build: in this process, in a local Dask cluster, or the address of a dask-scheduler",
+        description="of a functaset's build and statistics: in this process, in threads of it, in a local Dask cluster, or "
+        "the address of a dask-scheduler",
     )
     workers: PositiveInt | None = Field(
-        None, description="processes of the local Dask cluster; null: one for each GPU, or for each core"
+        None,
+        description="threads, or processes of the local Dask cluster; null: one for each core, or a process for each GPU",
     )
     replace_stale: bool = Field(
         False,

@@ -37,8 +37,15 @@ class TrainingConfig(Block):
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     betas: tuple[Share, Share] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay_on: Literal["matrices", "all"] = Field(
+        "matrices",
+        description="ours: no biases, norms and inner rates. all: every weight, as Loshchilov & Hutter have it",
+    )
     clip_norm: PositiveFloat | None = Field(1.0, description="ours; null: gradients are not clipped")
     ema_decay: Share | None = None
+    keep: Literal["best", "last"] = Field(
+        "last", description="the weights to end with. best: by the validation metric of the field or of the classifier"
+    )
     log_every: PositiveInt = 50
     validate_every: PositiveInt = 500
     checkpoint_every: PositiveInt = 500

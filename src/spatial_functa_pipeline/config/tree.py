@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -28,6 +28,10 @@ def _plain_name(name: str) -> str:
 class PipelineParameters(Block):
     """All of `parameters*.yml`, with the conditions that bind one block to another."""
 
+    recipe: Literal["ours", "as_printed"] = Field(
+        "ours",
+        description="as_printed: what the paper prints, with nothing of ours; in data sets that have rows for it",
+    )
     dataset: Annotated[str, AfterValidator(_plain_name)] = Field(description="names the folder of a run's files")
     latent_shape: LatentShapeText
     interpolation: Interpolation
@@ -119,7 +123,7 @@ class PipelineParameters(Block):
         return self
 
     @model_validator(mode="after")
-    def _guard_has_a_metric(self) -> PipelineParameters:
+    def _what_is_to_be_best_has_a_metric(self) -> PipelineParameters:
         for name, training in (
             ("diffusion.training", self.diffusion.training),
             ("evaluation.frechet.feature_network", self.evaluation.frechet.feature_network),
@@ -129,11 +133,26 @@ class PipelineParameters(Block):
                     f"{name}.guard.margin is {training.guard.margin}, but this training has no validation metric that "
                     "it keeps the best of: set it to null"
                 )
+            if training.keep == "best":
+                raise ValueError(
+                    f"{name}.keep is best, but this training has no validation metric to be best in: set it to last"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _mirror_images_are_made(self) -> PipelineParameters:
+        if self.diffusion.mirror_images and not self.functaset.mirror_images:
+            raise ValueError(
+                "diffusion.mirror_images is true, but functaset.mirror_images is false: the functaset would have no mirrored "
+                "images; set both, or none"
+            )
         return self
 
     @model_validator(mode="after")
     def _crop_needs_an_image(self) -> PipelineParameters:
         augmentation = self.functaset.augmentation
+        if len(self.data.resolution) != 2 and self.functaset.mirror_images:
+            raise ValueError("functaset.mirror_images is for images: set it to false for data of another dimension")
         if (
             len(self.data.resolution) != 2
             and self.functaset.augmented_copies

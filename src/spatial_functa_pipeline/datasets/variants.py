@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from spatial_functa_pipeline.datasets.fingerprint import RECORD_SUFFIX
 _METRICS = "metrics.json"
 _CHECKPOINTS = "checkpoints"
 _LAYERS = ("05_model_input", "06_models", "07_model_output", "08_reporting")
-_FRECHET = ("fid", "frechet_distance")
+_FRECHET = re.compile(r"(fid|frechet_distance_.+)_to_train")
 _OUTDATED = ".old"  # a checkpoint that no training continues
 _TEMPORARY = ".tmp"  # what a process that was killed was about to write: files.replace_durably
 
@@ -142,9 +143,9 @@ class Variant:
 
     @property
     def frechet_distance(self) -> tuple[str, float] | None:
-        """Name and value of the Fréchet distance of its samples to the test images."""
-        names = (name for name in self.metrics if name == _FRECHET[0] or name.startswith(f"{_FRECHET[1]}_"))
-        name = min(names, key=len, default=None)
+        """Name and value of the Fréchet distance of its samples to the training images."""
+        # Those of the reference points have longer names.
+        name = min(filter(_FRECHET.fullmatch, self.metrics), key=len, default=None)
         return None if name is None else (name, self.metrics[name])
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from spatial_functa_pipeline.compute import tf32_products
 from spatial_functa_pipeline.fields.field import SpatialField
 from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.loading.functaset_batches import consecutive_batches
@@ -18,7 +19,9 @@ BATCH = 64
 @torch.no_grad()
 def decode(field: SpatialField, latents: Tensor, resolution: tuple[int, ...] | None = None) -> Tensor:
     """Images `(B, *resolution, channels)` of latents `(B, *grid, c)`, on the CPU, not clamped."""
-    return field.decode(latents.to(device_of(field)), resolution).cpu()
+    device = device_of(field)
+    with tf32_products(field.spec.precision, device):
+        return field.decode(latents.to(device), resolution).cpu()
 
 
 def decoded(functaset: Functaset, field: SpatialField, count: int | None = None) -> Iterator[Tensor]:

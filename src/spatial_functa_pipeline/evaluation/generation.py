@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -13,20 +13,18 @@ from spatial_functa_pipeline.evaluation.decoding import decoded
 from spatial_functa_pipeline.evaluation.metrics import Metrics, described
 from spatial_functa_pipeline.evaluation.samples import SAMPLES
 from spatial_functa_pipeline.evaluation.score_figure import score_figure
+from spatial_functa_pipeline.evaluation.seams import seam_metric
 from spatial_functa_pipeline.fields.field import SpatialField
 from spatial_functa_pipeline.functasets.store import Functaset
-from spatial_functa_pipeline.metrics.comparison import SCORES, SCORES_OF_PAIRS, FeatureSet, compare
-from spatial_functa_pipeline.metrics.features import (
-    FeatureExtractor,
-    InceptionFeatures,
-    extract_features,
-    metric_name,
-)
+from spatial_functa_pipeline.metrics.comparison import SCORES, SCORES_OF_ALL, SCORES_OF_PAIRS, FeatureSet, compare
+from spatial_functa_pipeline.metrics.features import FeatureExtractor, InceptionFeatures, metric_name
+from spatial_functa_pipeline.metrics.seams import SeamSteps
 
 _SETTINGS = ("sampler", "steps", "guidance_scale", "guidance_interval", "network_evaluations", "classes")
 """Of those that are stored with the samples, what stands beside each score."""
 _SUBJECTS = {
     "train_images": "real training images",
+    "test_images": "real test images",
     "reconstructions": "reconstructed test images",
     "pca_codes": "test images from PCA codes",
     "noise": "decoded noise",
@@ -37,15 +35,16 @@ def score_samples(
     samples: Functaset,
     field: SpatialField,
     extractor: FeatureExtractor,
-    real: Mapping[str, Tensor],
-    reference: Mapping[str, Tensor],
+    real: Mapping[str, FeatureSet],
+    reference: Mapping[str, FeatureSet],
     pair_images: int,
+    held_out: int,
     seed: int,
 ) -> tuple[Metrics, pd.DataFrame, Figure]:
-    """All scores of the decoded samples and of the reference points, against the test and the training images.
+    """All scores of the decoded samples and of the reference points, to the training and to the test images.
 
-    The metrics are those of the samples against both, and the Fréchet distances of the reference points to the test
-    images. The table has every score of every set, with N, seed, sampler, guidance and class sampling beside each; the figure
+    The metrics are all of the samples, and the Fréchet distances of the reference points, each to both; and the samples'
+    seams. The table has every score of every set, with N, seed, sampler, guidance and class sampling beside each; the figure
     draws it. Each set has at most as many images as there are samples: the Fréchet distance depends on their number.
 
     Args:
@@ -55,9 +54,13 @@ def score_samples(
         real: of `real_features`.
         reference: of `reference_features`.
         pair_images: of each set, at most, in the scores that look at pairs.
+        held_out: how many of the training images no model was trained on.
         seed: of all of it, for what stands beside the numbers.
     """
-    generated = {SAMPLES: extract_features(extractor, decoded(samples, field)), **reference}
+    # Equal numbers of each set, as far as there are: coverage and recall depend on them.
+    pairs = min(pair_images, len(samples))
+    seams = SeamSteps(field.spec.latent_shape.grid)
+    sampled = FeatureSet.of(extractor, _watched(decoded(samples, field), seams), pairs)
     settings = {name: samples.header.settings.get(name) for name in _SETTINGS}
     weights = extractor.weights_sha256 if isinstance(extractor, InceptionFeatures) else None
     rows = [
@@ -70,27 +73,37 @@ def score_samples(
             **(settings if name == SAMPLES else dict.fromkeys(settings)),
             "feature_weights_sha256": weights,
         }
-        # Equal numbers of each set, as far as there are: coverage and recall depend on them.
-        for name, against, scores in _comparisons(generated, real, min(pair_images, len(samples)))
+        for name, against, scores in _comparisons({SAMPLES: sampled, **reference}, real, pairs)
     ]
     table = pd.DataFrame(rows)
-    return _metrics(table, extractor.name, _in_words(settings), weights), table, score_figure(table)
+    references = {"test": "test images", "train": "training images"}
+    if held_out:
+        references["train"] += f", {held_out} of them held out"
+    how = _in_words(settings)
+    measured = {
+        **_scores(table, extractor.name, references, how, weights),
+        **seam_metric(SAMPLES, seams, f"{len(samples)} samples {how}, seed {seed}"),
+    }
+    return described(measured), table, score_figure(table)
+
+
+def _watched(image_batches: Iterable[Tensor], seams: SeamSteps) -> Iterator[Tensor]:
+    """The same batches, whose steps are added to `seams` as they pass."""
+    for images in image_batches:
+        seams.update(images)
+        yield images
 
 
 def _comparisons(
-    generated: Mapping[str, Tensor], real: Mapping[str, Tensor], pairs: int
+    subjects: Mapping[str, FeatureSet], real: Mapping[str, FeatureSet], pairs: int
 ) -> Iterator[tuple[str, str, dict[str, float]]]:
-    """Name of the set, name of the real set it is compared with, and its scores beside the numbers of images.
-
-    Each real set is compared with the other one too, cut to the number of samples.
-    """
-    subjects = {name: FeatureSet(features, pairs) for name, features in generated.items()}
-    references = {name: FeatureSet(real[name], pairs) for name in ("test", "train")}
-    count = len(generated[SAMPLES])
-    for against, other in (("test", "train"), ("train", "test")):
-        reference = references[against]
-        few = FeatureSet(references[other].features[:count], pairs)
-        for name, subject in {**subjects, f"{other}_images": few}.items():
+    """Name of the set, name of the real set it is compared with, and its scores beside the numbers of images."""
+    subjects = {name: subject.with_pairs(pairs) for name, subject in subjects.items()}
+    for against in ("test", "train"):
+        reference = real[against].with_pairs(pairs)
+        for name, subject in subjects.items():
+            if name == f"{against}_images":  # a part of the reference
+                continue
             numbers = {
                 "count": len(subject),
                 "count_against": len(reference),
@@ -109,22 +122,21 @@ def _in_words(settings: dict[str, Any]) -> str:
     return f"{words}guidance {settings['guidance_scale']}{at}, classes {settings['classes']}"
 
 
-def _metrics(table: pd.DataFrame, features: str, how: str, weights: str | None) -> Metrics:
+def _scores(
+    table: pd.DataFrame, features: str, references: Mapping[str, str], how: str, weights: str | None
+) -> dict[str, tuple[float, str]]:
     """The numbers of the table that belong in `metrics.json`, each with what it was measured on."""
     measured: dict[str, tuple[float, str]] = {}
     for row in table.to_dict("records"):
         name, against = row["images"], row["against"]
         sampled = name == SAMPLES
-        if not sampled and against == "train":
-            continue
         subject = f"samples {how}" if sampled else _SUBJECTS[name]
-        suffix = ("" if against == "test" else "_against_train") if sampled else f"_{name}"
-        for score in SCORES if sampled else ("frechet_distance",):
+        for score in SCORES if sampled else SCORES_OF_ALL:
             paired = "_pairs" if score in SCORES_OF_PAIRS else ""
             estimate = ", unbiased estimate from all pairs" if score == "kid" else ""
-            measured[f"{metric_name(features, score)}{suffix}"] = (
+            measured[metric_name(features, against, score, None if sampled else name)] = (
                 row[score],
-                f"{row[f'count{paired}']} {subject}, against {row[f'count{paired}_against']} {against} images, "
+                f"{row[f'count{paired}']} {subject}, to {row[f'count{paired}_against']} {references[against]}, "
                 f"seed {row['seed']}{estimate}{f', weights {weights}' if weights else ''}",
             )
-    return described(measured)
+    return measured

@@ -36,6 +36,8 @@ def assess_memorisation(
 ) -> tuple[Metrics, pd.DataFrame, Figure, Figure]:
     """Nearest training images of the samples, beside those of test images and of their reconstructions (App. C.2).
 
+    Where the denoiser was trained on mirrored images, too, these are looked up as well, and count as their images.
+
     Returns the metrics, the table by class (Tab. 7), the distances and counts drawn, and samples with their three nearest
     training images (Fig. 5): the first samples, uncurated, and those that are nearest to a training image.
     """
@@ -45,7 +47,11 @@ def assess_memorisation(
         return torch.cat([comparable_images(images, config.max_side) for images in batches])
 
     def read(rows: np.ndarray) -> Tensor:
-        return comparable_images(train_images.batch(rows), config.max_side)
+        """Training images, and from number N on the same mirrored."""
+        images = comparable_images(train_images.batch(rows % len(train_images)), config.max_side)
+        mirrored = torch.from_numpy(rows >= len(train_images))
+        images[mirrored] = images[mirrored].flip(-2)
+        return images
 
     sets = {
         SAMPLES: comparable(decoded(samples, field, limit)),
@@ -54,12 +60,15 @@ def assess_memorisation(
     }
     tests = test_images.labels[:limit]
     labels = {SAMPLES: classes_of(samples.labels[:limit]), _TESTS: tests, "reconstructions": tests}
-    found = _neighbours(sets, read, len(train_images), device_of(field))
-    labelled = {name: (found[name], labels[name]) for name in sets}
+    mirrored = bool(samples.header.settings.get("mirror_images"))
+    found = _neighbours(sets, read, len(train_images) * (1 + mirrored), device_of(field))
+    of_images = {name: Neighbours(near.rows % len(train_images), near.distances) for name, near in found.items()}
+    labelled = {name: (of_images[name], labels[name]) for name in sets}
     table = memorisation_table(labelled, _TESTS, train_images.labels, train_images.classes)
     distances = {name: neighbours.distances[:, 0] for name, neighbours in found.items()}
     shown = _samples_with_neighbours(sets[SAMPLES], found[SAMPLES], read, figure_images)
-    metrics = _metrics(table, len(train_images), seed, sampled=len(samples))
+    among = f"{len(train_images)} training images{' and their mirror images' if mirrored else ''}"
+    metrics = _metrics(table, among, seed, sampled=len(samples))
     return metrics, table, memorisation_figure(distances, table), shown
 
 
@@ -73,13 +82,13 @@ def _neighbours(
     return {name: Neighbours(*part) for name, part in zip(sets, parts, strict=True)}
 
 
-def _metrics(table: pd.DataFrame, train_images: int, seed: int, sampled: int) -> Metrics:
+def _metrics(table: pd.DataFrame, among: str, seed: int, sampled: int) -> Metrics:
     """Of each whole set, the numbers that belong in `metrics.json`; those relative to the test images not of these."""
     measured: dict[str, tuple[float, str]] = {}
     for row in table[table["class"] == EVERY_CLASS].to_dict("records"):
         name, count = row["images"], row["count"]
         of = f" of {sampled}" if name == SAMPLES and count < sampled else ""
-        where = f"{count}{of} {name.replace('_', ' ')}, nearest of {train_images} training images, seed {seed}"
+        where = f"{count}{of} {name.replace('_', ' ')}, nearest of {among}, seed {seed}"
         expected = f"{row['expected']:.0f} ± {row['expected_std']:.0f}"
         values = {
             "nearest_train_distance": (row["median_distance"], "median"),

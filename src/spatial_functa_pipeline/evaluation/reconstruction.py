@@ -9,10 +9,12 @@ from spatial_functa_pipeline.evaluation.decoding import BATCH, decoded
 from spatial_functa_pipeline.evaluation.linear_code import PCA_IMAGES, pca_patch
 from spatial_functa_pipeline.evaluation.metrics import Metrics, described
 from spatial_functa_pipeline.evaluation.reconstruction_figure import reconstruction_figure
+from spatial_functa_pipeline.evaluation.seams import seam_metric
 from spatial_functa_pipeline.fields.field import SpatialField
 from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.metrics.image_quality import mean_psnr, pca_psnr, per_image_mse, psnr, psnr_of_mean_mse
+from spatial_functa_pipeline.metrics.seams import SeamSteps
 
 
 def evaluate_reconstructions(
@@ -23,7 +25,7 @@ def evaluate_reconstructions(
     figure_images: int,
     seed: int,
 ) -> tuple[Metrics, Figure]:
-    """Test PSNR of the field and of a linear code of the same size; the figure of the first `figure_images`.
+    """Test PSNR of the field and of a linear code of the same size, and seams; the figure of the first `figure_images`.
 
     Args:
         train_images: what the linear code is computed from.
@@ -34,8 +36,11 @@ def evaluate_reconstructions(
         seed: of the field's training, for what stands beside the numbers.
     """
     errors, shown, start = [], [], 0
+    seams = {name: SeamSteps(field.spec.latent_shape.grid) for name in ("test_images", "reconstructions")}
     originals = test_images.batches(BATCH, len(test_functaset))
     for reconstructions, images in zip(decoded(test_functaset, field), originals, strict=True):
+        seams["test_images"].update(images)
+        seams["reconstructions"].update(reconstructions)
         errors.append(per_image_mse(reconstructions, images))
         shown.append(reconstructions[: max(0, figure_images - start)])
         start += len(reconstructions)
@@ -45,6 +50,8 @@ def evaluate_reconstructions(
         "psnr": (mean_psnr(mse).item(), f"{len(mse)} {where}"),
         "psnr_of_mean_mse": (psnr_of_mean_mse(mse).item(), f"{len(mse)} {where}"),
         **_linear_code(train_images, test_images, field, where),
+        **seam_metric("reconstructions", seams["reconstructions"], f"{len(mse)} test images, seed {seed}"),
+        **seam_metric("test_images", seams["test_images"], f"{len(mse)} test images"),
     }
     figure = reconstruction_figure(test_images.batch(range(len(drawn))), drawn, psnr(mse[: len(drawn)]))
     return described(measured), figure

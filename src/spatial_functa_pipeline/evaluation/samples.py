@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from spatial_functa_pipeline.compute import available_precision
 from spatial_functa_pipeline.config.diffusion import DiffusionConfig
 from spatial_functa_pipeline.config.evaluation import SamplingConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
@@ -57,7 +58,7 @@ class LatentSampler:
             self.sampling.model_copy(update={"samples": stop - start}),
             labels,
             self.latent_shape,
-            self.clip_range,
+            self.normaliser.clip_range,
             self.seed,
             device,
             first=start,
@@ -67,14 +68,9 @@ class LatentSampler:
         return Rows.of_samples(raw, np.full(stop - start, NO_CLASS) if labels is None else labels.numpy())
 
     @property
-    def clip_range(self) -> float:
-        """Largest |z̃| of the training latents, to which denoised ones are clipped."""
-        return self.normaliser.clip_range.item()
-
-    @property
     def settings(self) -> dict[str, str | float | list[float] | None]:
         """How samples are drawn, to be kept beside them."""
-        return sampling_settings(self.process, self.sampling, self.clip_range, self.seed)
+        return sampling_settings(self.process, self.sampling, self.normaliser.clip_range, self.seed)
 
 
 def plan_samples(
@@ -95,6 +91,8 @@ def plan_samples(
     drawn stands beside them (`sampling_settings`). `fingerprint` stands for the denoiser's weights.
     """
     seed = derive_seed(seed, "samples")
+    precision = available_precision(sampling.precision, normaliser.scale.device, "samples")
+    sampling = sampling.model_copy(update={"precision": precision})  # what is kept is what they are drawn in
     sampler = LatentSampler(denoiser, normaliser, process, sampling, like.latent_shape, seed, runtime.progress)
     header = FunctasetHeader(
         dataset=dataset,

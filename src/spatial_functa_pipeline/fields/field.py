@@ -196,7 +196,8 @@ class SpatialField(nn.Module):
     def decode(self, latents: Tensor, resolution: tuple[int, ...] | None = None) -> Tensor:
         """Images `(B, *resolution, channels)` of latents `(B, *grid, c)`, not clamped to [0, 1].
 
-        The field is continuous: any `resolution` may be asked for (a multiple of the grid for `nearest`).
+        Any `resolution` may be asked for (a multiple of the grid for `nearest`). `nearest` is continuous within a cell.
+        `linear` is not: its coordinates are the bits of a trained pixel's index, so that an enlarged image is blocky.
         """
         geometry = self.geometry
         if resolution is not None and tuple(resolution) != self.spec.resolution:

@@ -17,7 +17,7 @@ from spatial_functa_pipeline.fields.field import SpatialField
 from spatial_functa_pipeline.functasets.format import FunctasetHeader, Rows
 from spatial_functa_pipeline.functasets.scheduling import Scheduling
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan
-from spatial_functa_pipeline.images.augmentation import augment
+from spatial_functa_pipeline.images.augmentation import MIRRORED, augment
 from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.images.pixels import unit_images
 from spatial_functa_pipeline.metrics.image_quality import per_image_mse, psnr
@@ -35,17 +35,18 @@ def plan_functaset(
     seed: int,
     runtime: RuntimeConfig,
 ) -> FunctasetPlan:
-    """The functaset of all images, followed by `copies` augmented copies of all of them.
+    """The functaset of all images, followed by all of them mirrored, if `config` asks for it, and `copies` augmented copies.
 
-    Row r is copy r // N of image r mod N, for N images; copy 0 is the image itself. The PSNR of a row is that of its
-    reconstruction, unclamped. `field` is on the CPU; `fingerprint` stands for its weights.
+    Row r is of image r mod N, for N images; its copy's number is in the column `augmentation`, see `augment`. The PSNR of
+    a row is that of its reconstruction, unclamped. `field` is on the CPU; `fingerprint` stands for its weights.
     """
+    numbers = (0, *([MIRRORED] if config.mirror_images else []), *range(1, copies + 1))
     header = FunctasetHeader(
         dataset=dataset,
         split=split,
         latent_shape=field.spec.latent_shape,
         interpolation=field.spec.interpolation,
-        rows=len(images) * (copies + 1),
+        rows=len(images) * len(numbers),
         shard_rows=config.shard_rows,
         chunk_rows=config.chunk_rows,
         storage_type=config.storage_type,
@@ -54,7 +55,7 @@ def plan_functaset(
     calls = header.rows // config.encode_batch
     return FunctasetPlan(
         header,
-        ImageEncoder(images, field, config, seed, runtime, calls, f"{split} functaset"),
+        ImageEncoder(images, field, config, numbers, seed, runtime, calls, f"{split} functaset"),
         progress=runtime.progress,
         scheduling=Scheduling(runtime.scheduler, runtime.workers),
     )
@@ -62,11 +63,12 @@ def plan_functaset(
 
 @dataclass(frozen=True)
 class ImageEncoder:
-    """Fits latents to images and their augmented copies. Each process that gets it moves the field to its own device."""
+    """Fits latents to images and their copies of these numbers. Each process that gets it moves the field to its own device."""
 
     images: Images
     field: SpatialField
     config: FunctasetConfig
+    copies: tuple[int, ...]
     seed: int
     runtime: RuntimeConfig
     calls: int
@@ -77,7 +79,8 @@ class ImageEncoder:
         """The rows start, …, stop − 1 of the functaset, see `plan_functaset`."""
         field, fit, device = self._fit
         size = self.config.encode_batch
-        copy, source = np.divmod(np.arange(start, stop), len(self.images))
+        turn, source = np.divmod(np.arange(start, stop), len(self.images))
+        copy = np.array(self.copies)[turn]
         latents, quality = [], []
         for first in range(0, stop - start, size):
             part = slice(first, first + size)
@@ -85,7 +88,7 @@ class ImageEncoder:
             pixels = augment(pixels, source[part], copy[part], self.config.augmentation, self.seed)
             targets = unit_images(pixels.to(device))
             # A batch of another size would be compiled for itself.
-            with tf32_products(field.spec.precision):
+            with tf32_products(field.spec.precision, device):
                 reconstructions, encoded = (fit if len(targets) == size else field)(targets)
             latents.append(encoded.cpu())
             quality.append(psnr(per_image_mse(reconstructions, targets)).cpu())

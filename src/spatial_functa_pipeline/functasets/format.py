@@ -110,7 +110,7 @@ class Rows:
     """The columns of n consecutive rows.
 
     `latents (n, *grid, c)`, raw; `labels (n,)`; `source_index (n,)`: position of the image in its split;
-    `augmentation (n,)`: number of the augmented copy, 0 for the image itself; `psnr (n,)` in dB, NaN where unknown.
+    `augmentation (n,)`: number of the copy, see `augment`, 0 for the image itself; `psnr (n,)` in dB, NaN where unknown.
     """
 
     latents: np.ndarray

@@ -18,7 +18,8 @@ class Normaliser(nn.Module):
     Attributes:
         mean: μ, float32, `()`, `(c,)` or `(*grid, c)`.
         scale: γσ, float32, shaped like μ.
-        clip_range: largest |z̃| in the training set, float32 `()`; infinite if it is not known.
+        clip_range: largest |z̃| in the training set of the numbers that share a μ, float32, shaped like it; infinite if
+            it is not known.
     """
 
     mean: torch.Tensor
@@ -43,7 +44,7 @@ class Normaliser(nn.Module):
         moments, overall = statistics.moments[kind], statistics.moments["scalar"].std
         overall = torch.where(overall > 0, overall, 1.0)
         std = torch.where(moments.std > 0, moments.std, overall)
-        return cls(moments.mean, gamma * std, torch.tensor(moments.largest / gamma))
+        return cls(moments.mean, gamma * std, moments.largest / gamma)
 
     @classmethod
     def by_scale(cls, scale: float) -> Normaliser:

@@ -41,7 +41,8 @@ class Pictures:
 
     def of(self, source: np.ndarray, copy: np.ndarray) -> torch.Tensor:
         """Images `(B, *resolution, channels)`, uint8, of rows with these images and numbers of copy."""
-        return augment(self.images.batch(source), source, copy, self.augmentation, self.seed)
+        images = self.images.batch(source)
+        return augment(images, source, copy, self.augmentation, self.seed) if copy.any() else images
 
 
 def quantised(
@@ -135,7 +136,7 @@ class Requantiser:
             part = slice(first, min(first + _DECODED_AT_ONCE, stop))
             codes.append(quantiser.codes(encoded.rows(part.start, part.stop)))
             pixels = self.pictures.of(encoded.source_index[part], encoded.augmentation[part])
-            with tf32_products(self.field.spec.precision):
+            with tf32_products(self.field.spec.precision, device):
                 decoded = decode(torch.from_numpy(quantiser.latents(codes[-1])).to(device))
             quality.append(psnr(per_image_mse(decoded, unit_images(pixels.to(device)))).cpu())
         return Rows(

@@ -1,4 +1,4 @@
-"""Which processes carry out the tasks of a build: Dask's, one task for each shard."""
+"""Who carries out the tasks of a functaset, one for each shard: this process, threads of it, or Dask's processes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -28,9 +29,9 @@ class Scheduling:
     """Where tasks run.
 
     Args:
-        scheduler: `synchronous`: in this process, one after the other; `processes`: in a local cluster; or the address
-            of a running dask-scheduler, `tcp://host:port`, whose workers reach the same files.
-        workers: processes of the local cluster; None: one for each GPU, or one for each core.
+        scheduler: `synchronous`: in this process, one after the other; `threads`: in threads of it; `processes`: in a
+            local cluster; or the address of a running dask-scheduler, `tcp://host:port`, whose workers reach the same files.
+        workers: threads, or processes of the local cluster; None: one for each core, or a process for each GPU.
     """
 
     scheduler: str = "synchronous"
@@ -48,6 +49,9 @@ class Scheduling:
         if self.scheduler == "synchronous":
             for item in items:
                 yield delayed(task)(item).compute(scheduler="synchronous")
+            return
+        if self.scheduler == "threads":
+            yield from _in_threads(task, items, self.workers or os.cpu_count() or 1)
             return
         with ExitStack() as stack:
             yield from _distribute(self._client(stack), task, items, stack)
@@ -79,6 +83,16 @@ class Scheduling:
 
 
 SYNCHRONOUS = Scheduling()
+
+
+def _in_threads(task: Callable[[int], T], items: Iterable[int], threads: int) -> Iterator[T]:
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="functaset")
+    try:
+        # No list of all futures: it would hold their results until the end.
+        for future in as_completed({pool.submit(task, item) for item in items}):
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error, what has not begun is not begun
 
 
 def _distribute(client: Client, task: Callable[[int], T], items: Iterable[int], stack: ExitStack) -> Iterator[T]:

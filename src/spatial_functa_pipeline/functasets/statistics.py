@@ -1,35 +1,40 @@
-"""Means and standard deviations of a functaset (Eq. 1, App. C.4.1), computed in one pass with bounded memory."""
+"""Means, standard deviations and ranges of a functaset (Eq. 1, App. C.4.1), computed in one pass with bounded memory.
+
+Each shard is a task of its own, which any thread or process may do. Chunks are joined in the order of their rows, and so
+are shards: the result has the same bits whoever did what.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from functools import reduce
+from typing import Any, Literal, Self, TypeVar, get_args
 
-import dask
-import dask.array as da
 import numpy as np
 import torch
-from dask.base import compute
 
+from spatial_functa_pipeline.functasets.chunks import ChunkReader
+from spatial_functa_pipeline.functasets.scheduling import SYNCHRONOUS, Scheduling
 from spatial_functa_pipeline.functasets.store import Functaset
+
+T = TypeVar("T")
 
 NormalisationKind = Literal["scalar", "vector", "array"]
 KINDS: tuple[NormalisationKind, ...] = get_args(NormalisationKind)
-_BLOCK_BYTES = 32 * 2**20
-"""Latents are reduced in blocks of about this size: the float64 temporaries of a larger one fall out of the cache."""
 
 
 @dataclass(frozen=True)
 class Moments:
     """Mean μ and standard deviation σ over the training set, float64: `()`, `(c,)` or `(*grid, c)` by kind.
 
-    `largest` is the largest |z − μ|/σ in the set: the range to which a denoised latent may be clipped at γ = 1.
+    `largest`, of the same shape, is the largest |z − μ|/σ of the numbers that share a μ: the range to which denoised ones
+    may be clipped at γ = 1. A number that hardly varies may have a large one, and then has it alone. It is 0 where σ is 0.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
-    largest: float
+    largest: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -44,66 +49,100 @@ class LatentStatistics:
     moments: Mapping[NormalisationKind, Moments]
 
     def to_tensors(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Float64 tensors `<kind>_mean`, `<kind>_std`, and the metadata `count` and `largest` (by kind)."""
-        tensors: dict[str, torch.Tensor] = {}
-        for kind, moments in self.moments.items():
-            tensors |= {f"{kind}_mean": moments.mean, f"{kind}_std": moments.std}
-        return tensors, {"count": self.count, "largest": {kind: self.moments[kind].largest for kind in self.moments}}
+        """Float64 tensors `<kind>_mean`, `<kind>_std` and `<kind>_largest`, and the metadata `count`."""
+        tensors = {
+            f"{kind}_{name}": value for kind, moments in self.moments.items() for name, value in vars(moments).items()
+        }
+        return tensors, {"count": self.count}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> LatentStatistics:
         """The inverse of `to_tensors`."""
-        moments = {
-            kind: Moments(tensors[f"{kind}_mean"], tensors[f"{kind}_std"], metadata["largest"][kind]) for kind in KINDS
-        }
+        names = ("mean", "std", "largest")
+        moments = {kind: Moments(*(tensors[f"{kind}_{name}"] for name in names)) for kind in KINDS}
         return cls(metadata["count"], moments)
 
 
-def compute_statistics(functaset: Functaset) -> LatentStatistics:
-    """Statistics of all latents of `functaset` but augmented copies', in float64; each latent is read once.
+def compute_statistics(functaset: Functaset, scheduling: Scheduling = SYNCHRONOUS) -> LatentStatistics:
+    """Statistics in float64 of the latents of images themselves, not of their copies; each is read once.
 
-    Raises DamagedShardError.
+    `scheduling` says who reads; the result does not depend on it.
+
+    Raises DamagedShardError, and what `Scheduling.run` raises.
     """
-    latents = _as_dask(functaset)
-    # One thread: the reading is what takes time, and memory stays at a few blocks.
-    with dask.config.set(scheduler="synchronous"):
-        mean, variance, low, high = compute(
-            latents.mean(axis=0, dtype=np.float64),
-            latents.var(axis=0, dtype=np.float64),
-            latents.min(axis=0),
-            latents.max(axis=0),
+    task = _ShardTask(functaset, functaset.originals)
+    shards = range(-(-task.rows // functaset.header.shard_rows))
+    whole = reduce(_Spread.joined, _in_order(scheduling.run(task, shards)))
+    axes = {"scalar": None, "vector": tuple(range(whole.mean.ndim - 1)), "array": ()}
+    return LatentStatistics(whole.count, {kind: whole.pooled(axes[kind]) for kind in KINDS})
+
+
+@dataclass(frozen=True)
+class _Spread:
+    """How `count` latents are spread: each number's mean, sum of squared deviations and range, float64 `(*grid, c)`."""
+
+    count: int
+    mean: np.ndarray
+    squares: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def of(cls, latents: np.ndarray) -> Self:
+        """Of latents `(n, *grid, c)`."""
+        low, high, deviations = latents.min(axis=0), latents.max(axis=0), latents.astype(np.float64)
+        mean = deviations.mean(axis=0)
+        deviations -= mean
+        squares = np.square(deviations, out=deviations).sum(axis=0)
+        return cls(len(latents), mean, squares, low.astype(np.float64), high.astype(np.float64))
+
+    def joined(self, other: Self) -> Self:
+        """Of both together (Chan et al., 1979): a large mean does not swallow small deviations, as in E[z²] − E[z]²."""
+        count, step = self.count + other.count, other.mean - self.mean
+        return type(self)(
+            count,
+            self.mean + step * (other.count / count),
+            self.squares + other.squares + np.square(step) * (self.count * other.count / count),
+            np.minimum(self.low, other.low),
+            np.maximum(self.high, other.high),
         )
-    low, high = low.astype(np.float64), high.astype(np.float64)
-    cells = tuple(range(mean.ndim - 1))
-    moments = {
-        kind: _pool(mean, variance, low, high, axes) for kind, axes in zip(KINDS, (None, cells, ()), strict=True)
-    }
-    return LatentStatistics(functaset.originals, moments)
+
+    def pooled(self, axes: tuple[int, ...] | None) -> Moments:
+        """Moments over latents and over `axes` of the latent.
+
+        Law of total variance: σ² is the mean of the numbers' variances plus the variance of their means.
+        """
+        variance = (self.squares / self.count).mean(axis=axes) + self.mean.var(axis=axes)
+        mean, low, high = self.mean.mean(axis=axes), self.low.min(axis=axes), self.high.max(axis=axes)
+        std = np.where(low == high, 0.0, np.sqrt(variance))  # exactly 0, whatever the rounding of the variance
+        distance = np.maximum(high - mean, mean - low)
+        largest = np.divide(distance, std, out=np.zeros_like(std), where=std > 0)
+        return Moments(torch.as_tensor(mean), torch.as_tensor(std), torch.as_tensor(largest))
 
 
-def _as_dask(functaset: Functaset) -> da.Array:
-    """The lazy latents `(N, *grid, c)`, float32, in blocks of whole chunks."""
-    header = functaset.header
-    shape = header.latent_shape.shape
-    chunk_bytes = 4 * header.chunk_rows * int(np.prod(shape))
-    block_rows = header.chunk_rows * max(1, _BLOCK_BYTES // chunk_bytes)
+@dataclass(frozen=True)
+class _ShardTask:
+    """The spread of a shard's latents, of those among the functaset's first `rows`; chunk by chunk, as the cache likes it."""
 
-    def read(block_info: dict[Any, Any]) -> np.ndarray:
-        (start, stop), *_ = block_info[None]["array-location"]
-        return functaset.rows(start, stop)
+    functaset: Functaset
+    rows: int
 
-    chunks = da.core.normalize_chunks((block_rows, *shape), shape=(functaset.originals, *shape))
-    return da.map_blocks(read, chunks=chunks, dtype=np.float32, meta=np.empty((0,) * len(chunks), np.float32))
+    def __call__(self, shard: int) -> tuple[int, _Spread]:
+        """The shard's number, by which it is put in order, and its spread."""
+        header, read = self.functaset.header, ChunkReader(self.functaset)
+        first, last = header.bounds(shard)
+        last = min(last, self.rows)
+        starts = range(first, last, header.chunk_rows)
+        chunks = (read(start // header.chunk_rows)[: last - start] for start in starts)
+        return shard, reduce(_Spread.joined, map(_Spread.of, chunks))
 
 
-def _pool(mean: np.ndarray, variance: np.ndarray, low: np.ndarray, high: np.ndarray, axes: Any) -> Moments:
-    """Moments over examples and over `axes` of the latent, from those over examples alone, all `(*grid, c)`.
-
-    Law of total variance: σ² is the mean of the elements' variances plus the variance of their means.
-    """
-    mean, variance = mean.mean(axis=axes), variance.mean(axis=axes) + mean.var(axis=axes)
-    low, high = low.min(axis=axes), high.max(axis=axes)
-    std = np.where(low == high, 0.0, np.sqrt(variance))  # exactly 0, whatever the rounding of the variance
-    distance = np.maximum(high - mean, mean - low)
-    largest = np.divide(distance, std, out=np.zeros_like(std), where=std > 0).max()
-    return Moments(torch.as_tensor(mean), torch.as_tensor(std), float(largest))
+def _in_order(numbered: Iterable[tuple[int, T]]) -> Iterator[T]:
+    """Values in the order of their numbers 0, 1, …, whichever come first; those that come early wait."""
+    waiting: dict[int, T] = {}
+    following = 0
+    for number, value in numbered:
+        waiting[number] = value
+        while following in waiting:
+            yield waiting.pop(following)
+            following += 1

@@ -17,6 +17,7 @@ from spatial_functa_pipeline.functasets.format import SCHEMA_VERSION, FunctasetH
 from spatial_functa_pipeline.functasets.location import Location
 from spatial_functa_pipeline.functasets.quantisation import Quantiser, Ranges
 from spatial_functa_pipeline.functasets.shards import array_of, read_ranges, read_rows
+from spatial_functa_pipeline.images.augmentation import MIRRORED
 
 MEMORY_LIMIT = 2 * 2**30
 """Bytes of latents, as they are stored, that each process holds in memory; more are streamed."""
@@ -76,7 +77,7 @@ class Functaset:
 
     @cached_property
     def augmentation(self) -> np.ndarray:
-        """Number of the augmented copy, int32 `(N,)`; 0 for the image itself."""
+        """Number of the copy, see `augment`, int32 `(N,)`; 0 for the image itself."""
         return self._read("augmentation", 0, len(self))
 
     @cached_property
@@ -86,8 +87,13 @@ class Functaset:
 
     @cached_property
     def originals(self) -> int:
-        """Number of rows that are images themselves; augmented copies come after all of them."""
+        """Number of rows that are images themselves; copies come after all of them."""
         return int((self.augmentation == 0).sum())
+
+    @cached_property
+    def mirrored(self) -> int:
+        """Number of rows that are mirrored images and no more; they come after the images and before other copies."""
+        return int((self.augmentation == MIRRORED).sum())
 
     @cached_property
     def in_memory(self) -> bool:

@@ -20,10 +20,19 @@ from kedro.pipeline.node import Node
 from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
 from spatial_functa_pipeline.config_loader import ProjectConfigLoader
+from spatial_functa_pipeline.digest import short_digest
 from spatial_functa_pipeline.hooks.freshness import outdated_outputs
 from spatial_functa_pipeline.hooks.parameters import plain_value
 from spatial_functa_pipeline.pipeline_registry import all_pipelines
-from spatial_functa_pipeline.tracking import end_abandoned_runs, git_commit
+from spatial_functa_pipeline.tracking import (
+    RESULTS,
+    end_abandoned_runs,
+    git_commit,
+    log_data_set,
+    log_model,
+    metric_key,
+    prepare_experiment,
+)
 
 
 class MlflowHooks(MlflowHook):
@@ -45,6 +54,7 @@ class MlflowHooks(MlflowHook):
         """Keep the catalog, to find the files of what is saved."""
         self.catalog = catalog
         self._saved: set[str] = set()
+        self._data_sets: set[str] = set()
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
@@ -59,6 +69,7 @@ class MlflowHooks(MlflowHook):
         if run is None:
             return
         end_abandoned_runs(run.info.experiment_id)
+        prepare_experiment(run.info.experiment_id)
         self._end_with_the_process()
         tags = {name: catalog.load(f"params:{name}") for name in ("dataset", "latent_shape", "interpolation")}
         chosen = (run_params.get(what) for what in ("pipeline_names", "tags", "node_names", "from_nodes"))
@@ -129,7 +140,8 @@ class MlflowHooks(MlflowHook):
 
     @hook_impl
     def before_node_run(self, node: Node, catalog: DataCatalog, inputs: dict[str, Any], is_async: bool) -> None:
-        """Log the node's parameters, pydantic models as plain dictionaries."""
+        """Log the data sets that the node reads, and its parameters, pydantic models as plain dictionaries."""
+        self._log_data_sets(inputs)
         inputs = {name: plain_value(value) for name, value in inputs.items()}
         super().before_node_run(node=node, catalog=catalog, inputs=inputs, is_async=is_async)
 
@@ -158,8 +170,27 @@ class MlflowHooks(MlflowHook):
             if type(dataset) is kind:
                 mlflow.log_artifact(str(dataset._filepath), folder)
 
-    def _log_training(self, node: Node) -> None:
-        """Size and duration of the training that is `node`; its weights are saved before its history."""
+    def _log_data_sets(self, inputs: dict[str, Any]) -> None:
+        """Images and functasets that this run reads and has not made itself, each once."""
+        import mlflow
+
+        from spatial_functa_pipeline.functasets.store import Functaset
+        from spatial_functa_pipeline.images.digest import images_digest
+        from spatial_functa_pipeline.images.images import Images
+
+        for name, data in inputs.items():
+            if not isinstance(data, Images | Functaset) or name in self._saved | self._data_sets:
+                continue
+            self._data_sets.add(name)
+            if mlflow.active_run() is None:
+                return
+            fingerprint = images_digest(data) if isinstance(data, Images) else data.header.fingerprint
+            source = str(getattr(self.catalog.get(name), "_filepath", name))
+            digest = short_digest([fingerprint.encode()])  # MLflow takes 36 characters at most
+            log_data_set(f"{self._places.dataset}/{name}", digest, len(data), source, _context(name))
+
+    def _log_training(self, node: Node, *, reused: bool = False) -> None:
+        """Size, duration and model of the training that is `node`; its weights are saved before its history."""
         import mlflow
 
         from spatial_functa_pipeline.datasets.reporting import HistoryDataset
@@ -171,9 +202,10 @@ class MlflowHooks(MlflowHook):
         for (name, dataset), history in zip(weights.items(), histories, strict=True):
             table = history.load()
             if len(table) and dataset.exists():  # there is nothing to train for Inception's features
-                mlflow.log_metric(f"{name}.seconds", table["seconds"].iloc[-1])
+                mlflow.log_metric(metric_key(name, "seconds"), table["seconds"].iloc[-1])
                 if (parameters := dataset.read_config().get("parameters")) is not None:  # older files do not say
-                    mlflow.log_metric(f"{name}.parameters", parameters)
+                    mlflow.log_metric(metric_key(name, "parameters"), parameters)
+                log_model(name, dataset._filepath, dataset.content_digest(), parameters, reused=reused)
 
     def _log_reused(self) -> None:
         """Metrics that other runs have made, as they are on disk, with the tag `reused` to tell them."""
@@ -192,7 +224,7 @@ class MlflowHooks(MlflowHook):
                 if isinstance(outputs[name], MetricsDataset):
                     _log_metrics(self.catalog.load(name))
                 else:
-                    self._log_training(node)
+                    self._log_training(node, reused=True)
         if reused:
             mlflow.set_tag("reused", ", ".join(reused))
 
@@ -200,4 +232,11 @@ class MlflowHooks(MlflowHook):
 def _log_metrics(metrics: dict[str, Any]) -> None:
     import mlflow
 
-    mlflow.log_metrics({name: value for name, value in metrics.items() if isinstance(value, int | float)})
+    numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+    mlflow.log_metrics({metric_key(RESULTS, name): value for name, value in numbers.items()})
+
+
+def _context(name: str) -> str:
+    """What a data set is used for, in MLflow's words, by its name in the catalog."""
+    split = name.partition("_")[0]
+    return {"train": "training"}.get(split, split)

@@ -1,5 +1,9 @@
-"""Parameters checked at the start."""
+"""Parameters checked at the start, and what the paper leaves open of them."""
 
+import json
+import logging
+from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +14,28 @@ from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 from pydantic import BaseModel, ValidationError
 
+from spatial_functa_pipeline.config.recipe import RecipeError
 from spatial_functa_pipeline.config.tree import PipelineParameters
+from spatial_functa_pipeline.config_loader import ProjectConfigLoader
+
+logger = logging.getLogger(__name__)
 
 
 def plain_value(value: Any) -> Any:
     """A parameter as numbers, strings, lists and dicts: what was a pydantic model becomes a dict."""
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+
+
+def settings_by_block(flat: Mapping[str, Any]) -> list[str]:
+    """A line for each block of parameters, as `diffusion.unet: head_dim=64`, of dotted keys and their values."""
+
+    def block(key: str) -> str:
+        return key.rpartition(".")[0]
+
+    return [
+        f"{name or 'of all'}: " + ", ".join(f"{key.rpartition('.')[2]}={json.dumps(flat[key])}" for key in keys)
+        for name, keys in groupby(sorted(flat, key=lambda key: (block(key), key)), key=block)
+    ]
 
 
 class ParameterHooks:
@@ -30,8 +50,11 @@ class ParameterHooks:
         OmegaConf.register_new_resolver(
             "project_path", lambda path: str(Path(context.project_path) / path), replace=True
         )
+        self._config_loader = context.config_loader
         try:
             PipelineParameters.model_validate(context.config_loader["parameters"])
+        except RecipeError as error:
+            raise click.ClickException(f"Nothing was run: {error}") from error
         except InterpolationResolutionError as error:
             raise click.ClickException(f"Nothing was run, since a parameter refers to nothing: {error}") from error
         except ValidationError as error:
@@ -41,3 +64,14 @@ class ParameterHooks:
                 value = f" (got {problem['input']!r})" if not isinstance(problem["input"], dict) else ""
                 lines.append(f"  {place}: {problem['msg'].removeprefix('Value error, ')}{value}")
             raise click.ClickException("Nothing was run, since parameters are wrong:\n" + "\n".join(lines)) from error
+
+    @hook_impl(tryfirst=True)
+    def before_pipeline_run(self) -> None:
+        """With `recipe=as_printed`: say what the paper does not print, and what is taken for it."""
+        loader = self._config_loader
+        if isinstance(loader, ProjectConfigLoader) and loader.tree.recipe == "as_printed":
+            given = [str(change) for change in loader.places.changes if change.key != "recipe"]
+            lines = [*settings_by_block(loader.left_open), *([f"given: {', '.join(given)}"] if given else [])]
+            logger.info(
+                "The paper leaves these settings open; this run takes\n%s", "\n".join(f"  {line}" for line in lines)
+            )

@@ -7,9 +7,17 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 
+from spatial_functa_pipeline.tracking import newest_runs_page
+
 
 class SummaryHooks:
     """After a run that ended in metrics: a table of them, where the pictures are, and what to try next."""
+
+    @hook_impl(trylast=True)
+    def after_context_created(self, context: Any) -> None:
+        """Keep where kedro-mlflow, whose hook has run before, serves MLflow's pages."""
+        ui = context.mlflow.ui
+        self._mlflow_address = f"{ui.host}:{ui.port}"
 
     @hook_impl(trylast=True)
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog, run_params: dict[str, Any]) -> None:
@@ -26,8 +34,10 @@ class SummaryHooks:
         memorisation = catalog.load("memorisation_metrics")
         table = Table(Column("metric", no_wrap=True), "value", "measured on", title=variant, title_justify="left")
         for name, value in metrics.items():
-            if name.endswith(("_against_train", "_test_images")) or (name in memorisation and name != "near_copies"):
+            if name in memorisation and name != "near_copies":
                 continue  # in the file, beside what they are compared with
+            if name.endswith("_to_train") and not name.startswith(("fid_", "frechet_distance_")):
+                continue  # in the file; of the other scores those to the test images are shown
             table.add_row(name, f"{value:.4g}", details.get(name, ""))
         dataset = catalog["metrics"]
         assert isinstance(dataset, MetricsDataset)
@@ -38,10 +48,11 @@ class SummaryHooks:
         console = Console()
         console.print(table)
         console.print(f"Pictures, tables and metrics: [bold]{folder}[/bold]", soft_wrap=True)
+        link = newest_runs_page()
         console.print("Next (in the environment: [bold]source .venv/bin/activate[/bold]):")
         for command, why in (
             ("kedro viz run", "the pipelines, with these figures in them"),
-            ("kedro mlflow ui", "this run beside others"),
+            ("kedro mlflow ui", "this run beside others" + (f": http://{self._mlflow_address}/{link}" if link else "")),
             ("kedro variants", "what runs have left on disk"),
             (f"kedro run{env} --params latent_shape=4x4x32", "another latent shape, beside this one"),
         ):

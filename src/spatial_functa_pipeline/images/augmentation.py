@@ -10,11 +10,14 @@ from torch import Tensor
 
 from spatial_functa_pipeline.config.functaset import AugmentationConfig
 
+MIRRORED = -1
+"""Number of the copy that is the image mirrored, left to right, and nothing else."""
+
 
 def augment(
     images: Tensor, source_index: np.ndarray, copy: np.ndarray, config: AugmentationConfig, seed: int
 ) -> Tensor:
-    """Augmented copy number `copy` of each image; copy 0 is the image itself.
+    """Augmented copy number `copy` of each image; copy 0 is the image itself, copy `MIRRORED` its mirror image.
 
     Every random choice for an image derives from `(seed, source_index, copy)` alone, so a copy is the same in
     whichever batch, process or order it is made.
@@ -27,7 +30,7 @@ def augment(
     Args:
         images: uint8 (B, H, W, channels), on the CPU.
         source_index: int64 (B,), each image's row in its data set.
-        copy: integers (B,), 0 for no augmentation.
+        copy: integers (B,): 0 for no augmentation, `MIRRORED`, or from 1 on.
         config: which operations.
         seed: non-negative seed of the augmentation.
 
@@ -47,7 +50,9 @@ def augment(
     _, height, width, _ = images.shape
     distort = _distortion(config, (height, width))
     augmented = images.numpy().copy()
-    for row in np.flatnonzero(copy):
+    mirrored = copy == MIRRORED
+    augmented[mirrored] = augmented[mirrored, :, ::-1]
+    for row in np.flatnonzero(copy > 0):
         rng = np.random.default_rng((seed, int(source_index[row]), int(copy[row])))
         augmented[row] = distort(_flip_and_crop(augmented[row], config, rng), rng)
     return torch.from_numpy(augmented)

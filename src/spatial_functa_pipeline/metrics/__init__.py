@@ -1,4 +1,4 @@
-"""Numbers: PSNR; Fréchet distance, KID, precision and recall of features; confusions; memorisation."""
+"""Numbers: PSNR; seams; Fréchet distance, KID, precision and recall of features; confusions; memorisation."""
 
 from spatial_functa_pipeline.metrics.classification import class_accuracies, confusion_matrix, confusion_table
 from spatial_functa_pipeline.metrics.comparison import SCORES, FeatureSet, compare
@@ -8,7 +8,6 @@ from spatial_functa_pipeline.metrics.features import (
     FeatureNetwork,
     InceptionDownloadError,
     InceptionFeatures,
-    extract_features,
     metric_name,
 )
 from spatial_functa_pipeline.metrics.frechet import FeatureMoments, frechet_distance
@@ -24,6 +23,7 @@ from spatial_functa_pipeline.metrics.kid import kid_distance
 from spatial_functa_pipeline.metrics.memorisation import distinct_draws, memorisation_table, share_nearer
 from spatial_functa_pipeline.metrics.neighbours import Neighbours, comparable_images, nearest_images
 from spatial_functa_pipeline.metrics.precision_recall import Manifold, manifold_scores
+from spatial_functa_pipeline.metrics.seams import SeamSteps
 
 __all__ = [
     "SCORES",
@@ -37,13 +37,13 @@ __all__ = [
     "Manifold",
     "Neighbours",
     "PatchPCA",
+    "SeamSteps",
     "class_accuracies",
     "comparable_images",
     "compare",
     "confusion_matrix",
     "confusion_table",
     "distinct_draws",
-    "extract_features",
     "frechet_distance",
     "kid_distance",
     "manifold_scores",

@@ -10,7 +10,6 @@ pytorch-fid takes seconds to import, since torchvision does, so it is imported w
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from unittest.mock import patch
@@ -43,29 +42,19 @@ class FeatureExtractor(Protocol):
         ...
 
 
-def metric_name(features: str, score: str = "frechet_distance") -> str:
-    """The name under which a score (of `comparison.SCORES`) is reported, from its extractor's `name`.
+def metric_name(features: str, against: str, score: str = "frechet_distance", images: str | None = None) -> str:
+    """The name under which a score (of `comparison.SCORES`) is reported, as in `fid_to_train`, `kid_convnet_to_test`.
 
-    Only Inception features with pytorch-fid's weights make a Fréchet distance `fid`, and leave the other scores their
-    bare names; others are part of the name.
+    Args:
+        features: its extractor's `name`. Only Inception features with pytorch-fid's weights make a Fréchet distance `fid`,
+            and leave the other scores their bare names; others are part of the name.
+        against: the real images that it is taken to, `train` or `test`. Every name says them.
+        score: which one.
+        images: what is scored, if it is not samples, as in `fid_reconstructions_to_test`.
     """
-    if features != INCEPTION:
-        return f"{score}_{features}"
-    return "fid" if score == "frechet_distance" else score
-
-
-def extract_features(extractor: FeatureExtractor, image_batches: Iterable[Tensor]) -> Tensor:
-    """Features `(N, F)`, float32 on the CPU, of all images in `image_batches`, each `(B, H, W, channels)`.
-
-    Raises ValueError if a feature is not finite, or there are no images.
-    """
-    batches = [extractor(images).cpu() for images in image_batches]
-    if not batches:
-        raise ValueError("there are no images to take features of")
-    features = torch.cat(batches)
-    if not features.isfinite().all():
-        raise ValueError("features contain NaN or infinity: the images or the feature network have diverged")
-    return features
+    plain = {"frechet_distance": "fid"}.get(score, score)
+    named = plain if features == INCEPTION else f"{score}_{features}"
+    return "_".join(filter(None, (named, images, "to", against)))
 
 
 class FeatureNetwork(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,18 @@ class FeatureMoments:
         self._sum = torch.zeros(width, dtype=torch.float64)
         self._outer = torch.zeros(width, width, dtype=torch.float64)
         self._root: Tensor | None = None
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> FeatureMoments:
+        """The moments that `tensors` has taken apart."""
+        moments = cls(len(tensors["sum"]))
+        moments.count = int(tensors["count"])
+        moments._sum, moments._outer = tensors["sum"].clone(), tensors["outer"].clone()
+        return moments
+
+    def tensors(self) -> dict[str, Tensor]:
+        """`count ()` int64, `sum (F,)` and `outer (F, F)` float64, to be stored."""
+        return {"count": torch.tensor(self.count), "sum": self._sum, "outer": self._outer}
 
     @property
     def width(self) -> int:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spatial_functa_pipeline.compute import float32_products
 from spatial_functa_pipeline.images.pixels import unit_images
 
 _SPARE = 3
@@ -35,6 +36,7 @@ class Neighbours:
     distances: np.ndarray
 
 
+@float32_products()
 def nearest_images(
     images: Tensor,
     read: Callable[[np.ndarray], Tensor],

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from spatial_functa_pipeline.compute import bf16_products, tf32_products
 from spatial_functa_pipeline.config.diffusion import DiffusionConfig
 from spatial_functa_pipeline.config.evaluation import SamplingConfig
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
@@ -30,7 +31,7 @@ def sample(
     sampling: SamplingConfig,
     labels: Tensor | None,
     latent_shape: LatentShape,
-    clip_range: float,
+    clip_range: Tensor,
     seed: int,
     device: torch.device | str,
     first: int = 0,
@@ -38,24 +39,24 @@ def sample(
 ) -> Tensor:
     """Draw normalised latents `(N, *grid, c)`, float32, on the CPU.
 
-    At every step the predicted x₀ is clipped to ±`clip_range` before it goes to the sampler: ᾱ of the cosine
-    schedule's last step is 2e-9, so an ε-prediction's smallest error would otherwise be multiplied by 20,000.
+    With `sampling.clip_denoised` the predicted x₀ is clipped to ±`clip_range` at every step before it goes to the sampler:
+    ᾱ of the cosine schedule's last step is 2e-9, so an ε-prediction's smallest error would otherwise be multiplied by 20,000.
 
     Args:
         denoiser: on `device`; left in evaluation mode.
         config: the forward process and the prediction the denoiser was trained with.
-        sampling: sampler, steps, guidance (see `guidance`), batch size.
+        sampling: sampler, steps, guidance (see `guidance`), precision of the network, batch size.
         labels: `(N,)` int64 classes; None for an unconditional model, which gives N = `sampling.samples`.
         latent_shape: of one latent.
-        clip_range: largest |z| of the normalised training functaset.
+        clip_range: largest |z| of the normalised training functaset, `()`, `(c,)` or `(*grid, c)`.
         seed: with a sample's number, fixes all of its random numbers: see `sample_seeds`.
         device: where to sample.
         first: number of the first sample.
         progress: show a progress bar, a batch at a time.
 
     Raises:
-        ValueError: labels or guidance do not fit the denoiser, there are more steps than time steps, or `clip_range`
-            is not positive.
+        ValueError: labels or guidance do not fit the denoiser, there are more steps than time steps, or a clip range
+            is negative.
     """
     if labels is None and sampling.guidance_scale is not None:
         raise ValueError(f"guidance_scale is {sampling.guidance_scale}, but there are no labels: set it to null")
@@ -63,27 +64,31 @@ def sample(
         raise ValueError(
             f"sampling steps ({sampling.steps}) must not exceed the process's timesteps ({config.timesteps})"
         )
-    if not clip_range > 0:
-        raise ValueError(f"clip_range must be positive, got {clip_range}")
+    if not (clip_range >= 0).all():
+        raise ValueError(f"clip_range must not be negative, got {clip_range.min().item()}")
 
     schedule = noise_schedule(config)
     predict = GuidedDenoiser(denoiser.eval(), Guidance.of(sampling, schedule))
     solver, timesteps = _solver(schedule, sampling), _timesteps(schedule, sampling)
-    samples = []
+    device, precision = torch.device(device), sampling.precision
+    clip_range, samples = clip_range.to(device), []
     for rows in torch.arange(sampling.samples if labels is None else len(labels)).split(sampling.batch_size):
         generators = [sample_generator(seed, first + row) for row in rows.tolist()]
         latents = initial_noise(latent_shape, generators).to(device)
         classes = None if labels is None else labels[rows].to(device)
         solver.set_timesteps(timesteps=timesteps)  # anew for each batch: the solver remembers its last steps
         for timestep in tqdm(solver.timesteps, "sampling", leave=False, disable=not progress):
-            with torch.no_grad():
+            with torch.no_grad(), tf32_products(precision, device), bf16_products(precision, device):
                 predicted = predict(latents, int(timestep), classes)
             alpha_bar = schedule.alphas_cumprod[timestep]
-            clean = predicted_clean(predicted, latents, alpha_bar, config.prediction).clamp(-clip_range, clip_range)
+            clean = predicted_clean(predicted, latents, alpha_bar, config.prediction)
+            if sampling.clip_denoised:
+                clean = clean.clamp(-clip_range, clip_range)
             # A generator for each sample, which the annotations of diffusers do not know.
             step = solver.step(clean, timestep, latents, generator=generators, return_dict=False)  # type: ignore[arg-type]
             latents = step[0]
-        samples.append(latents.cpu())
+        # The last step leads to ᾱ = 1, hence to x₀ itself; diffusers' DDPM would add noise if it does not start at t = 0.
+        samples.append(clean.cpu())
     return torch.cat(samples)
 
 
@@ -95,20 +100,23 @@ def network_evaluations(config: DiffusionConfig, sampling: SamplingConfig) -> in
 
 
 def sampling_settings(
-    config: DiffusionConfig, sampling: SamplingConfig, clip_range: float, seed: int
+    config: DiffusionConfig, sampling: SamplingConfig, clip_range: Tensor, seed: int
 ) -> dict[str, str | float | list[float] | None]:
-    """How samples are drawn, as JSON, to be kept beside them.
+    """How samples are drawn, and what a reader should know of the training, as JSON, to be kept beside them.
 
-    `first_seed` is the seed of sample 0's CPU generator, and `first_seed` + i that of sample i, modulo 2³²; its first
-    numbers are x_T.
+    `clip_range` has the least and the largest range of single numbers; None if nothing is clipped. `first_seed` is the seed
+    of sample 0's CPU generator, and `first_seed` + i that of sample i, modulo 2³²; its first numbers are x_T.
     """
     return {
         "prediction": config.prediction,
         "noise_schedule": config.noise_schedule,
         "timesteps": config.timesteps,
-        **sampling.model_dump(mode="json", include={"sampler", "steps", "guidance_scale", "guidance_interval"}),
+        "mirror_images": config.mirror_images,
+        **sampling.model_dump(
+            mode="json", include={"sampler", "steps", "variance", "guidance_scale", "guidance_interval", "precision"}
+        ),
         "network_evaluations": network_evaluations(config, sampling),
-        "clip_range": clip_range,
+        "clip_range": [clip_range.min().item(), clip_range.max().item()] if sampling.clip_denoised else None,
         "classes": "in turn" if config.conditional else None,
         "first_seed": sample_seed(seed, 0),
     }
@@ -131,6 +139,6 @@ def _solver(schedule: DDPMScheduler, sampling: SamplingConfig) -> DDPMScheduler 
 
     options = {"trained_betas": schedule.betas.tolist(), "prediction_type": "sample"}
     if sampling.sampler == "ddpm":
-        return DDPMScheduler(len(schedule), clip_sample=False, **options)
+        return DDPMScheduler(len(schedule), clip_sample=False, variance_type=sampling.variance, **options)
     order = 1 if sampling.sampler == "ddim" else 2
     return DPMSolverMultistepScheduler(len(schedule), solver_order=order, **options)

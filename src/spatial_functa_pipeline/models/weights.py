@@ -105,7 +105,7 @@ def _load(model: Model, weights: Weights, device: torch.device) -> tuple[Model, 
 
 
 def pack_feature_network(network: FeatureNetwork, classes: int) -> Weights:
-    """The small classifier behind `frechet_distance_convnet`."""
+    """The small classifier behind `frechet_distance_convnet_…`."""
     settings = {"channels": network.channels, "num_classes": classes, "parameters": _count(network)}
     return Weights(network.state_dict(), settings)
 

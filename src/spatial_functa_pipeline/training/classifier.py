@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spatial_functa_pipeline.compute import available_precision, bf16_products, resolve_device
+from spatial_functa_pipeline.compute import available_precision, bf16_products, float32_products, resolve_device
 from spatial_functa_pipeline.config.classification import ClassificationConfig
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.functasets.store import Functaset
@@ -31,6 +31,7 @@ Examples = Functaset | PixelPatches
 
 
 @torch.no_grad()
+@float32_products()
 def predict_classes(classifier: nn.Module, normaliser: Normaliser, examples: Examples) -> Tensor:
     """Predicted classes `(N,)` of all rows, on the CPU; the classifier should be in evaluation mode."""
     device = next(classifier.parameters()).device
@@ -65,7 +66,7 @@ def train_classifier(
     num_classes: int,
     run: TrainingRun,
 ) -> tuple[nn.Module, pd.DataFrame]:
-    """Train a classifier; returns the weights with the best validation accuracy, and the history.
+    """Train a classifier; returns its weights, the best by validation accuracy or the last (`keep`), and the history.
 
     Latents or pixels, the rows of a step are the same.
     """
@@ -99,5 +100,6 @@ def train_classifier(
         must_agree={"classification": config.model_dump(mode="json", exclude={"training"}), **what_examples_are(train)},
         validate=lambda model: {"validation_accuracy": accuracy(model, normaliser, validation)},
         best="validation_accuracy",
+        precision=precision,
     ).train()
     return classifier, history

@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from spatial_functa_pipeline.compute import resolve_device
+from spatial_functa_pipeline.compute import available_precision, bf16_products, float32_products, resolve_device
 from spatial_functa_pipeline.config.diffusion import DiffusionConfig
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.functasets.store import Functaset
@@ -34,29 +34,40 @@ def train_denoiser(
     num_classes: int,
     run: TrainingRun,
 ) -> tuple[Denoiser, pd.DataFrame]:
-    """Train a denoiser; returns its last (EMA) weights and the history.
+    """Train a denoiser on images, also mirrored ones if `config` asks for it; returns its last (EMA) weights and the history.
 
     `validation_loss` is the objective on the first rows of the validation set with the same noise each time: when it
     rises while `loss` falls, the denoiser is memorising (App. C.2).
+
+    Raises ValueError if there are no mirrored images to train on.
     """
     torch.manual_seed(derive_seed(run.seed, "denoiser", "initialisation"))
     denoiser = build_denoiser(config, train_functaset.latent_shape, num_classes)
-    normaliser = normaliser.to(resolve_device(run.runtime.device))
+    device = resolve_device(run.runtime.device)
+    normaliser = normaliser.to(device)
+    precision = available_precision(config.precision, device, "denoiser")
     schedule = noise_schedule(config)
     training = config.training
-    rows = train_functaset.originals  # samples should look like images, not like crops with a black border
+    if config.mirror_images and not train_functaset.mirrored:
+        raise ValueError(f"mirror_images is true, but {train_functaset} has no mirrored images")
+    # Samples should look like images, not like crops with a black border: no other copies.
+    rows = train_functaset.originals + (train_functaset.mirrored if config.mirror_images else 0)
 
     def loss_of(model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         latents, labels = batch
         classes = labels if config.conditional else None
         return diffusion_loss(model, normaliser(latents), classes, schedule, config, num_classes, generator)
 
+    def loss(batch: Batch, generator: torch.Generator) -> Tensor:
+        with bf16_products(precision, device):
+            return loss_of(denoiser, batch, generator)
+
     def batches(start: int) -> Iterable[Batch]:
         order = (training.batch_size, run.seed, training.steps, start)
         return FunctasetBatches(train_functaset, *order, rows, this_process().part)
 
+    @float32_products()
     def validate(model: nn.Module) -> dict[str, float]:
-        device = next(model.parameters()).device
         generator = step_generator(run.seed, "denoiser", "validation")
         total, rows = 0.0, 0
         for latents, labels in consecutive_batches(validation_functaset, _VALIDATION_BATCH):
@@ -69,11 +80,12 @@ def train_denoiser(
     history = Training(
         name="denoiser",
         model=denoiser,
-        loss=lambda batch, generator: loss_of(denoiser, batch, generator),
+        loss=loss,
         batches=batches,
         config=training,
         run=run,
         must_agree={"diffusion": config.model_dump(mode="json"), "functaset": train_functaset.header.to_attributes()},
         validate=validate,
+        precision=precision,
     ).train()
     return denoiser, history

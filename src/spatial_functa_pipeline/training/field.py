@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from spatial_functa_pipeline.compute import accelerated, resolve_device, tf32_products
+from spatial_functa_pipeline.compute import accelerated, resolve_device
 from spatial_functa_pipeline.config.meta_learning import MetaLearningConfig
 from spatial_functa_pipeline.fields.field import SpatialField
 from spatial_functa_pipeline.images.digest import images_digest
@@ -35,7 +35,7 @@ def train_field(
     *,
     run: TrainingRun,
 ) -> tuple[SpatialField, pd.DataFrame]:
-    """Meta-learn a field; returns the weights with the best `validation_psnr` (dB), and the history."""
+    """Meta-learn a field; returns its weights, the best by `validation_psnr` (dB) or the last (`keep`), and the history."""
     torch.manual_seed(derive_seed(run.seed, "field", "initialisation"))
     field = SpatialField(config.field.spec)
     training, penalty = config.training, config.spectral_penalty
@@ -62,7 +62,7 @@ def train_field(
     def validate(model: nn.Module) -> dict[str, float]:
         return _validation_metrics(cast(SpatialField, model), validation_images, config.validation_images)
 
-    training_of_field = Training(
+    history = Training(
         name="field",
         model=field,
         loss=loss,
@@ -75,9 +75,8 @@ def train_field(
         rate_factors={"inner_rates": config.inner_rate_learning_rate_factor},
         before_step=follow_spectrum,
         random=False,
-    )
-    with tf32_products(config.field.precision):
-        history = training_of_field.train()
+        precision=config.field.precision,
+    ).train()
     return field, history
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from spatial_functa_pipeline.compute import resolve_device
-from spatial_functa_pipeline.config.block import RESULT_NEUTRAL
+from spatial_functa_pipeline.compute import resolve_device, tf32_products
+from spatial_functa_pipeline.config.block import RESULT_NEUTRAL, NetworkPrecision
 from spatial_functa_pipeline.config.training import TrainingConfig
 from spatial_functa_pipeline.training.guard import RollBackNeededError, given_up, require_finite, require_no_collapse
 from spatial_functa_pipeline.training.interruption import HeldBackSignals, StopRequestedError, stop_process
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Training:
-    """One training: call `train`. The model ends with the weights to evaluate (EMA or best ones, where asked for).
+    """One training: call `train`. The model ends with the weights to evaluate (EMA or best ones, if `config` says so).
 
     With several processes each of them makes the same `Training` and calls `train`; all end with the same weights and
     history. See `launch`.
@@ -41,11 +41,12 @@ class Training:
         run: seed, device, checkpoint and report.
         must_agree: what must be the same for a checkpoint to be continued, beside `config` and the seed.
         validate: called in evaluation mode, without gradients, with the weights to evaluate, by the first process only.
-        best: name of a validation metric (higher is better): end with the weights that had its highest value.
+        best: name of the validation metric (higher is better) that `config.keep` and the guard's margin mean.
         rate_factors: on the learning rate of single parameters, by name.
         before_step: called before each step, for what is to happen once, however the batch is split.
         random: whether the loss or the model draw random numbers. If so, they are drawn in a way which does not depend
             on how the batch is split.
+        precision: with `tf32` all products on CUDA are so, else none; what bf16 rounds is the loss's own matter.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Training:
     rate_factors: Mapping[str, float] = field(default_factory=dict)
     before_step: Callable[[], None] = lambda: None
     random: bool = True
+    precision: NetworkPrecision = "float32"
     state: TrainingState = field(init=False)
     ranks: Ranks = field(init=False, default_factory=this_process)
 
@@ -67,7 +69,9 @@ class Training:
         guard = self.config.guard
         if guard and guard.margin is not None and self.best is None:
             raise ValueError(f"{self.name}: guard.margin needs a validation metric to be the best in; set it to null")
-        self.model.to(resolve_device(self.run.runtime.device))
+        if self.config.keep == "best" and self.best is None:
+            raise ValueError(f"{self.name}: keep is best, but there is no validation metric to be the best in")
+        self.model.to(self._device)
         self.state = TrainingState.at_start(self.model, self.config, self.rate_factors)
 
     def train(self) -> pd.DataFrame:
@@ -82,7 +86,7 @@ class Training:
             TrainingDivergedError: rolling back did not help, or is not allowed. The checkpoint is kept.
             KeyboardInterrupt, SystemExit: on Ctrl-C or SIGTERM, after saving a checkpoint.
         """
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), tf32_products(self.precision, self._device):
             objective = self.ranks.objective(self.model, self.loss)
             take_step = OuterStep(
                 objective, self.name, self.run.seed, self.config, self.ranks, self.before_step, self.random
@@ -95,7 +99,7 @@ class Training:
             except StopRequestedError as stop:
                 self._stop(stop)
             self._save()
-            self.state.end(best=self.best is not None)
+            self.state.end(best=self.config.keep == "best")
             return pd.DataFrame(self.state.history)
 
     def _reach_the_end(self, take_step: OuterStep, bar: "tqdm[NoReturn]", signals: HeldBackSignals) -> bool:
@@ -114,6 +118,10 @@ class Training:
             return False
         self.ranks.finish_agreeing()
         return True
+
+    @property
+    def _device(self) -> torch.device:
+        return resolve_device(self.run.runtime.device)
 
     # Measuring
 

@@ -24,7 +24,7 @@ def learning_rate_factor(config: TrainingConfig, step: int) -> float:
 def build_optimizer(
     model: nn.Module, config: TrainingConfig, rate_factors: Mapping[str, float] | None = None
 ) -> torch.optim.Optimizer:
-    """Adam; with `weight_decay`, AdamW on all that has two or more axes (not biases, norms and inner rates).
+    """Adam; with `weight_decay`, AdamW on all parameters, or on those of two or more axes (`weight_decay_on`).
 
     `rate_factors` multiply the learning rate of single parameters, given by their names in the model. Raises ValueError
     if there is no such parameter.
@@ -34,7 +34,8 @@ def build_optimizer(
     for name, parameter in model.named_parameters():
         factor = factors.pop(name, 1.0)
         if parameter.requires_grad:
-            decay = config.weight_decay if parameter.ndim >= 2 else 0.0
+            decays = config.weight_decay_on == "all" or parameter.ndim >= 2
+            decay = config.weight_decay if decays else 0.0
             groups.setdefault((decay, factor), []).append(parameter)
     if factors:
         raise ValueError(f"no parameter is named {', '.join(factors)}")

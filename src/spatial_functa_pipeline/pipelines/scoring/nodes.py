@@ -26,7 +26,7 @@ def train_features(
     seed: int,
     runtime: RuntimeConfig,
 ) -> tuple[Weights, pd.DataFrame]:
-    """Train the network behind `frechet_distance_convnet` on the real training images; nothing to do for Inception."""
+    """Train the network behind `frechet_distance_convnet_…` on the real training images; nothing to do for Inception."""
     if config.features == "inception":
         return Weights({}), pd.DataFrame({"step": []})
     network, history = train_feature_network(
@@ -40,37 +40,41 @@ def train_features(
 
 def measure_real_images(
     train_images: Images,
+    validation_images: Images,
     test_images: Images,
     network: Weights,
     config: FrechetConfig,
     scores: ScoresConfig,
     runtime: RuntimeConfig,
 ) -> Weights:
-    """Features of the real images, `train (N, F)` and `test (M, F)`: what every evaluation of samples needs again."""
+    """Features of the real images, `train` and `test`: what every evaluation of samples needs again."""
     extractor = features.feature_extractor(config, network, resolve_device(runtime.device))
-    measured = features.real_features(extractor, train_images, test_images, scores.reference_images)
-    return Weights(measured, {"features": extractor.name})
+    measured = features.real_features(extractor, train_images, validation_images, test_images, scores)
+    held_out = features.held_out(train_images, validation_images, scores, scores.reference_images)
+    return features.pack_features(measured, extractor, held_out=held_out)
 
 
 def measure_reference_points(
     train_images: Images,
+    validation_images: Images,
     test_images: Images,
     test_functaset: Functaset,
     field: Weights,
     statistics: Weights,
     network: Weights,
     config: FrechetConfig,
+    scores: ScoresConfig,
     samples: int,
     seed: int,
     runtime: RuntimeConfig,
 ) -> Weights:
-    """Features of what samples should be compared with: reconstructions, linear codes, decoded noise."""
+    """Features of what samples should be compared with: real images, reconstructions, linear codes, decoded noise."""
     device = resolve_device(runtime.device)
     extractor = features.feature_extractor(config, network, device)
     moments = LatentStatistics.from_tensors(statistics.tensors, statistics.config)
-    images = (train_images, test_images, test_functaset, unpack_field(field, device), moments)
-    measured = features.reference_features(extractor, *images, samples, seed)
-    return Weights(measured, {"features": extractor.name})
+    images = (train_images, validation_images, test_images, test_functaset)
+    sets = features.reference_features(extractor, *images, unpack_field(field, device), moments, scores, samples, seed)
+    return features.pack_features(sets, extractor)
 
 
 def score_samples(
@@ -84,11 +88,12 @@ def score_samples(
     seed: int,
     runtime: RuntimeConfig,
 ) -> tuple[Metrics, pd.DataFrame, Figure]:
-    """All scores of the decoded samples and of the reference points, against the test and the training images.
+    """All scores of the decoded samples and of the reference points, to the training and to the test images.
 
     Returns the metrics, the table of every score of every set, with what it was measured on, and the figure of it.
     """
     device = resolve_device(runtime.device)
     extractor, decoder = features.feature_extractor(config, network, device), unpack_field(field, device)
-    sets = (real.tensors, reference.tensors)
-    return generation.score_samples(samples, decoder, extractor, *sets, scores.pair_images, seed)
+    sets = (features.unpack_features(real), features.unpack_features(reference))
+    numbers = (scores.pair_images, real.config["held_out"], seed)
+    return generation.score_samples(samples, decoder, extractor, *sets, *numbers)

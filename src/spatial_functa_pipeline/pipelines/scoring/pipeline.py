@@ -31,6 +31,7 @@ def create_pipeline() -> Pipeline:
                 measure_real_images,
                 inputs=[
                     "train_images",
+                    "validation_images",
                     "test_images",
                     "feature_network",
                     "params:evaluation.frechet",
@@ -44,12 +45,14 @@ def create_pipeline() -> Pipeline:
                 measure_reference_points,
                 inputs=[
                     "train_images",
+                    "validation_images",
                     "test_images",
                     "test_functaset",
                     "field",
                     "latent_statistics",
                     "feature_network",
                     "params:evaluation.frechet",
+                    "params:evaluation.scores",
                     "params:evaluation.sampling.samples",
                     *common,
                 ],

@@ -1,0 +1,76 @@
+"""`recipe`: what a run takes for settings that the paper leaves open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from spatial_functa_pipeline.config.places import flatten, may_name
+from spatial_functa_pipeline.config.tree import PipelineParameters
+
+_OF_THE_DATA = (
+    *("recipe", "data", "seed"),
+    *(f"meta_learning.field.{key}" for key in ("latent_shape", "interpolation", "resolution", "channels")),
+)
+
+
+class RecipeError(ValueError):
+    """A data set has no rows for the recipe that was asked for."""
+
+    def __init__(self, recipe: str, environments: Iterable[str]) -> None:
+        super().__init__(recipe)
+        self.recipe, self.environments = recipe, tuple(environments)
+
+    def __str__(self) -> str:
+        return (
+            f"recipe is {self.recipe}, but this data set has no row of presets for it; those that have one: "
+            + ", ".join(self.environments)
+        )
+
+
+def left_open(parameters: PipelineParameters, printed: Iterable[str]) -> dict[str, Any]:
+    """The settings that shape a result and whose values are not printed in the paper, by dotted key.
+
+    Args:
+        parameters: of the run.
+        printed: keys and blocks that are, from `printed_keys`.
+    """
+    known = (*_OF_THE_DATA, *printed, *without_effect(parameters))
+    flat = flatten(parameters.model_dump(mode="json"))
+    return {key: value for key, value in flat if may_name(key) and not inside(key, known)}
+
+
+def inside(key: str, blocks: Iterable[str]) -> bool:
+    """Whether a key is one of the blocks, or in one."""
+    return any(f"{key}.".startswith(f"{block}.") for block in blocks)
+
+
+def without_effect(parameters: PipelineParameters) -> frozenset[str]:
+    """Keys and blocks that mean nothing beside the values of others."""
+    shape, classification, diffusion = parameters.latent_shape, parameters.classification, parameters.diffusion
+    sampling, frechet, functaset = parameters.evaluation.sampling, parameters.evaluation.frechet, parameters.functaset
+    classifier, denoiser = classification.architecture_on(shape), diffusion.architecture_on(shape)
+    trainings = {
+        "meta_learning.training": parameters.meta_learning.training,
+        "classification.training": classification.training,
+        "diffusion.training": diffusion.training,
+    }
+    idle = {
+        "meta_learning.field.kernel_size": shape.cells == 1,
+        "meta_learning.spectral_penalty.threshold": parameters.meta_learning.spectral_penalty.weight == 0,
+        "functaset.augmentation": functaset.augmented_copies == 0,
+        "functaset.augmentation.randaugment_magnitude": functaset.augmentation.randaugment_operations == 0,
+        "classification.mlp": classifier != "mlp",
+        "classification.transformer": classifier != "transformer",
+        "classification.transformer.vector_tokens": shape.cells > 1,
+        "diffusion.mlp": denoiser != "mlp",
+        "diffusion.unet": denoiser != "unet",
+        "diffusion.dummy_label_share": not diffusion.conditional,
+        "diffusion.timestep_reweighting": diffusion.timestep_ratio == 1,
+        "evaluation.sampling.preset": True,  # sampler and steps say what it means
+        "evaluation.sampling.guidance_interval": sampling.guidance_scale is None,
+        "evaluation.frechet.feature_network": frechet.features == "inception",
+        "evaluation.frechet.inception_weights": True,  # where a file is
+        **{f"{name}.weight_decay_on": training.weight_decay == 0 for name, training in trainings.items()},
+    }
+    return frozenset(key for key, without in idle.items() if without)

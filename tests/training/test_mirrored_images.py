@@ -1,0 +1,76 @@
+"""What a denoiser is trained on: images, mirrored ones if it is asked for, and no other copies."""
+
+import numpy as np
+import pytest
+import tiny_trainings as tiny
+
+from spatial_functa_pipeline.config.diffusion import DiffusionConfig
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
+from spatial_functa_pipeline.functasets.format import FunctasetHeader, Rows
+from spatial_functa_pipeline.functasets.normalisation import Normaliser
+from spatial_functa_pipeline.functasets.statistics import compute_statistics
+from spatial_functa_pipeline.functasets.store import Functaset
+from spatial_functa_pipeline.functasets.writing import FunctasetPlan, write
+from spatial_functa_pipeline.images.augmentation import MIRRORED
+from spatial_functa_pipeline.training import denoiser
+from spatial_functa_pipeline.training.checkpoint import Checkpoint
+from spatial_functa_pipeline.training.run import TrainingRun
+
+IMAGES = 8
+
+
+def functaset(folder, copies):
+    """8 latents 4×4×4 of each of the `copies`; each latent holds the number of its copy throughout."""
+    augmentation = np.repeat(np.array(copies, np.int32), IMAGES)
+    latents = np.broadcast_to(augmentation[:, None, None, None], (len(augmentation), 4, 4, 4)).astype(np.float32)
+    source = np.tile(np.arange(IMAGES), len(copies))
+    rows = Rows(latents, source % 2, source, augmentation, np.full(len(source), 30, np.float32))
+
+    def encode(start, stop):
+        return Rows(**{name: column[start:stop] for name, column in vars(rows).items()})
+
+    header = FunctasetHeader("toy", "train", LatentShape((4, 4), 4), "nearest", len(source), shard_rows=8, chunk_rows=4)
+    write(folder, FunctasetPlan(header, encode, progress=False))
+    return Functaset.open(folder)
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    """Trains for two epochs of the rows that are read; returns the numbers of the copies that were read."""
+
+    def train(copies, **options):
+        made, read, batches = functaset(tmp_path / "f.zarr", copies), [], denoiser.FunctasetBatches
+
+        def spy(*arguments):
+            for latents, labels in batches(*arguments):
+                read.extend(latents[:, 0, 0, 0].tolist())
+                yield latents, labels
+
+        monkeypatch.setattr(denoiser, "FunctasetBatches", spy)
+        config = DiffusionConfig.model_validate({**tiny.diffusion("mlp", steps=8).model_dump(), **options})
+        run = TrainingRun(0, tiny.RUNTIME, Checkpoint(tmp_path / "c.pt"))
+        denoiser.train_denoiser(made, made, Normaliser.by_scale(1.0), config, num_classes=2, run=run)
+        return read
+
+    return train
+
+
+def test_mirrored_images_are_trained_on_as_often_as_images(train):
+    read = train([0, MIRRORED, 1, 2], mirror_images=True)
+    assert sorted(read) == [MIRRORED] * 32 + [0] * 32
+
+
+@pytest.mark.parametrize("copies", [[0, MIRRORED, 1, 2], [0, 1]])
+def test_without_being_asked_a_denoiser_trains_on_images_alone(train, copies):
+    assert train(copies) == [0] * 64
+
+
+def test_mirrored_images_that_are_not_there_are_an_error(train):
+    with pytest.raises(ValueError, match=r"mirror_images is true, but .* has no mirrored images"):
+        train([0, 1], mirror_images=True)
+
+
+def test_statistics_are_of_images_that_are_not_mirrored(tmp_path):
+    statistics = compute_statistics(functaset(tmp_path / "f.zarr", [0, MIRRORED, 1]))
+    assert statistics.count == IMAGES
+    assert not statistics.moments["array"].mean.any()
