@@ -235,7 +235,7 @@ def test_another_field_makes_what_was_built_with_it_stale(sessions):
     assert "Run `kedro run --only-missing-outputs`" in error
     messages = sessions[0]["mended"]
     assert set(nodes_in(messages)) == dependants("field")
-    reason = "To be made: train_functaset (field is not the one that train_functaset.zarr was made from"
+    reason = "To be made: encoded_train_functaset (field is not the one that encoded_train_functaset.zarr was made from"
     assert any(message.startswith(reason) for message in messages)
 
 

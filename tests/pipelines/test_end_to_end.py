@@ -383,7 +383,7 @@ def test_functasets_are_checked_from_the_command_line(project):
     content[5] ^= 1
     shard.write_bytes(content)
     output = project.kedro(*check, check=False)
-    assert output.count("sound") == 4, output
+    assert output.count("sound") == 5, output
     assert "encoded_train_functaset: cannot be read (UnknownCodecError" in output
     assert "encoded_test_functaset: functaset" in output
     assert "shard 0 of array 'labels'" in output
@@ -391,7 +391,7 @@ def test_functasets_are_checked_from_the_command_line(project):
         "encoded_test_functaset: to build what is missing or damaged: kedro run --nodes=build_test_functaset --params"
         in output
     )
-    assert "validation_functaset" not in project.kedro(*check, "test_functaset", check=False)
+    assert "validation_functaset" not in project.kedro(*check, "encoded_test_functaset", check=False)
     project.edit({"functaset.storage_type": "float16", "quantisation.bits": 4})
     stale = project.kedro(*check, "encoded_validation_functaset", "validation_functaset", check=False)
     assert stale.count("stale: functaset.storage_type was float32, is float16") == 2
