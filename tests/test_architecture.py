@@ -39,6 +39,7 @@ WHERE = {  # library → the only places that may import it
     "mlflow": {"tracking", "hooks/mlflow.py"},
     "zarr": {"functasets"},
     "matplotlib": {"evaluation", "pipelines"},
+    "filelock": {"hooks"},
     "dask": {"functasets"},
     "distributed": {"functasets"},
 }

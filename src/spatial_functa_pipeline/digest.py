@@ -1,7 +1,10 @@
 """What tells one content from another, in a few characters."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_LONGEST_VALUE = 60
 
 
 def short_digest(chunks: Iterable[bytes]) -> str:
@@ -10,3 +13,17 @@ def short_digest(chunks: Iterable[bytes]) -> str:
     for chunk in chunks:
         content.update(chunk)
     return content.hexdigest()[:16]
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """The keys whose values differ, in alphabetical order, each with a short phrase. No value and None are the same."""
+    return {
+        key: f"{key} was {_short(before.get(key))}, is {_short(now.get(key))}"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
+    }
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"

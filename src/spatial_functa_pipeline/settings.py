@@ -9,6 +9,7 @@ from spatial_functa_pipeline.hooks.advice import AdviceHooks
 from spatial_functa_pipeline.hooks.conf_files import ConfFileHooks
 from spatial_functa_pipeline.hooks.freshness import FreshnessHooks
 from spatial_functa_pipeline.hooks.lazy_mlflow import LazyMlflowHooks
+from spatial_functa_pipeline.hooks.one_writer import OneWriterHooks
 from spatial_functa_pipeline.hooks.parameters import ParameterHooks
 from spatial_functa_pipeline.hooks.places import PlaceHooks
 from spatial_functa_pipeline.hooks.preflight import PreflightHooks
@@ -23,6 +24,7 @@ HOOKS = (
     PreflightHooks(),
     FreshnessHooks(),
     PlaceHooks(),
+    OneWriterHooks(),
     LazyMlflowHooks(),
     SummaryHooks(),
     AdviceHooks(),

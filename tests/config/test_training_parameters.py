@@ -65,6 +65,14 @@ def test_a_margin_needs_a_metric_of_which_the_best_is_kept(sample, name):
         PipelineParameters.model_validate(parameters)
 
 
+def test_the_feature_network_sees_whole_batches(sample):
+    """Its batch normalisation would give other weights for other micro-batches, which are said to change no result."""
+    parameters = copy.deepcopy(sample)
+    parameters["evaluation"]["frechet"]["feature_network"]["micro_batch"] = 8
+    with pytest.raises(ValidationError, match=r"feature_network\.micro_batch is 8, but .* set it to auto"):
+        PipelineParameters.model_validate(parameters)
+
+
 @pytest.mark.parametrize("name", ["diffusion.training", "evaluation.frechet.feature_network"])
 def test_the_best_weights_need_a_metric_to_be_best_in(sample, name):
     parameters = copy.deepcopy(sample)

@@ -156,7 +156,7 @@ LEFTOVERS = {
     "a record without its output": lambda folder: write(record_of(folder / "d.zarr"), '{"sources": {"field": "f"}}'),
     "a checkpoint half written": lambda folder: write_half(folder / "checkpoints/denoiser.pt"),
     "a record half written": lambda folder: write_half(record_of(folder / "field.safetensors")),
-    "a checkpoint that no training continues": lambda folder: write(folder / "checkpoints/denoiser.old"),
+    "a checkpoint that no training continues": lambda folder: write(folder / "checkpoints/denoiser.old-2.pt"),
 }
 
 

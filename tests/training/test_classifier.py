@@ -11,7 +11,6 @@ import torch
 from spatial_functa_pipeline.config.classification import ClassificationConfig
 from spatial_functa_pipeline.config.data import DataConfig
 from spatial_functa_pipeline.config.functaset import AugmentationConfig, FunctasetConfig
-from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.loading.pixel_patches import PixelPatches
@@ -28,23 +27,6 @@ DATA = DataConfig(resolution=(8, 8), channels=1, num_classes=3)
 CLASSES = ("left", "right", "neither")
 
 
-class Rows:
-    """A functaset in memory: latents that say nothing, of images and `copies` augmented copies of them."""
-
-    latent_shape = LatentShape((2, 2), 4)
-
-    def __init__(self, labels, copies):
-        self.labels = np.tile(labels, copies + 1)
-        self.source_index = np.tile(np.arange(len(labels)), copies + 1)
-        self.augmentation = np.repeat(np.arange(copies + 1, dtype=np.int32), len(labels))
-
-    def __len__(self):
-        return len(self.labels)
-
-    def rows(self, start, stop):
-        return np.zeros((stop - start, 2, 2, 4), np.float32)
-
-
 def images(count, seed):
     """8×8 images of three classes, of another brightness each: augmented copies keep it."""
     labels = np.arange(count) % 3
@@ -59,11 +41,10 @@ def config(**options):
 
 
 @pytest.fixture
-def pixels(monkeypatch):
+def pixels():
     """Training and validation images, and functasets of them."""
-    monkeypatch.setattr(module, "what_examples_are", lambda examples: {})  # `Rows` has no header
     train, validation = images(24, 0), images(12, 1)
-    return Rows(train.labels, 1), Rows(validation.labels, 0), train, validation
+    return tiny.RowsOf(train.labels, 1), tiny.RowsOf(validation.labels, 0), train, validation
 
 
 def train_node(pixels, path, **options):
@@ -88,7 +69,7 @@ def test_the_pixel_baseline_learns_from_pixels_and_is_measured_on_them(pixels, t
     assert weights.config["latent_shape"] == "2x2x16"
     test = images(30, 2)
     metrics, by_class, confusion, figure = nodes.evaluate_pixel_classifier(
-        Rows(test.labels, 0), test, weights, FUNCTASET, 0, tiny.RUNTIME
+        tiny.RowsOf(test.labels, 0), test, weights, FUNCTASET, 0, tiny.RUNTIME
     )
     assert set(metrics) == {"top1_accuracy_pixels", "details"}
     assert metrics["top1_accuracy_pixels"] > 0.9
@@ -124,7 +105,7 @@ def test_latents_and_pixels_of_the_same_rows_are_read_in_the_same_order(pixels, 
     stand_ins = []
     for functaset in functasets:
         content = rng.integers(0, 256, (len(functaset), 8, 8, 1), np.uint8)
-        stand_in = Rows(functaset.labels, 0)
+        stand_in = tiny.RowsOf(functaset.labels, 0)
         stand_ins.append(PixelPatches(Images.from_array(content, functaset.labels, CLASSES), stand_in, AUGMENTATION, 0))
     orders = []
     for name, examples in (("latents", functasets), ("pixels", stand_ins)):

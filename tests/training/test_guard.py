@@ -181,6 +181,17 @@ def test_without_a_guard_a_loss_that_is_not_finite_is_an_error_at_once(tmp_path)
     assert Checkpoint(tmp_path / "c.pt").read(training._what_must_agree())["step"] == 21
 
 
+def test_a_guard_that_is_set_later_goes_on_from_there(tmp_path, caplog):
+    """As the error advises. Up to its trouble, the training is the one that a guard would have left alone."""
+    caplog.set_level("INFO")
+    poison, best = Poison(25, math.nan, above=1e-2), None
+    with pytest.raises(TrainingDivergedError, match=r"set a guard and run again to go on from it"):
+        make_training(tmp_path / "c.pt", poison=poison, guard=None, best=best).train()
+    history = make_training(tmp_path / "c.pt", poison=poison, guard={"retries": 1}, best=best).train()
+    assert "going on from the checkpoint at step 21" in caplog.text
+    assert history.rollbacks.max() == 1
+
+
 @pytest.mark.parametrize("best", ["score", None])
 @pytest.mark.parametrize("steps_of_life", [6, 19, 23, 27, 33, 41, 60])
 def test_a_killed_and_resumed_training_rolls_back_as_the_uninterrupted_one(tmp_path, steps_of_life, best):

@@ -16,6 +16,7 @@ from spatial_functa_pipeline.config.training import TrainingConfig
 from spatial_functa_pipeline.fields.field import FieldSpec, SpatialField
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.loading.ordering import epoch_batches
+from spatial_functa_pipeline.training.average import RampedAverage
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.loop import Training
 from spatial_functa_pipeline.training.run import TrainingRun
@@ -155,7 +156,10 @@ def test_a_checkpoint_of_another_training_is_not_continued(tmp_path, caplog):
     fresh = make_training(tmp_path / "c.pt", steps=20, data="b")
     history = fresh.train()
     assert history.step.min() < 20
-    assert "another data" in caplog.text
+    assert (
+        "Checkpoint c.pt is of another training (data was a, is b): starting anew; it is kept as c.old-1.pt"
+        in caplog.text
+    )
     again = make_training(tmp_path / "c.pt", steps=20, data="b")
     assert len(again.train()) == len(history)
     assert torch.equal(weights(again), weights(fresh))
@@ -179,8 +183,32 @@ def test_a_half_written_checkpoint_does_not_replace_a_whole_one(tmp_path, monkey
 def test_a_checkpoint_of_an_older_version_is_kept_and_not_continued(tmp_path, caplog):
     torch.save({"identity": {"a": 1}, "state": {"step": 1}}, tmp_path / "c.pt")
     assert Checkpoint(tmp_path / "c.pt").read({"a": 1}) is None
-    assert "made with another a: starting anew; it is kept as c.old" in caplog.text
-    assert (tmp_path / "c.old").exists()
+    assert "is of another training (a was None, is 1): starting anew; it is kept as c.old-1.pt" in caplog.text
+    assert (tmp_path / "c.old-1.pt").exists()
+
+
+def test_no_checkpoint_that_is_set_aside_replaces_another(tmp_path):
+    for number in range(3):
+        checkpoint = Checkpoint(tmp_path / "c.pt")
+        checkpoint.write({"a": number}, {"step": number})
+        assert checkpoint.read({"a": -1}) is None
+    for number in range(3):
+        assert Checkpoint(tmp_path / f"c.old-{number + 1}.pt").read({"a": number}) == {"step": number}
+
+
+def test_the_warning_names_what_differs_before_and_now_and_is_short(tmp_path, caplog):
+    checkpoint = Checkpoint(tmp_path / "c.pt")
+    before = {"training": {"learning_rate": 0.1, "steps": 9}, "words": ["long"] * 50, **dict.fromkeys("abcdef", 0)}
+    checkpoint.write(before, {})
+    assert checkpoint.read({"training": {"learning_rate": 0.2, "steps": 9}, **dict.fromkeys("abcd", 1)}) is None
+    assert (
+        "(a was 0, is 1; b was 0, is 1; c was 0, is 1; d was 0, is 1; e was 0, is None; f was 0, is None and 2 more)"
+        in (caplog.text)
+    )
+    checkpoint.write(before, {})
+    assert checkpoint.read({**before, "training": {"learning_rate": 0.2, "steps": 9}, "words": "short"}) is None
+    assert "(training.learning_rate was 0.1, is 0.2; words was ['long', 'long', " in caplog.text
+    assert "'l…, is short)" in caplog.text
 
 
 @pytest.mark.parametrize("micro_batch", [1, 3, 8])
@@ -225,7 +253,7 @@ class _NoCheckpoint:
     def read(self, must_agree):
         return None
 
-    def write(self, must_agree, state):
+    def write(self, must_agree, state, *, unreadable_image=False):
         pass
 
 
@@ -249,15 +277,41 @@ def test_buffers_are_not_averaged(tmp_path, interpolation):
 
 
 def test_the_average_is_what_is_validated_and_returned(tmp_path):
-    """With decay 0.9 the returned weights are the exponential average of the trajectory."""
+    """The returned weights are the exponential average of the trajectory, the decay of which rises to 0.6."""
     trajectory = []
-    training = make_training(tmp_path / "c.pt", steps=10, log_every=1)
+    training = make_training(tmp_path / "c.pt", steps=10, log_every=1, ema_decay=0.6)
     training.run = replace(training.run, report=lambda step, metrics: trajectory.append(weights(training).clone()))
     training.train()
     average = trajectory[0]
-    for point in trajectory[1:]:
-        average = 0.9 * average + 0.1 * point
+    for decay, point in zip(
+        [2 / 11, 3 / 12, 4 / 13, 5 / 14, 6 / 15, 7 / 16, 8 / 17, 9 / 18, 10 / 19], trajectory[1:], strict=True
+    ):
+        average = decay * average + (1 - decay) * point
     torch.testing.assert_close(weights(training), average)
+
+
+def test_the_decay_of_the_average_rises_to_the_given_one_and_no_further():
+    model = nn.Linear(1, 1)
+    average, before = RampedAverage(model, 0.6), 0.0
+    for step in range(30):
+        nn.init.constant_(model.weight, float(step))
+        average.update_parameters(model)
+        decay = 0.0 if step == 0 else min(0.6, (1 + step) / (10 + step))
+        before = decay * before + (1 - decay) * step
+        assert average.module.weight.item() == pytest.approx(before)
+
+
+def test_a_short_training_with_a_slow_average_learns(tmp_path):
+    """With a constant decay of 0.9999 it would end nearer to its first step than to its last."""
+    settings = {"steps": 40, "ema_decay": 0.9999, "schedule": "constant", "warmup_steps": 0}
+    training = make_training(tmp_path / "a.pt", **settings)
+    untrained = training.validate(training.model.eval())["score"]
+    start = weights(training)
+    averaged = training.train().score.iloc[-1]
+    plain = make_training(tmp_path / "b.pt", **{**settings, "ema_decay": None})
+    last = plain.train().score.iloc[-1]
+    assert averaged > untrained + 0.8 * (last - untrained)
+    assert (weights(training) - weights(plain)).norm() < 0.5 * (weights(training) - start).norm()
 
 
 def restless(checkpoint_path, **config):

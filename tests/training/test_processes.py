@@ -12,8 +12,11 @@ import torch
 from processes import start
 from together import train_all
 
+from spatial_functa_pipeline.compute import DeviceError
+from spatial_functa_pipeline.hooks.advice_table import ADVICE, advice_on
+from spatial_functa_pipeline.images.images import ImagesError
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
-from spatial_functa_pipeline.training.guard import TrainingDivergedError
+from spatial_functa_pipeline.training.guard import TrainingDivergedError, UnreadableImageError
 from spatial_functa_pipeline.training.launch import ProcessDiedError
 from spatial_functa_pipeline.training.run import TrainingRun
 
@@ -103,6 +106,37 @@ def test_a_failing_process_ends_the_training_with_its_error(tmp_path):
     with pytest.raises(ProcessDiedError, match=r"process 1 of 2 .* died: ValueError: cannot decode the image number 7"):
         tiny.train(tmp_path / "c.pt", TWO, spoil=tiny.Spoil(rank=1, at=6, how="fail"))
     assert Checkpoint(tmp_path / "c.pt").path.exists()
+
+
+def test_an_error_of_a_process_is_handed_over_with_the_advice_on_it(tmp_path):
+    """Its words alone would not tell of what kind it was."""
+    with pytest.raises(ProcessDiedError, match="died: DeviceError: no such device") as caught:
+        tiny.train(tmp_path / "c.pt", TWO, spoil=tiny.Spoil(1, at=6, how="fail", error=DeviceError("no such device")))
+    assert isinstance(caught.value.__cause__, DeviceError)
+    assert advice_on(caught.value) == ADVICE[DeviceError]
+
+
+def test_an_image_that_one_process_cannot_read_stops_both_with_a_checkpoint(tmp_path, whole):
+    """Process 1, which does not save, two steps after the last checkpoint. The repaired image is gone on with."""
+    checkpoint = tmp_path / "c.pt"
+    spoil = tiny.Spoil(1, at=20, how="fail", error=ImagesError("cannot decode the image 7.png"))
+    with pytest.raises(UnreadableImageError, match=r"^field: stopped at step 18, with a checkpoint: cannot .* 7\.png$"):
+        tiny.train(checkpoint, TWO, spoil=spoil)
+    saved = torch.load(checkpoint)
+    assert saved["state"]["step"] == 18
+    assert saved["unreadable_image"]
+    assert multiprocessing.active_children() == []
+    assert_same(tiny.train(checkpoint), whole)
+
+
+def test_a_validation_image_that_cannot_be_read_stops_both_with_a_checkpoint(tmp_path, whole):
+    """Only the first process validates. The step is measured by the training that goes on."""
+    checkpoint = tmp_path / "c.pt"
+    spoil = tiny.Spoil(0, at=2, how="fail", error=ImagesError("cannot decode the image 7.png"))
+    with pytest.raises(UnreadableImageError, match="stopped at step 20, with a checkpoint"):
+        tiny.train(checkpoint, TWO, spoil_validation=spoil)
+    assert multiprocessing.active_children() == []
+    assert_same(tiny.train(checkpoint), whole)
 
 
 def test_a_training_that_diverges_in_both_raises_the_error_of_one(tmp_path):

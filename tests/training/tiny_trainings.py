@@ -2,7 +2,7 @@
 
 import os
 import signal
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,20 +40,41 @@ def images(count, seed):
     return Images.from_array(pixels[..., None].astype(np.uint8), np.arange(count) % 2, ("a", "b"))
 
 
+class RowsOf:
+    """A functaset in memory: latents that say nothing, of images with these labels and of `copies` augmented copies of each."""
+
+    latent_shape = LatentShape((2, 2), 4)
+
+    def __init__(self, labels, copies):
+        self.labels = np.tile(labels, copies + 1)
+        self.source_index = np.tile(np.arange(len(labels)), copies + 1)
+        self.augmentation = np.repeat(np.arange(copies + 1, dtype=np.int32), len(labels))
+
+    def __len__(self):
+        return len(self.labels)
+
+    def rows(self, start, stop):
+        return np.zeros((stop - start, 2, 2, 4), np.float32)
+
+
 def field_config(**training):
     field = FieldConfig(latent_shape="2x2x4", interpolation="nearest", resolution=(8, 8), channels=1, width=16, depth=3)
     settings = {**STEPS, "guard": {"margin": 3.0}, "keep": "best", **training}
     return MetaLearningConfig(field=field, training=settings, validation_images=16, inner_rate_learning_rate_factor=0.1)
 
 
-def train(checkpoint, runtime=RUNTIME, report=report_nothing, data_seed=0, spoil=None, **training):
+def train(
+    checkpoint, runtime=RUNTIME, report=report_nothing, data_seed=0, spoil=None, spoil_validation=None, **training
+):
     """The field and its history."""
-    train_images = images(32, data_seed)
-    if spoil:
-        train_images = replace(train_images, read=replace(spoil, read=train_images.read))
+    splits = images(32, data_seed), images(16, data_seed + 1)
+    train_images, validation_images = (
+        replace(split, read=replace(how, read=split.read)) if how else split
+        for split, how in zip(splits, (spoil, spoil_validation), strict=True)
+    )
     return train_field(
         train_images,
-        images(16, data_seed + 1),
+        validation_images,
         field_config(**training),
         run=TrainingRun(0, runtime, Checkpoint(Path(checkpoint)), report),
     )
@@ -66,6 +87,7 @@ class Spoil:
     rank: int
     at: int
     how: str
+    error: Exception = field(default_factory=lambda: ValueError("cannot decode the image number 7"))
     read: object = None
     calls: int = 0
 
@@ -75,7 +97,7 @@ class Spoil:
             if self.calls == self.at:
                 if self.how == "die":
                     os.kill(os.getpid(), signal.SIGKILL)
-                raise ValueError("cannot decode the image number 7")
+                raise self.error
         return self.read(rows)
 
 

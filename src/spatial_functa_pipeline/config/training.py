@@ -14,6 +14,9 @@ class GuardConfig(Block):
 
     It goes back to the best validated state (the last one where there is no metric to be best in), and on with a lower
     learning rate.
+
+    `retries` changes no result: with more of them, a training that gave up goes on. `margin` decides whether there is a
+    roll-back, and `learning_rate_factor` what follows it: they do change results.
     """
 
     margin: PositiveFloat | None = Field(
@@ -42,7 +45,11 @@ class TrainingConfig(Block):
         description="ours: no biases, norms and inner rates. all: every weight, as Loshchilov & Hutter have it",
     )
     clip_norm: PositiveFloat | None = Field(1.0, description="ours; null: gradients are not clipped")
-    ema_decay: Share | None = None
+    ema_decay: Share | None = Field(
+        None,
+        description="of the moving average that is evaluated and kept; ours: after t steps at most (1 + t) / (10 + t). "
+        "null: no average",
+    )
     keep: Literal["best", "last"] = Field(
         "last", description="the weights to end with. best: by the validation metric of the field or of the classifier"
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from kedro.io import AbstractDataset, DatasetError
 
-from spatial_functa_pipeline.digest import short_digest
+from spatial_functa_pipeline.digest import changes, short_digest
 from spatial_functa_pipeline.files import replace_durably
 
 RECORD_SUFFIX = ".fingerprint.json"
@@ -66,22 +66,13 @@ class Fingerprint:
     def differences(self, other: "Fingerprint") -> list[str]:
         """What is otherwise in `other`, one phrase each."""
         found = [f"node {self.node} → {other.node}"] if self.node != other.node else []
-        found += _changes(self.parameters, other.parameters)
+        found += changes(self.parameters, other.parameters).values()
         names = sorted({*self.inputs, *other.inputs})
         if others := [name for name in names if self.inputs.get(name) != other.inputs.get(name)]:
             known = self.upstream and other.upstream  # records of an older version know nothing of it
-            causes = _changes(self.upstream, other.upstream) if known else []
+            causes = [*changes(self.upstream, other.upstream).values()] if known else []
             found += causes or [f"{name} was made anew or differs" for name in others]
         return list(dict.fromkeys(found))
-
-
-def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Parameters that differ, one phrase each."""
-    return [
-        f"{key} was {before.get(key)}, is {now.get(key)}"
-        for key in sorted({*before, *now})
-        if before.get(key) != now.get(key)
-    ]
 
 
 class FingerprintMixin(_Dataset):

@@ -19,7 +19,7 @@ _METRICS = "metrics.json"
 _CHECKPOINTS = "checkpoints"
 _LAYERS = ("05_model_input", "06_models", "07_model_output", "08_reporting")
 _FRECHET = re.compile(r"(fid|frechet_distance_.+)_to_train")
-_OUTDATED = ".old"  # a checkpoint that no training continues
+_OUTDATED = re.compile(r"\.old(-\d+\.pt)?$")  # the name of a checkpoint that no training continues
 _TEMPORARY = ".tmp"  # what a process that was killed was about to write: files.replace_durably
 
 
@@ -191,7 +191,7 @@ def _output(path: Path, layer: str) -> Output | None:
     try:
         record = json.loads(record_of(path).read_text())
     except (FileNotFoundError, ValueError):  # a process was killed before it had written the record
-        return Output(path, layer, leftover=path.suffix == _OUTDATED)
+        return Output(path, layer, leftover=bool(_OUTDATED.search(path.name)))
     return Output(path, layer, record.get("content"), frozenset(record.get("sources", {}).values()))
 
 

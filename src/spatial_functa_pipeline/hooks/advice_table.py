@@ -12,7 +12,7 @@ from spatial_functa_pipeline.functasets.errors import DamagedShardError, NoRoomE
 from spatial_functa_pipeline.images.images import UnexpectedImagesError
 from spatial_functa_pipeline.loading.pixel_patches import OtherImagesError
 from spatial_functa_pipeline.metrics.features import InceptionDownloadError
-from spatial_functa_pipeline.training import TrainingDivergedError
+from spatial_functa_pipeline.training import TrainingDivergedError, UnreadableImageError
 
 BLOCK_OF_TRAINING = {
     "field": "meta_learning.training",
@@ -50,6 +50,7 @@ ADVICE: dict[type[Exception], str | Callable[[Any], str]] = {
         "kedro run --params evaluation.frechet.features=convnet"
     ),
     TrainingDivergedError: _advice_on_a_diverged_training,
+    UnreadableImageError: "with that file replaced or removed, the same command goes on from the checkpoint",
     DamagedShardError: what_to_do,
     NoRoomError: "make room, and run the same command again to go on",
     WorkersDiedError: (

@@ -22,6 +22,7 @@ from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 from spatial_functa_pipeline.config_loader import ProjectConfigLoader
 from spatial_functa_pipeline.digest import short_digest
 from spatial_functa_pipeline.hooks.freshness import outdated_outputs
+from spatial_functa_pipeline.hooks.one_writer import locked
 from spatial_functa_pipeline.hooks.parameters import plain_value
 from spatial_functa_pipeline.pipeline_registry import all_pipelines
 from spatial_functa_pipeline.tracking import (
@@ -44,8 +45,12 @@ class MlflowHooks(MlflowHook):
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Keep what the run's outputs are named by."""
-        super().after_context_created(context)
+        """Open the store, and keep what the run's outputs are named by.
+
+        A new store makes its tables, and the experiment, here: two first runs at once would get into each other's way.
+        """
+        with locked(Path(context.project_path), "mlflow"):
+            super().after_context_created(context)
         assert isinstance(context.config_loader, ProjectConfigLoader)
         self._places = context.config_loader.places
 
@@ -175,7 +180,7 @@ class MlflowHooks(MlflowHook):
         import mlflow
 
         from spatial_functa_pipeline.functasets.store import Functaset
-        from spatial_functa_pipeline.images.digest import images_digest
+        from spatial_functa_pipeline.images.digest import describe_images
         from spatial_functa_pipeline.images.images import Images
 
         for name, data in inputs.items():
@@ -184,7 +189,7 @@ class MlflowHooks(MlflowHook):
             self._data_sets.add(name)
             if mlflow.active_run() is None:
                 return
-            fingerprint = images_digest(data) if isinstance(data, Images) else data.header.fingerprint
+            fingerprint = describe_images(data)["digest"] if isinstance(data, Images) else data.header.fingerprint
             source = str(getattr(self.catalog.get(name), "_filepath", name))
             digest = short_digest([fingerprint.encode()])  # MLflow takes 36 characters at most
             log_data_set(f"{self._places.dataset}/{name}", digest, len(data), source, _context(name))

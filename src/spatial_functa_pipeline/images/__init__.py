@@ -2,7 +2,7 @@
 
 from spatial_functa_pipeline.images.augmentation import augment
 from spatial_functa_pipeline.images.decoders import ImageFiles, read_idx
-from spatial_functa_pipeline.images.digest import images_digest
+from spatial_functa_pipeline.images.digest import describe_images
 from spatial_functa_pipeline.images.images import Images, ImagesError, UnexpectedImagesError
 from spatial_functa_pipeline.images.pixels import unit_images
 
@@ -12,7 +12,7 @@ __all__ = [
     "ImagesError",
     "UnexpectedImagesError",
     "augment",
-    "images_digest",
+    "describe_images",
     "read_idx",
     "unit_images",
 ]

@@ -1,6 +1,7 @@
 """What tells one set of images from another."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -10,16 +11,22 @@ from spatial_functa_pipeline.images.images import Images
 _SAMPLED = 16
 
 
-def images_digest(images: Images) -> str:
-    """Short digest of all labels and of some images, evenly spaced: cheap, even where images must be decoded.
+def describe_images(images: Images) -> dict[str, Any]:
+    """`count`, `classes`, `resolution` and `channels`, and a `digest` of all labels and of some images, evenly spaced.
 
-    It notices other images, another order and another number of them, not a change of a single one.
+    It is cheap, even where images must be decoded. It notices other images, another order and another number of them, not
+    a change of a single one. Raises ImagesError if one of those cannot be decoded.
     """
-    return short_digest(_content(images))
+    return {
+        "count": len(images),
+        "classes": list(images.classes),
+        "resolution": list(images.resolution),
+        "channels": images.channels,
+        "digest": short_digest(_content(images)),
+    }
 
 
 def _content(images: Images) -> Iterator[bytes]:
-    yield repr((len(images), images.resolution, images.channels, images.classes)).encode()
     yield np.ascontiguousarray(images.labels).tobytes()
     rows = np.unique(np.linspace(0, len(images) - 1, _SAMPLED).astype(np.int64))
     yield images.batch(rows).numpy().tobytes()

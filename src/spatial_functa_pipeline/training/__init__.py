@@ -5,7 +5,7 @@ from spatial_functa_pipeline.training.classifier import train_classifier
 from spatial_functa_pipeline.training.denoiser import train_denoiser
 from spatial_functa_pipeline.training.feature_network import train_feature_network
 from spatial_functa_pipeline.training.field import train_field
-from spatial_functa_pipeline.training.guard import TrainingDivergedError
+from spatial_functa_pipeline.training.guard import TrainingDivergedError, UnreadableImageError
 from spatial_functa_pipeline.training.launch import ProcessDiedError
 from spatial_functa_pipeline.training.loop import Training
 from spatial_functa_pipeline.training.run import Report, TrainingRun, report_nothing
@@ -19,6 +19,7 @@ __all__ = [
     "TrainingDivergedError",
     "TrainingRun",
     "TrainingState",
+    "UnreadableImageError",
     "report_nothing",
     "train_classifier",
     "train_denoiser",

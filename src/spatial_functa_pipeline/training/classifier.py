@@ -12,7 +12,7 @@ from spatial_functa_pipeline.compute import available_precision, bf16_products, 
 from spatial_functa_pipeline.config.classification import ClassificationConfig
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.functasets.store import Functaset
-from spatial_functa_pipeline.images.digest import images_digest
+from spatial_functa_pipeline.images.digest import describe_images
 from spatial_functa_pipeline.loading.functaset_batches import FunctasetBatches, consecutive_batches
 from spatial_functa_pipeline.loading.image_batches import ImageBatches
 from spatial_functa_pipeline.loading.pixel_patches import PixelPatches
@@ -50,8 +50,9 @@ def what_examples_are(examples: Examples) -> dict[str, Any]:
     if isinstance(examples, Functaset):
         return {"functaset": examples.header.to_attributes()}
     return {
-        **what_examples_are(examples.functaset),
-        "images": images_digest(examples.images),
+        "images": describe_images(examples.images),
+        "patches": list(examples.latent_shape.shape),
+        "augmented_copies": int(examples.functaset.augmentation.max()),
         "augmentation": {**examples.augmentation.model_dump(mode="json"), "seed": examples.seed},
     }
 

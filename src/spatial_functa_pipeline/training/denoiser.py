@@ -84,7 +84,10 @@ def train_denoiser(
         batches=batches,
         config=training,
         run=run,
-        must_agree={"diffusion": config.model_dump(mode="json"), "functaset": train_functaset.header.to_attributes()},
+        must_agree={
+            "diffusion": config.model_dump(mode="json", exclude={"training"}),
+            "functaset": train_functaset.header.to_attributes(),
+        },
         validate=validate,
         precision=precision,
     ).train()

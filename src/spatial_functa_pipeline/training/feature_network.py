@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spatial_functa_pipeline.config.training import TrainingConfig
-from spatial_functa_pipeline.images.digest import images_digest
+from spatial_functa_pipeline.images.digest import describe_images
 from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.loading.image_batches import ImageBatches
 from spatial_functa_pipeline.metrics.features import FeatureNetwork
@@ -54,7 +54,7 @@ def train_feature_network(
         ),
         config=config,
         run=run,
-        must_agree={"images": images_digest(train_images)},
+        must_agree={"images": describe_images(train_images)},
         validate=validate,
     ).train()
     return network, history

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from spatial_functa_pipeline.compute import accelerated, resolve_device
 from spatial_functa_pipeline.config.meta_learning import MetaLearningConfig
 from spatial_functa_pipeline.fields.field import SpatialField
-from spatial_functa_pipeline.images.digest import images_digest
+from spatial_functa_pipeline.images.digest import describe_images
 from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.images.pixels import unit_images
 from spatial_functa_pipeline.loading.image_batches import ImageBatches
@@ -69,7 +69,7 @@ def train_field(
         batches=batches,
         config=training,
         run=run,
-        must_agree={**config.model_dump(mode="json", exclude={"training"}), "images": images_digest(train_images)},
+        must_agree={**config.model_dump(mode="json", exclude={"training"}), "images": describe_images(train_images)},
         validate=validate,
         best="validation_psnr",
         rate_factors={"inner_rates": config.inner_rate_learning_rate_factor},

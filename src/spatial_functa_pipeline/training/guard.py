@@ -1,6 +1,8 @@
-"""What counts as trouble in a training, and the error that ends one which cannot be helped."""
+"""What counts as trouble in a training, and the errors that end one which cannot be helped."""
 
 import math
+
+from spatial_functa_pipeline.images.images import ImagesError
 
 
 class TrainingDivergedError(RuntimeError):
@@ -14,6 +16,17 @@ class TrainingDivergedError(RuntimeError):
         return f"{self.name}: {self.problem}"
 
 
+class UnreadableImageError(ImagesError):
+    """The training `name` needs an image that cannot be read, and has saved a checkpoint at `step`."""
+
+    def __init__(self, name: str, step: int, problem: str) -> None:
+        super().__init__(name, step, problem)
+        self.name, self.step, self.problem = name, step, problem
+
+    def __str__(self) -> str:
+        return f"{self.name}: stopped at step {self.step}, with a checkpoint: {self.problem}"
+
+
 class RollBackNeededError(Exception):
     """Something is wrong since the last good state; the training loop answers with a roll-back."""
 
@@ -21,7 +34,7 @@ class RollBackNeededError(Exception):
 def given_up(name: str, trouble: RollBackNeededError, rollbacks: int, guarded: bool) -> TrainingDivergedError:
     """The error of a training that has no roll-back left, with what was tried and what can be done."""
     tried = f", after {rollbacks} roll-backs to lower learning rates" if rollbacks else ""
-    more = "raise guard.retries and run again to go on from it, or " if guarded else "set a guard, or "
+    more = f"{'raise guard.retries' if guarded else 'set a guard'} and run again to go on from it, or "
     return TrainingDivergedError(
         name,
         f"{trouble}{tried}. The last checkpoint, from before that, is kept: {more}"

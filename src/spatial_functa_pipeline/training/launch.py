@@ -23,9 +23,8 @@ import torch
 
 from spatial_functa_pipeline.compute import DeviceError, resolve_device
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
-from spatial_functa_pipeline.training.guard import TrainingDivergedError
 from spatial_functa_pipeline.training.interruption import stop_process
-from spatial_functa_pipeline.training.launched import Outcome, Settings, work
+from spatial_functa_pipeline.training.launched import Outcome, Settings, left_error, work
 from spatial_functa_pipeline.training.ranks import this_process
 from spatial_functa_pipeline.training.run import TrainingRun
 
@@ -49,10 +48,11 @@ def several_processes(train: Callable[P, R]) -> Callable[P, R]:
     `ranks.this_process`; what it returns must not depend on that, nor may the order of its collective operations.
 
     Raises:
-        ProcessDiedError: a process failed or was killed; the checkpoint is kept.
+        ProcessDiedError: a process failed or was killed; the checkpoint is kept. Its cause is the process's error, if that
+            can be handed over.
         DeviceError: there are not that many devices.
         RuntimeError: the machines did not meet.
-        TrainingDivergedError, KeyboardInterrupt, SystemExit: as `Training.train` does.
+        TrainingDivergedError, UnreadableImageError, KeyboardInterrupt, SystemExit: as `Training.train` does.
     """
 
     @wraps(train)
@@ -77,8 +77,8 @@ def _launch(train: Callable[..., R], runtime: RuntimeConfig, args: tuple[Any, ..
         outcome = _outcome_of_all(task, train.__name__, runtime, relayed)
     if number := outcome.signal or relayed.value:
         stop_process(number)
-    if outcome.diverged:
-        raise TrainingDivergedError(*outcome.diverged)
+    if outcome.error:
+        raise outcome.error
     return torch.load(io.BytesIO(outcome.result), map_location="cpu", weights_only=False)
 
 
@@ -95,7 +95,8 @@ def _outcome_of_all(task: Path, name: str, runtime: RuntimeConfig, relayed: c_in
         if relayed.value:  # Ctrl-C reached a process that was still starting, or could not save
             logger.warning("%s", _obituary(error, runtime))
             stop_process(relayed.value)
-        raise ProcessDiedError(_obituary(error, runtime)) from None
+        rank, _ = error.get_first_failure()
+        raise ProcessDiedError(_obituary(error, runtime)) from left_error(task.parent, rank)
     except RendezvousError as error:
         raise RuntimeError(
             f"the {runtime.machines} machines did not meet at {runtime.rendezvous} ({error}): check that each runs "

@@ -8,6 +8,7 @@ import pickle
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from ctypes import c_int
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,7 +20,7 @@ import torch.distributed as dist
 
 from spatial_functa_pipeline.compute import resolve_device
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
-from spatial_functa_pipeline.training.guard import TrainingDivergedError
+from spatial_functa_pipeline.training.guard import TrainingDivergedError, UnreadableImageError
 from spatial_functa_pipeline.training.ranks import Ranks, set_this_process
 
 _PACKAGE = __name__.partition(".")[0]
@@ -34,7 +35,7 @@ class Outcome:
 
     result: bytes = b""
     signal: int = 0
-    diverged: tuple[str, str] | None = None
+    error: Exception | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,28 @@ class Settings:
 
 
 def work(task: Path, runtime: RuntimeConfig, relayed: c_int, settings: Settings) -> Outcome:
-    """What each launched process does: the pickled call in the file `task`."""
+    """What each launched process does: the pickled call in the file `task`. Its error is left beside that: `left_error`."""
+    try:
+        return _work(task, runtime, relayed, settings)
+    except Exception as error:
+        with suppress(Exception):  # some errors cannot be pickled, or not be made again from that
+            content = pickle.dumps(error)
+            pickle.loads(content)
+            _file_of_error(task.parent, int(os.environ["RANK"])).write_bytes(content)
+        raise
+
+
+def left_error(folder: Path, rank: int) -> Exception | None:
+    """The error that ended the process `rank`, if it could leave one."""
+    file = _file_of_error(folder, rank)
+    return pickle.loads(file.read_bytes()) if file.exists() else None
+
+
+def _file_of_error(folder: Path, rank: int) -> Path:
+    return folder / f"error-{rank}.pickle"
+
+
+def _work(task: Path, runtime: RuntimeConfig, relayed: c_int, settings: Settings) -> Outcome:
     # Nothing goes on if the launching process is killed.
     torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGKILL)  # type: ignore[attr-defined]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes, but one relays it
@@ -99,8 +121,8 @@ def _outcome(train: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
         if isinstance(stop.code, int):
             return Outcome(signal=stop.code - 128)
         raise  # not of `stop_process`
-    except TrainingDivergedError as error:
-        return Outcome(diverged=(error.name, error.problem))
+    except (TrainingDivergedError, UnreadableImageError) as error:
+        return Outcome(error=error)
     buffer = io.BytesIO()
     if keep:
         torch.save(result, buffer)

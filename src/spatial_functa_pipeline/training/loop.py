@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -13,9 +13,16 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from spatial_functa_pipeline.compute import resolve_device, tf32_products
-from spatial_functa_pipeline.config.block import RESULT_NEUTRAL, NetworkPrecision
-from spatial_functa_pipeline.config.training import TrainingConfig
-from spatial_functa_pipeline.training.guard import RollBackNeededError, given_up, require_finite, require_no_collapse
+from spatial_functa_pipeline.config.block import NetworkPrecision, without_neutral
+from spatial_functa_pipeline.config.training import GuardConfig, TrainingConfig
+from spatial_functa_pipeline.images.images import ImagesError
+from spatial_functa_pipeline.training.guard import (
+    RollBackNeededError,
+    UnreadableImageError,
+    given_up,
+    require_finite,
+    require_no_collapse,
+)
 from spatial_functa_pipeline.training.interruption import HeldBackSignals, StopRequestedError, stop_process
 from spatial_functa_pipeline.training.ranks import Ranks, this_process
 from spatial_functa_pipeline.training.run import TrainingRun
@@ -23,6 +30,9 @@ from spatial_functa_pipeline.training.state import TrainingState, metrics_of
 from spatial_functa_pipeline.training.step import Batch, Loss, OuterStep, rate_factor
 
 logger = logging.getLogger(__name__)
+
+_VERSION = 2
+"""Goes up with a change of what a step does or of what a checkpoint holds: those of other versions are not continued."""
 
 
 @dataclass
@@ -84,6 +94,8 @@ class Training:
 
         Raises:
             TrainingDivergedError: rolling back did not help, or is not allowed. The checkpoint is kept.
+            UnreadableImageError: an image cannot be read, after saving a checkpoint. A training of the images without it,
+                or with another one in its place, goes on from there.
             KeyboardInterrupt, SystemExit: on Ctrl-C or SIGTERM, after saving a checkpoint.
         """
         with torch.random.fork_rng(), tf32_products(self.precision, self._device):
@@ -98,6 +110,8 @@ class Training:
                         bar.n = self.state.step
             except StopRequestedError as stop:
                 self._stop(stop)
+            except ImagesError as error:
+                self._stop_at_image(error)
             self._save()
             self.state.end(best=self.config.keep == "best")
             return pd.DataFrame(self.state.history)
@@ -105,7 +119,9 @@ class Training:
     def _reach_the_end(self, take_step: OuterStep, bar: "tqdm[NoReturn]", signals: HeldBackSignals) -> bool:
         """The steps from here to the end, with what is measured and saved on the way. False if they were rolled back."""
         try:
-            for batch in self.batches(self.state.step):
+            if not self.state.measured:
+                self._measure(bar)
+            for batch in self._read_batches():
                 take_step(self.state, batch)
                 self.state.step += 1
                 self._measure(bar)
@@ -118,6 +134,16 @@ class Training:
             return False
         self.ranks.finish_agreeing()
         return True
+
+    def _read_batches(self) -> Iterator[Batch]:
+        """`batches` from here on. An image that one process cannot read is an ImagesError in all, before the same step."""
+        batches, batch = iter(self.batches(self.state.step)), None
+        while True:
+            with self.ranks.failing_together():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
 
     @property
     def _device(self) -> torch.device:
@@ -139,19 +165,25 @@ class Training:
         validate = self.validate if self._is_due(config.validate_every) else None
         if not (log or validate or self._is_due(config.checkpoint_every)):
             return  # only below the host waits for the device
+        state.measured = False
         loss, norm = self._loss_and_norm()
         require_finite(state.step, loss=loss, gradient_norm=norm)
+        validated = (
+            self._validate(validate) if validate else {}
+        )  # first: if an image cannot be read, nothing has changed
         metrics = {}
         if log:
             rate = config.learning_rate * rate_factor(config, state)
             metrics = {"loss": loss, "gradient_norm": norm, "learning_rate": rate}
             state.begin_new_mean()
-        if validate:
-            metrics |= self._validate(validate)
+        if validated:
+            self._judge(validated)
+            metrics |= validated
         if metrics:
             self._record(metrics)
             recent = state.latest_metrics(rows=2 * max(1, config.validate_every // config.log_every))
             bar.set_postfix({name: f"{value:.4g}" for name, value in recent.items() if name != "learning_rate"})
+        state.measured = True
 
     def _loss_and_norm(self) -> tuple[float, float]:
         """Mean loss since the last log line, over all processes, and the last step's gradient norm."""
@@ -163,20 +195,24 @@ class Training:
 
     @torch.no_grad()
     def _validate(self, validate: Callable[[nn.Module], dict[str, float]]) -> dict[str, float]:
-        state, guard = self.state, self.config.guard
-        model = state.evaluated_model.eval()
+        model = self.state.evaluated_model.eval()
         # Only the first process validates: what that does to buffers, as a power iteration's vector, must not stay.
         buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-        metrics = self.ranks.from_first(lambda: validate(model))
-        for buffer, before in buffers:
-            buffer.copy_(before)
+        try:
+            return self.ranks.from_first(lambda: validate(model))
+        finally:
+            for buffer, before in buffers:
+                buffer.copy_(before)
+
+    def _judge(self, metrics: dict[str, float]) -> None:
+        """Keep the state if its validation is the best so far. Raises RollBackNeededError if it is bad."""
+        state, guard = self.state, self.config.guard
         for name, value in metrics.items():
             margin = guard.margin if guard and name == self.best else None
             require_no_collapse(state.step, name, value, state.best_value, margin)
         score = metrics[self.best] if self.best else None
         if score is None or score > state.best_value:
             state.keep_as_good(score)
-        return metrics
 
     def _record(self, metrics: dict[str, float]) -> None:
         state = self.state
@@ -222,20 +258,34 @@ class Training:
             )
         stop_process(stop.number)
 
+    def _stop_at_image(self, error: ImagesError) -> NoReturn:
+        """Save, so that the training can go on without that image, and leave."""
+        self.ranks.finish_agreeing()
+        loss, norm = self._loss_and_norm()
+        try:
+            require_finite(self.state.step, loss=loss, gradient_norm=norm)
+        except RollBackNeededError as trouble:
+            self._roll_back(trouble)
+        self._save(unreadable_image=True)
+        raise UnreadableImageError(self.name, self.state.step, str(error)) from error
+
     # Checkpoints
 
     def _what_must_agree(self) -> dict[str, Any]:
-        neutral = dict.fromkeys(RESULT_NEUTRAL, True)
+        # As long as nothing goes wrong, a training without a guard is that of the default one: it may be given later.
+        config = self.config.model_copy(update={"guard": self.config.guard or GuardConfig()})
         return {
             **self.must_agree,
-            "training": self.config.model_dump(mode="json", exclude={**neutral, "guard": neutral}),
+            "version": _VERSION,
+            "training": without_neutral(config.model_dump(mode="json")),
             "rate_factors": dict(self.rate_factors),
             "seed": self.run.seed,
         }
 
-    def _save(self) -> None:
+    def _save(self, *, unreadable_image: bool = False) -> None:
         if self.ranks.first:
-            self.run.checkpoint.write(self._what_must_agree(), self.state.to_checkpoint())
+            content = self.state.to_checkpoint()
+            self.run.checkpoint.write(self._what_must_agree(), content, unreadable_image=unreadable_image)
 
     def _continue_from_checkpoint(self) -> None:
         """If there is one that fits."""

@@ -3,8 +3,8 @@
 A process that trains alone is rank 0 of 1, and everything here costs it nothing.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from ctypes import c_int
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from spatial_functa_pipeline.images.images import ImagesError
 from spatial_functa_pipeline.loading.ordering import Part
 
 T = TypeVar("T")
@@ -73,12 +74,35 @@ class Ranks:
         return values.tolist()
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """What `make` returns in the first process, which alone calls it. It must be picklable."""
+        """What `make` returns in the first process, which alone calls it. It must be picklable.
+
+        An ImagesError is raised in all of them.
+        """
         if self.count == 1:
             return make()
-        box: list[Any] = [make() if self.first else None]
+        box: list[Any] = [None]
+        with self.failing_together():
+            box = [make() if self.first else None]
         dist.broadcast_object_list(box, device=torch.device("cpu"))
         return box[0]
+
+    @contextmanager
+    def failing_together(self) -> Iterator[None]:
+        """To be entered by all processes: an ImagesError that any of them raises within it is raised in all at its end."""
+        error = None
+        try:
+            yield
+        except ImagesError as caught:
+            error = caught
+        if self.count > 1:
+            failed = torch.tensor(0 if error is None else self.rank + 1)
+            dist.all_reduce(failed, dist.ReduceOp.MAX)
+            if failed:
+                box: list[Any] = [error]
+                dist.broadcast_object_list(box, src=int(failed) - 1, device=torch.device("cpu"))
+                error = box[0]
+        if error is not None:
+            raise error
 
     def agreed(self, number: int) -> int:
         """The greatest number that any process had at its last call of this, and so the same in all of them.

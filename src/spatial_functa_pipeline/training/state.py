@@ -8,9 +8,9 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from spatial_functa_pipeline.config.training import TrainingConfig
+from spatial_functa_pipeline.training.average import RampedAverage
 from spatial_functa_pipeline.training.schedule import build_optimizer
 
 Snapshot = dict[str, Any]
@@ -26,9 +26,11 @@ class TrainingState:
         optimizer: of the model's parameters.
         average: the exponential moving average of the model, if there is to be one.
         loss_sum: `()`, on the model's device: of the steps since the last log line.
-        gradient_norm: `()`, so too: of the last step. Alone of all this it is not saved: every step makes its own.
+        gradient_norm: `()`, so too: of the last step.
         loss_count: how many steps `loss_sum` is of.
         step: how many have been taken.
+        measured: whether all that is due after this many steps has been measured. It has not if that takes an image which
+            cannot be read.
         best_value: highest so far of the validation metric that the training is to be best in.
         good: what a roll-back goes back to, the last one first to be tried. At most two.
         retried: whether a roll-back went back to the last one already, and there was no better one since.
@@ -39,11 +41,12 @@ class TrainingState:
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    average: AveragedModel | None
+    average: RampedAverage | None
     loss_sum: Tensor
     gradient_norm: Tensor
     loss_count: int = 0
     step: int = 0
+    measured: bool = True
     best_value: float = -math.inf
     good: list[Snapshot] = field(default_factory=list)
     retried: bool = False
@@ -55,9 +58,7 @@ class TrainingState:
     def at_start(cls, model: nn.Module, config: TrainingConfig, rate_factors: Mapping[str, float]) -> Self:
         """Before the first step; `model` is on its device already."""
         zero = torch.zeros((), device=next(model.parameters()).device)
-        average = None
-        if config.ema_decay is not None:
-            average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
+        average = None if config.ema_decay is None else RampedAverage(model, config.ema_decay)
         state = cls(model, build_optimizer(model, config, rate_factors), average, zero.clone(), zero)
         state.good = [state.snapshot()]
         return state
@@ -115,7 +116,7 @@ class TrainingState:
         self.rollbacks += 1
         if self.retried and len(self.good) > 1:
             self.good.pop()
-        self.retried = True
+        self.retried = self.measured = True
         self._restore(self.good[-1])
         self.history = [row for row in self.history if row["step"] <= self.step]
 
@@ -125,6 +126,8 @@ class TrainingState:
         """The content of a checkpoint; its tensors are the ones in use, not copies."""
         return {
             **self._content(),
+            "gradient_norm": self.gradient_norm,
+            "measured": self.measured,
             "good": [None if good["step"] == self.step else good for good in self.good],  # None: this state itself
             "retried": self.retried,
             "rollbacks": self.rollbacks,
@@ -134,6 +137,8 @@ class TrainingState:
     def load(self, checkpoint: dict[str, Any]) -> None:
         """Take over the content of a checkpoint."""
         self._restore(checkpoint)
+        self.gradient_norm = checkpoint["gradient_norm"].to(self.gradient_norm.device, copy=True)
+        self.measured = checkpoint["measured"]
         self.good = [good or self.snapshot() for good in checkpoint["good"]]
         self.retried, self.rollbacks = checkpoint["retried"], checkpoint["rollbacks"]
         self.history = checkpoint["history"]

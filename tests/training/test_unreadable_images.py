@@ -1,0 +1,182 @@
+"""An image that cannot be decoded costs no step: without it, or with another one in its place, the same training goes on."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny_trainings as tiny
+import torch
+
+from spatial_functa_pipeline.config.functaset import AugmentationConfig
+from spatial_functa_pipeline.config.training import TrainingConfig
+from spatial_functa_pipeline.functasets.normalisation import Normaliser
+from spatial_functa_pipeline.images.images import Images, ImagesError
+from spatial_functa_pipeline.loading.pixel_patches import PixelPatches
+from spatial_functa_pipeline.training.checkpoint import Checkpoint
+from spatial_functa_pipeline.training.classifier import train_classifier
+from spatial_functa_pipeline.training.feature_network import train_feature_network
+from spatial_functa_pipeline.training.field import train_field
+from spatial_functa_pipeline.training.guard import UnreadableImageError
+from spatial_functa_pipeline.training.run import TrainingRun
+
+BROKEN = 7  # not among the images that the digest looks at
+
+
+@dataclass
+class Folder:
+    """What reads images, of which one is broken after it has been read `sound` times."""
+
+    read: object
+    sound: int
+    reads: int = 0
+
+    def __call__(self, rows):
+        if BROKEN in rows:
+            self.reads += 1
+            if self.reads > self.sound:
+                raise ImagesError("cannot decode the image 7.png (truncated): replace or remove the file")
+        return self.read(rows)
+
+
+def with_a_broken_one(images, sound=3):
+    return replace(images, read=Folder(images.read, sound))
+
+
+def without_it(images):
+    pixels = images.batch(range(len(images))).numpy()
+    return Images.from_array(np.delete(pixels, BROKEN, 0), np.delete(images.labels, BROKEN), images.classes)
+
+
+def run_of(path):
+    return TrainingRun(0, tiny.RUNTIME, Checkpoint(Path(path)))
+
+
+def field(path, images, validation=None, **training):
+    config = tiny.field_config(**training)
+    return train_field(images, validation or tiny.images(16, 1), config, run=run_of(path))
+
+
+def feature_network(path, images, validation=None, **training):
+    config = TrainingConfig(**{**tiny.STEPS, **training})
+    return train_feature_network(images, validation or tiny.images(16, 1), config, run=run_of(path))
+
+
+def pixel_classifier(path, images, validation=None, **training):
+    splits = [images, validation or tiny.images(16, 1)]
+    examples = [PixelPatches(one, tiny.RowsOf(one.labels, 0), AugmentationConfig(), 0) for one in splits]
+    config = tiny.transformer(**{"batch_size": 4, **training})
+    return train_classifier(*examples, Normaliser.by_scale(100.0), config, num_classes=2, run=run_of(path))
+
+
+BY_TRAINING = pytest.mark.parametrize("train", [field, feature_network, pixel_classifier])
+
+
+def assert_same(result, expected):
+    (model, history), (other, other_history) = result, expected
+    for name, value in other.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+    columns = other_history.columns.drop("seconds")
+    pd.testing.assert_frame_equal(history[columns], other_history[columns])
+
+
+@BY_TRAINING
+def test_the_step_before_it_is_saved_and_gone_on_from_without_it(tmp_path, train, caplog):
+    caplog.set_level("INFO")
+    images = tiny.images(32, 0)
+    with pytest.raises(
+        UnreadableImageError, match=r"stopped at step \d+, with a checkpoint: cannot .* remove the"
+    ) as caught:
+        train(tmp_path / "c.pt", with_a_broken_one(images))
+    step = caught.value.step
+    assert step > 8
+    assert torch.load(tmp_path / "c.pt")["state"]["step"] == step
+    _, history = train(tmp_path / "c.pt", without_it(images))
+    assert (
+        "c.pt: the images have changed: 32 → 31; going on, since the training stopped at one that could" in caplog.text
+    )
+    assert f"going on from the checkpoint at step {step} of 30" in caplog.text
+    assert history.step.tolist() == [5, 10, 15, 20, 25, 30]
+    assert not list(tmp_path.glob("*.old*"))
+
+
+@BY_TRAINING
+def test_repaired_it_leaves_no_trace(tmp_path, train):
+    images = tiny.images(32, 0)
+    whole = train(tmp_path / "whole.pt", images)
+    with pytest.raises(UnreadableImageError):
+        train(tmp_path / "c.pt", with_a_broken_one(images))
+    assert_same(train(tmp_path / "c.pt", images), whole)
+
+
+@BY_TRAINING
+@pytest.mark.parametrize("log_every", [5, 7])
+def test_a_validation_that_cannot_be_done_is_done_later(tmp_path, train, log_every):
+    """At step 20, which is saved before it is measured: the row of the history, with its mean loss, comes all the same."""
+    images, validation = tiny.images(32, 0), tiny.images(16, 1)
+    whole = train(tmp_path / "whole.pt", images, validation, log_every=log_every)
+    with pytest.raises(UnreadableImageError, match="stopped at step 20, with"):
+        train(tmp_path / "c.pt", images, with_a_broken_one(validation, sound=1), log_every=log_every)
+    assert_same(train(tmp_path / "c.pt", images, validation, log_every=log_every), whole)
+
+
+def test_other_images_are_gone_on_with_after_such_a_stop_alone(tmp_path, caplog):
+    """And not a second time: the training that went on is one of its own images."""
+    images = tiny.images(32, 0)
+    with pytest.raises(UnreadableImageError):
+        field(tmp_path / "c.pt", with_a_broken_one(images))
+    field(tmp_path / "c.pt", without_it(images))
+    assert "is of another training" not in caplog.text
+    field(tmp_path / "c.pt", images)
+    assert "c.pt is of another training (images.count was 31, is 32; images.digest was " in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda images: replace(images, classes=("a", "c")), "images.classes was ['a', 'b'], is ['a', 'c']"),
+        (
+            lambda images: Images.from_array(np.zeros((32, 16, 16, 1), np.uint8), images.labels, images.classes),
+            "resolution",
+        ),
+    ],
+)
+def test_images_of_other_classes_or_another_size_are_another_training(tmp_path, caplog, change, said):
+    images = tiny.images(32, 0)
+    with pytest.raises(UnreadableImageError):
+        feature_network(tmp_path / "c.pt", with_a_broken_one(images))
+    changed = change(images)
+    validation = Images.from_array(np.zeros((4, *changed.resolution, 1), np.uint8), np.zeros(4), images.classes)
+    feature_network(tmp_path / "c.pt", changed, validation)
+    assert "c.pt is of another training" in caplog.text
+    assert said in caplog.text
+
+
+def test_another_parameter_makes_it_another_training(tmp_path, caplog):
+    images = tiny.images(32, 0)
+    with pytest.raises(UnreadableImageError):
+        field(tmp_path / "c.pt", with_a_broken_one(images))
+    field(tmp_path / "c.pt", without_it(images), learning_rate=1e-3)
+    assert "c.pt is of another training (images.count was 32, is 31; images.digest was " in caplog.text
+    assert "training.learning_rate was 0.003, is 0.001)" in caplog.text
+
+
+def test_the_first_picture_of_all_may_be_the_broken_one(tmp_path, caplog):
+    images = tiny.images(32, 0)
+    with pytest.raises(UnreadableImageError, match="stopped at step"):
+        field(tmp_path / "c.pt", with_a_broken_one(images, sound=0))
+    field(tmp_path / "c.pt", without_it(images))
+    assert "going on, since" in caplog.text
+
+
+def test_a_loss_that_is_not_finite_is_not_saved(tmp_path, caplog):
+    """It is rolled back first, as it would have been soon."""
+    images = tiny.images(32, 0)
+    with pytest.raises(UnreadableImageError, match="stopped at step 0, with a checkpoint"):
+        feature_network(
+            tmp_path / "c.pt", with_a_broken_one(images), learning_rate=1e38, log_every=30, validate_every=30,
+            checkpoint_every=30, ema_decay=None,
+        )  # fmt: skip
+    assert "back to step 0" in caplog.text
+    assert torch.load(tmp_path / "c.pt")["state"]["rollbacks"] == 1
