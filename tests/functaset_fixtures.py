@@ -5,6 +5,7 @@ import pytest
 
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.format import FunctasetHeader, Rows
+from spatial_functa_pipeline.functasets.quantisation import Quantiser, Ranges
 from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan, write
 
@@ -32,7 +33,10 @@ class RecordingEncoder:
 
 
 def plan_of(latents: np.ndarray, originals: int = 3, **changes) -> FunctasetPlan:
-    """A plan for `latents (N, *grid, c)` in shards of 4 rows and chunks of 2; copies follow `originals` images."""
+    """A plan for `latents (N, *grid, c)` in shards of 4 rows and chunks of 2; copies follow `originals` images.
+
+    With `bits` they are quantised over the ranges of all of them.
+    """
     _, *grid, channels = latents.shape
     values = {
         "dataset": "toy",
@@ -44,7 +48,11 @@ def plan_of(latents: np.ndarray, originals: int = 3, **changes) -> FunctasetPlan
         "shard_rows": 4,
         "chunk_rows": 2,
     }
-    return FunctasetPlan(FunctasetHeader(**values | changes), RecordingEncoder(latents, originals), progress=False)
+    header, ranges = FunctasetHeader(**values | changes), None
+    if header.bits:
+        ranges = Ranges.of(latents)
+        latents = Quantiser(ranges, header.bits).codes(latents)
+    return FunctasetPlan(header, RecordingEncoder(latents, originals), progress=False, ranges=ranges)
 
 
 @pytest.fixture

@@ -97,6 +97,7 @@ REFUSED = {"parameters: ValidationError"}
 
 FIELD = {"field", "field_history"}
 FUNCTASETS = {f"{split}_functaset" for split in ("train", "validation", "test")}
+ENCODED = {f"encoded_{name}" for name in FUNCTASETS}
 LATENT_CLASSIFIER = {"classifier", "classifier_history"}
 PIXEL_CLASSIFIER = {"pixel_classifier", "pixel_classifier_history"}
 CLASSIFIERS = LATENT_CLASSIFIER | PIXEL_CLASSIFIER
@@ -174,7 +175,8 @@ TRANSFORMER_ON_VECTORS = {
     "classification.transformer.vector_tokens": 2,
 }
 RANDAUGMENT = {"functaset.augmentation.randaugment_operations": 2}
-AUGMENTED = {"train_functaset", *PIXEL_CLASSIFIER}
+AUGMENTED = {"encoded_train_functaset", *PIXEL_CLASSIFIER}
+QUANTISED = {"quantisation.bits": 8}
 CLASSIFIER_MLP = {"classification.architecture": "mlp"}
 DENOISER_MLP = {"diffusion.architecture": "mlp"}
 UNCONDITIONAL = {"evaluation.sampling.guidance_scale": None}
@@ -182,14 +184,14 @@ OF_THE_VARIANT = "said once, for all that is of this variant, and checked here"
 
 OPTIONS: dict[str, Row | list[Row]] = {
     "recipe": Row("as_printed", because="a data set's rows of presets and its images ask for it: test_recipe.py"),
-    "dataset": Row("another", words(FUNCTASETS | {"samples"}), because="names the folders, too"),
+    "dataset": Row("another", words(ENCODED | {"samples"}), because="names the folders, too"),
     "latent_shape": Row("4x4x4", FIELD),
     "interpolation": Row("linear", FIELD),
     "seed": Row(
         1,
         {
             *(FIELD | CLASSIFIERS | DENOISER | FEATURE_NETWORK),
-            *("train_functaset", "samples", "reference_features", "generation_scores"),
+            *("encoded_train_functaset", "samples", "reference_features", "generation_scores"),
             *words({"reconstruction_metrics", "classification_metrics", "pixel_classification_metrics"}),
             *words({"generation_metrics", "memorisation_metrics"}),
             *("confusion_figure", "pixel_confusion_figure"),
@@ -206,12 +208,12 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "meta_learning.field.channels": Row(3, REFUSED, because=OF_THE_VARIANT),
     "meta_learning.field.width": Row(16, FIELD),
     "meta_learning.field.depth": Row(4, FIELD),
-    "meta_learning.field.omega0": Row(20.0, FIELD, in_use=FUNCTASETS | DECODED),
+    "meta_learning.field.omega0": Row(20.0, FIELD, in_use=ENCODED | DECODED),
     "meta_learning.field.kernel_size": Row(3, FIELD),
-    "meta_learning.field.inner_steps": Row(2, FIELD, in_use=FUNCTASETS),
-    "meta_learning.field.inner_rate_init": Row([0.01, 0.02], FIELD, in_use=words(FUNCTASETS)),
+    "meta_learning.field.inner_steps": Row(2, FIELD, in_use=ENCODED),
+    "meta_learning.field.inner_rate_init": Row([0.01, 0.02], FIELD, in_use=words(ENCODED)),
     "meta_learning.field.precision": [
-        Row("bf16", FIELD, in_use=FUNCTASETS),
+        Row("bf16", FIELD, in_use=ENCODED),
         Row("tf32", words({"field"}), because="CUDA's alone"),
     ],
     **training("meta_learning.training", FIELD, {"meta_learn_field"}),
@@ -219,17 +221,28 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "meta_learning.spectral_penalty.threshold": Row(0.002, FIELD),
     "meta_learning.validation_images": Row(4, {"field_history"}),
     "meta_learning.inner_rate_learning_rate_factor": Row(2.0, FIELD),
-    "functaset.augmented_copies": Row(2, {"train_functaset"}),
-    "functaset.augmentation.flip": Row(False, AUGMENTED),
+    "functaset.augmented_copies": Row(2, {"encoded_train_functaset"}),
+    "functaset.augmentation.flip": [
+        Row(False, AUGMENTED),
+        Row(False, AUGMENTED | {"train_functaset"}, QUANTISED, because="codes are compared with augmented pictures"),
+    ],
     "functaset.augmentation.crop_padding": Row(2, AUGMENTED),
     "functaset.augmentation.resized_crop": Row(True, AUGMENTED),
     "functaset.augmentation.randaugment_operations": Row(2, AUGMENTED),
     "functaset.augmentation.randaugment_magnitude": Row(10, AUGMENTED, RANDAUGMENT),
-    "functaset.mirror_images": Row(True, {"train_functaset"}),
-    "functaset.storage_type": [Row(kind, FUNCTASETS) for kind in ("float16", "uint8", "uint6", "uint2")],
-    "functaset.shard_rows": Row(8, layout(FUNCTASETS)),
-    "functaset.chunk_rows": Row(4, layout(FUNCTASETS)),
+    "functaset.mirror_images": Row(True, {"encoded_train_functaset"}),
+    "functaset.storage_type": Row("float16", ENCODED),
+    "functaset.shard_rows": Row(8, layout(ENCODED)),
+    "functaset.chunk_rows": Row(4, layout(ENCODED)),
     "functaset.encode_batch": Row(3),
+    "quantisation.bits": [
+        *(Row(bits, FUNCTASETS, QUANTISED) for bits in (6, 2)),
+        Row(
+            8,
+            {"train_functaset", "quantise_validation_functaset: ValueError", "quantise_test_functaset: ValueError"},
+            because="the ranges are the training split's, which here is still without bits",
+        ),
+    ],
     "classification.architecture": Row("mlp", CLASSIFIERS),
     "classification.transformer.width": Row(16, CLASSIFIERS),
     "classification.transformer.ffw_width": Row(16, CLASSIFIERS),

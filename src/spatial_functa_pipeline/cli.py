@@ -73,7 +73,11 @@ def check_functasets(names: tuple[str, ...], env: str | None, params: dict[str, 
     console = Console(width=None if Console().is_terminal else 120)
     console.print(table)
     for name, report in reports.items():
-        mend = [f"to build what is missing or damaged: {mend_command(report.split)}"] if report.mendable else []
+        mend = (
+            [f"to build what is missing or damaged: {mend_command(report.split, report.quantised)}"]
+            if report.mendable
+            else []
+        )
         for line in (*report.problems, *mend):
             console.print(f"{name}: {line}", soft_wrap=True, markup=False)
     if any(report.problems for report in reports.values()):

@@ -7,6 +7,7 @@ from kedro.pipeline import Pipeline
 FLOW = (
     "meta_learning",
     "functaset_build",
+    "quantisation",
     "normalization_stats",
     "classification",
     "diffusion",
@@ -14,7 +15,7 @@ FLOW = (
     "scoring",
     "evaluation",
 )
-"""What `kedro run` runs; `evaluation` holds `sampling` and `scoring`."""
+"""What `kedro run` runs; `functaset_build` holds `quantisation`, and `evaluation` `sampling` and `scoring`."""
 BASELINES = ("pixel_classification",)
 """What runs only when it is asked for by its name."""
 PIPELINES = (*FLOW, *BASELINES)

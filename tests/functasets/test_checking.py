@@ -1,5 +1,6 @@
 """The check of a whole functaset."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,12 @@ import pytest
 import zarr
 
 from spatial_functa_pipeline.functasets.checking import check
-from spatial_functa_pipeline.functasets.writing import write
+from spatial_functa_pipeline.functasets.writing import FunctasetReference, write, write_reference
 
 
-@pytest.fixture(params=["float32", "uint6"])
+@pytest.fixture(params=[None, 6])
 def path(request, tmp_path, make_plan, latents) -> Path:
-    write(tmp_path / "f.zarr", make_plan(latents, storage_type=request.param))
+    write(tmp_path / "f.zarr", make_plan(latents, bits=request.param))
     return tmp_path / "f.zarr"
 
 
@@ -54,11 +55,29 @@ def test_an_incomplete_functaset(tmp_path, make_plan, latents):
 
 def test_latents_that_are_not_finite(path):
     group = zarr.open_group(path, mode="r+")
-    name = "low" if "low" in group else "latents"
+    name = "ranges" if "ranges" in group else "latents"
     values = group[name][:]
     values[0, 0, 0, 1] = np.nan
     group[name][:] = values
-    assert "shard 0 has latents that are not finite" in problems(path)
+    found = {"ranges": "the ranges of its codes are not finite", "latents": "shard 0 has latents that are not finite"}
+    assert found[name] in problems(path)
+
+
+def test_damaged_ranges_are_named(tmp_path, make_plan, latents):
+    write(tmp_path / "q.zarr", make_plan(latents, bits=6))
+    (tmp_path / "q.zarr/ranges/c/0/0/0/0").unlink()
+    found = check(tmp_path / "q.zarr", progress=False)
+    assert "array 'ranges'" in found.problems[0]
+    assert (found.mendable, found.quantised) == (True, True)
+
+
+def test_a_reference_is_sound_if_what_it_refers_to_can_be_opened(tmp_path, make_functaset, latents):
+    functaset = make_functaset(latents)
+    write_reference(tmp_path / "r.zarr", FunctasetReference.to(functaset, tmp_path / "r.zarr"))
+    found = check(tmp_path / "r.zarr", progress=False)
+    assert (found.problems, found.rows, found.mean_psnr) == ([], 11, 25.0)
+    shutil.rmtree(functaset.location.url)
+    assert "it refers to another one: there is no functaset at" in problems(tmp_path / "r.zarr")
 
 
 def test_what_does_not_belong_there(path):
@@ -73,7 +92,7 @@ def test_another_schema_another_mean_and_a_missing_array(path):
     del group["labels"]
     assert "the array labels is missing" in problems(path)
     group.attrs["schema_version"] = 1
-    assert "schema version 1, but this is version 2" in problems(path)
+    assert "schema version 1, but this is version 3" in problems(path)
 
 
 def test_there_is_none(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from spatial_functa_pipeline.functasets.errors import DamagedShardError
 from spatial_functa_pipeline.functasets.scheduling import Scheduling
 from spatial_functa_pipeline.functasets.store import Functaset
-from spatial_functa_pipeline.functasets.writing import write
+from spatial_functa_pipeline.functasets.writing import FunctasetReference, write, write_reference
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +38,9 @@ def place(request) -> str:
     return f"{root}/{uuid.uuid4().hex}/train_functaset.zarr"
 
 
-@pytest.mark.parametrize("storage_type", ["float32", "uint5"])
-def test_what_is_written_is_read(place, make_plan, latents, storage_type, tmp_path):
-    plan = make_plan(latents, storage_type=storage_type)
+@pytest.mark.parametrize("bits", [None, 5, 8])
+def test_what_is_written_is_read(place, make_plan, latents, bits, tmp_path):
+    plan = make_plan(latents, bits=bits)
     write(tmp_path / "local.zarr", plan)
     write(place, plan)
     here, there = Functaset.open(tmp_path / "local.zarr"), Functaset.open(place)
@@ -126,3 +126,14 @@ def test_workers_reach_the_object_store(s3, latents):
     plan = real_plan()
     write(place, replace(plan, scheduling=Scheduling("processes", workers=1)))
     np.testing.assert_array_equal(Functaset.open(place).rows(0, 100), plan.encode(0, 100).latents)
+
+
+def test_a_reference_is_followed(place, make_plan, make_functaset, latents):
+    write(place, make_plan(latents))
+    beside, below = (place.replace("train_functaset", name) for name in ("beside", "a/b/below"))
+    for url in (beside, below):
+        write_reference(url, FunctasetReference.to(Functaset.open(place), url))
+        np.testing.assert_array_equal(Functaset.open(url).rows(0, 11), latents)
+    here = make_functaset(latents + 1)  # in another file system
+    write_reference(beside, FunctasetReference.to(here, beside), replace=True)
+    np.testing.assert_array_equal(Functaset.open(beside).rows(0, 11), latents + 1)

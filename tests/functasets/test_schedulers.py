@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from processes import start
 
 from spatial_functa_pipeline.config.functaset import AugmentationConfig, FunctasetConfig
@@ -25,9 +26,11 @@ from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.encoding import plan_functaset
 from spatial_functa_pipeline.functasets.errors import StaleFunctasetError
 from spatial_functa_pipeline.functasets.format import Rows
+from spatial_functa_pipeline.functasets.requantising import Pictures, quantised
 from spatial_functa_pipeline.functasets.scheduling import Scheduling
 from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan, write
+from spatial_functa_pipeline.images.images import Images
 
 SAMPLE = Path(__file__).parents[2] / "data/01_raw/fashion_mnist_sample"
 
@@ -36,23 +39,32 @@ def contents(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
-def real_plan(storage_type="float32", shard_rows=16, seed=3, augmentation=None, **runtime) -> FunctasetPlan:
-    """50 embedded images and a copy of each, in 7 shards, by an untrained field."""
-    import torch
+RUNTIME = RuntimeConfig(device="cpu", progress=False)
+CROP = AugmentationConfig(crop_padding=4)
 
+
+def real_field() -> SpatialField:
+    """An untrained one."""
     torch.manual_seed(0)
-    field = SpatialField(FieldSpec(LatentShape((4, 4), 6), (32, 32), 1, "nearest", 32, 3, 10.0)).eval()
-    images = FashionMNISTDataset(filepath=str(SAMPLE), part="test", rows=[0, 50]).load()
+    return SpatialField(FieldSpec(LatentShape((4, 4), 6), (32, 32), 1, "nearest", 32, 3, 10.0)).eval()
+
+
+def real_images() -> Images:
+    """50 embedded images."""
+    return FashionMNISTDataset(filepath=str(SAMPLE), part="test", rows=[0, 50]).load()
+
+
+def real_plan(shard_rows=16, seed=3, augmentation=CROP, **runtime) -> FunctasetPlan:
+    """The images and a copy of each, in 7 shards."""
     return plan_functaset(
-        images,
-        field,
+        real_images(),
+        real_field(),
         FunctasetConfig(
             augmented_copies=1,
             shard_rows=shard_rows,
             chunk_rows=8,
             encode_batch=4,
-            storage_type=storage_type,
-            augmentation=augmentation or AugmentationConfig(crop_padding=4),
+            augmentation=augmentation,
         ),
         dataset="d",
         split="train",
@@ -61,6 +73,11 @@ def real_plan(storage_type="float32", shard_rows=16, seed=3, augmentation=None, 
         seed=seed,
         runtime=RuntimeConfig(device="cpu", progress=False, **runtime),
     )
+
+
+def quantised_plan(encoded: Path, bits: int) -> FunctasetPlan:
+    """What `real_plan` has written there, at `bits` bits."""
+    return quantised(Functaset.open(encoded), bits, Pictures(real_images(), CROP, 3), real_field(), RUNTIME)
 
 
 def distorted_plan(seed) -> FunctasetPlan:
@@ -104,9 +121,12 @@ def test_an_error_in_a_thread_reaches_the_caller_and_stops_the_others(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("storage_type", ["float32", "uint6"])
-def test_a_local_cluster_writes_the_same_bytes_and_survives_a_dead_worker(tmp_path, storage_type):
-    plan = real_plan(storage_type)
+@pytest.mark.parametrize("bits", [None, 6])
+def test_a_local_cluster_writes_the_same_bytes_and_survives_a_dead_worker(tmp_path, bits):
+    plan = real_plan()
+    if bits:
+        write(tmp_path / "encoded.zarr", plan)
+        plan = quantised_plan(tmp_path / "encoded.zarr", bits)
     write(tmp_path / "one.zarr", plan)
     dying = DyingEncoder(plan, 20, tmp_path / "marker")
     write(tmp_path / "two.zarr", replace(plan, encode=dying, scheduling=Scheduling("processes", workers=2)))
@@ -143,30 +163,31 @@ def _divide_by_zero(start: int, stop: int) -> Rows:
     raise ZeroDivisionError
 
 
-def build(path, kind):
+def build(path, encoded, bits):
     """In another process."""
-    write(path, real_plan(kind, shard_rows=8), replace=True)
+    write(path, quantised_plan(encoded, bits) if bits else real_plan(shard_rows=8), replace=True)
 
 
 @pytest.mark.slow
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path):
-    """Twenty kills from the first file on, of two storage types, of new builds and of such that replace a stale one."""
-    kinds, shards = ("float32", "uint4"), 13
+    """Twenty kills from the first file on, of floats and codes, of new builds and of such that replace a stale one."""
+    kinds, shards, encoded = (None, 4), 13, tmp_path / "encoded"
+    write(encoded, real_plan(shard_rows=8))
 
-    def plan(kind, fingerprint="f"):
-        made = real_plan(kind, shard_rows=8)
-        return replace(made, header=replace(made.header, fingerprint=fingerprint))
+    def plan(kind, fingerprint=None):
+        made = quantised_plan(encoded, kind) if kind else real_plan(shard_rows=8)
+        return replace(made, header=replace(made.header, fingerprint=fingerprint or made.header.fingerprint))
 
     wholes = {}
     for kind in kinds:
-        write(tmp_path / kind, plan(kind))
-        wholes[kind] = contents(tmp_path / kind)
+        write(tmp_path / f"whole{kind}", plan(kind))
+        wholes[kind] = contents(tmp_path / f"whole{kind}")
     chance, killed, trial = random.Random(0), 0, 0
     while killed < 20 and trial < 80:
         kind, stale, path = kinds[trial % 2], trial % 4 > 1, tmp_path / f"trial{trial}"
         if stale:
             write(path, plan(kind, "other"))
-        process = start(build, path, kind)
+        process = start(build, path, encoded, kind)
         while process.is_alive() and (len(list(path.glob("psnr/c/*"))) == shards if stale else not path.exists()):
             time.sleep(0.0005)
         time.sleep(chance.uniform(0, 0.1))

@@ -20,7 +20,7 @@ from spatial_functa_pipeline.functasets.errors import (
 )
 from spatial_functa_pipeline.functasets.format import NO_SOURCE, Rows, read_attributes
 from spatial_functa_pipeline.functasets.store import Functaset
-from spatial_functa_pipeline.functasets.writing import FunctasetPlan, write
+from spatial_functa_pipeline.functasets.writing import FunctasetPlan, FunctasetReference, write, write_reference
 
 
 def contents(path: Path) -> dict[str, bytes]:
@@ -317,7 +317,7 @@ def test_the_number_of_classes_is_that_of_their_names(tmp_path, make_plan, laten
 
 def test_attributes_describe_the_functaset(make_functaset, latents):
     assert read_attributes(make_functaset(latents).location.url) == {
-        "schema_version": 2,
+        "schema_version": 3,
         "dataset": "toy",
         "split": "train",
         "latent_shape": "2x2x3",
@@ -327,7 +327,9 @@ def test_attributes_describe_the_functaset(make_functaset, latents):
         "shard_rows": 4,
         "chunk_rows": 2,
         "storage_type": "float32",
+        "bits": None,
         "settings": {},
+        "refers_to": None,
         "complete": True,
         "mean_psnr": 25.0,
         "classes": [],
@@ -343,3 +345,40 @@ def test_progress_shows_rows_and_mean_psnr(tmp_path, make_plan, latents, capsys)
     assert "11/11" in last
     assert "image" in last
     assert "25.00 dB" in last
+
+
+def test_a_reference_has_no_rows_of_its_own(tmp_path, make_functaset, latents):
+    functaset = make_functaset(latents)
+    path = tmp_path / "elsewhere/bits=6/train.zarr"
+    write_reference(path, FunctasetReference.to(functaset, path))
+    assert sorted(contents(path)) == ["zarr.json"]
+    assert read_attributes(path)["refers_to"] == "../../made.zarr"
+    found = Functaset.open(path)
+    assert found.header == functaset.header
+    assert found.mean_psnr == 25.0
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(found)).rows(0, 11), latents)
+
+
+def test_a_reference_and_what_it_refers_to_may_be_moved_together(tmp_path, make_functaset, latents):
+    path = tmp_path / "train.zarr"
+    write_reference(path, FunctasetReference.to(make_functaset(latents), path))
+    for name in ("train.zarr", "made.zarr"):
+        (tmp_path / "moved").mkdir(exist_ok=True)
+        (tmp_path / name).rename(tmp_path / "moved" / name)
+    np.testing.assert_array_equal(Functaset.open(tmp_path / "moved/train.zarr").rows(0, 11), latents)
+    with pytest.raises(MissingFunctasetError, match=r"train\.zarr"):
+        Functaset.open(path)
+
+
+def test_a_reference_and_a_store_replace_each_other_only_by_intent(tmp_path, make_plan, make_functaset, latents):
+    path = tmp_path / "train.zarr"
+    reference = FunctasetReference.to(make_functaset(latents), path)
+    write(path, make_plan(latents + 1))
+    with pytest.raises(StaleFunctasetError, match=r"refers_to: None, now 'made\.zarr'"):
+        write_reference(path, reference)
+    write_reference(path, reference, replace=True)
+    np.testing.assert_array_equal(Functaset.open(path).rows(0, 11), latents)
+    with pytest.raises(StaleFunctasetError, match=r"refers_to: 'made\.zarr', now None"):
+        write(path, make_plan(latents + 1))
+    write(path, make_plan(latents + 1), replace=True)
+    np.testing.assert_array_equal(Functaset.open(path).rows(0, 11), latents + 1)

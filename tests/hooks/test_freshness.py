@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
 CHANGES = {  # in the configuration files: on the command line they would name other folders
     "meta_learning.training.learning_rate": 0.003,
     "functaset.shard_rows": 64,
+    "quantisation.bits": 6,
     "classification.dropout": 0.2,
     "diffusion.normalisation.gamma": 1.5,
     "evaluation.sampling.steps": 5,
@@ -108,6 +109,13 @@ def test_only_the_training_images_have_augmented_copies():
     changed = dependants("functaset.augmented_copies")
     assert {"build_train_functaset", "compute_latent_statistics", "train_latent_classifier"} <= changed
     assert not changed & {"meta_learn_field", "build_validation_functaset", "build_test_functaset"}
+
+
+def test_other_bits_encode_nothing_again():
+    changed = dependants("quantisation.bits")
+    assert {f"quantise_{split}_functaset" for split in ("train", "validation", "test")} <= changed
+    assert "train_latent_denoiser" in changed
+    assert not [name for name in changed if name.startswith("build_")]
 
 
 def runs_of(project):
@@ -200,6 +208,9 @@ def test_what_a_parameter_does_not_reach_is_left(sessions):
     assert "train_latent_classifier" not in nodes_in(messages["diffusion.normalisation.gamma"])
     assert "train_latent_denoiser" not in nodes_in(messages["classification.dropout"])
     assert "meta_learn_field" not in nodes_in(messages["functaset.shard_rows"])
+    assert not {f"build_{split}_functaset" for split in ("train", "validation", "test")} & set(
+        nodes_in(messages["quantisation.bits"])
+    )
     assert "train_latent_denoiser" not in nodes_in(messages["evaluation.sampling.steps"])
     assert "sample_latents" not in nodes_in(messages["evaluation.figure_images"])
 
@@ -224,7 +235,7 @@ def test_another_field_makes_what_was_built_with_it_stale(sessions):
     assert "Run `kedro run --only-missing-outputs`" in error
     messages = sessions[0]["mended"]
     assert set(nodes_in(messages)) == dependants("field")
-    reason = "To be made: train_functaset (field is not the one that train_functaset.zarr was made from"
+    reason = "To be made: encoded_train_functaset (field is not the one that encoded_train_functaset.zarr was made from"
     assert any(message.startswith(reason) for message in messages)
 
 

@@ -22,16 +22,20 @@ from spatial_functa_pipeline.loading.pixel_patches import OtherImagesError
 from spatial_functa_pipeline.metrics.features import InceptionDownloadError
 from spatial_functa_pipeline.pipeline_registry import register_pipelines
 
-SPLITS = ("train", "validation", "test", "samples")
 ERRORS = {
     DamagedShardError("f.zarr", "validation", 3, "labels/c/3", "is lost or truncated"): (
         "kedro run --nodes=build_validation_functaset --params runtime.replace_stale=false "
         "(and the --env and --params that it was built with)"
     ),
     DamagedShardError("s.zarr", "samples", 0, "labels/c/0", "is lost or truncated"): "kedro run --nodes=sample_latents",
+    DamagedShardError("f.zarr", "test", 3, "labels/c/3", "is lost or truncated", quantised=True): (
+        "kedro run --nodes=quantise_test_functaset --params runtime.replace_stale=false"
+    ),
     NoRoomError(28, "f.zarr", 3, 7, "No space left"): "make room, and run the same command again",
     WorkersDiedError("they died"): "runtime.workers",
-    OtherImagesError("f.zarr", "train", 6): "kedro run --nodes=build_train_functaset",
+    OtherImagesError("f.zarr", "train", 6): (
+        "kedro run --nodes=build_train_functaset,quantise_train_functaset --params runtime.replace_stale=true"
+    ),
     UnexpectedImagesError({"resolution": ((8, 8), (4, 4)), "channels": (1, 3)}): "data.resolution, data.channels",
     InceptionDownloadError("no network"): "evaluation.frechet.inception_weights",
 }
@@ -44,10 +48,13 @@ def test_each_error_has_its_advice(error, expected):
 
 def test_a_functasets_command_names_a_node_that_makes_it():
     nodes = {node.name: node for node in register_pipelines()["__default__"].nodes}
-    for split in SPLITS:
-        name = build_command(split).removeprefix("kedro run --nodes=")
-        (output,) = nodes[name].outputs
-        assert output in (f"{split}_functaset", split)
+    expected = {"samples": {False: "samples"}}
+    for split in ("train", "validation", "test"):
+        expected[split] = {False: f"encoded_{split}_functaset", True: f"{split}_functaset"}
+    for split, outputs in expected.items():
+        for quantised, output in outputs.items():
+            name = build_command(split, quantised).removeprefix("kedro run --nodes=")
+            assert nodes[name].outputs == [output]
 
 
 def exists(path):

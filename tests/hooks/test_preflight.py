@@ -115,7 +115,7 @@ def test_a_functaset_for_which_there_is_no_room_is_refused(empty_project, monkey
     lines = problems(empty_project).splitlines()[1:]
     # 600 latents of 4×4×8 float32 numbers; 60 and 100 of them would fit.
     assert lines == [
-        "  train_functaset: 0.00 GB at least are still to be written, and 0.00 GB are free; make room, or set its "
+        "  encoded_train_functaset: 0.00 GB at least are still to be written, and 0.00 GB are free; make room, or set its "
         "filepath in the catalog to a larger disk"
     ]
 

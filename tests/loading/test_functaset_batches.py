@@ -114,9 +114,9 @@ def test_batches_can_be_restricted_to_the_first_rows(functaset, rows):
     np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(rows), (len(epochs), 1)))
 
 
-@pytest.mark.parametrize("storage_type", ["float32", "float16", "uint8"])
-def test_any_storage_type_can_be_read_in_windows(make_functaset, small_windows, storage_type):
-    made = make_functaset(LATENTS, shard_rows=8, chunk_rows=2, storage_type=storage_type)
+@pytest.mark.parametrize("stored", [{}, {"storage_type": "float16"}, {"bits": 8}], ids=str)
+def test_whatever_is_stored_can_be_read_in_windows(make_functaset, small_windows, stored):
+    made = make_functaset(LATENTS, shard_rows=8, chunk_rows=2, **stored)
     functaset = Functaset.open(made.location.url, memory_limit=0)
     for latents, labels in FunctasetBatches(functaset, 5, seed=1, steps=9):
         rows = latents[:, 0, 0, 0].round().int().numpy()

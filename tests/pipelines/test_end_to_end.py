@@ -78,9 +78,13 @@ def test_the_flow_is_the_designed_one():
         return {name for name in pipelines[pipeline].inputs() if not name.startswith("params:")}
 
     functasets = {"train_functaset", "validation_functaset", "test_functaset"}
+    encoded = {f"encoded_{name}" for name in functasets}
     assert pipelines["meta_learning"].outputs() == {"field", "field_history"}
     assert "field" in reads("functaset_build")
-    assert pipelines["functaset_build"].outputs() == functasets
+    assert pipelines["functaset_build"].all_outputs() == functasets | encoded
+    assert pipelines["quantisation"].all_outputs() == functasets
+    assert reads("quantisation") >= encoded
+    assert not encoded & (reads("classification") | reads("diffusion") | reads("evaluation"))
     assert reads("normalization_stats") == {"train_functaset"}
     assert reads("classification") >= {"train_functaset", "validation_functaset", "latent_statistics"}
     assert reads("diffusion") >= {"train_functaset", "latent_statistics"}
@@ -370,26 +374,28 @@ def test_functasets_are_checked_from_the_command_line(project):
     folder = project.path / f"data/05_model_input/{VARIANT}"
     check = ("check-functasets", "--env", "test")
     output = project.kedro(*check)
-    assert output.count("sound") == 4, output
+    assert output.count("sound") == 7, output
     assert "stale: diffusion" not in output
-    metadata = folder / "train_functaset.zarr/latents/zarr.json"
+    metadata = folder / "encoded_train_functaset.zarr/latents/zarr.json"
     metadata.write_text(metadata.read_text().replace("sharding_indexed", "sharding_indexee"))
-    shard = folder / "test_functaset.zarr/labels/c/0"
+    shard = folder / "encoded_test_functaset.zarr/labels/c/0"
     content = bytearray(shard.read_bytes())
     content[5] ^= 1
     shard.write_bytes(content)
     output = project.kedro(*check, check=False)
-    assert output.count("sound") == 2, output
-    assert "train_functaset: cannot be read (UnknownCodecError" in output
-    assert "test_functaset: functaset" in output
+    assert output.count("sound") == 5, output
+    assert "encoded_train_functaset: cannot be read (UnknownCodecError" in output
+    assert "encoded_test_functaset: functaset" in output
     assert "shard 0 of array 'labels'" in output
     assert (
-        "test_functaset: to build what is missing or damaged: kedro run --nodes=build_test_functaset --params" in output
+        "encoded_test_functaset: to build what is missing or damaged: kedro run --nodes=build_test_functaset --params"
+        in output
     )
-    assert "validation_functaset" not in project.kedro(*check, "test_functaset", check=False)
-    project.edit({"functaset.storage_type": "uint4"})
-    stale = project.kedro(*check, "validation_functaset", check=False)
-    assert "stale: functaset.storage_type was float32, is uint4" in stale
+    assert "validation_functaset" not in project.kedro(*check, "encoded_test_functaset", check=False)
+    project.edit({"functaset.storage_type": "float16", "quantisation.bits": 4})
+    stale = project.kedro(*check, "encoded_validation_functaset", "validation_functaset", check=False)
+    assert stale.count("stale: functaset.storage_type was float32, is float16") == 2
+    assert stale.count("stale: quantisation.bits was None, is 4") == 1
 
 
 @pytest.mark.slow

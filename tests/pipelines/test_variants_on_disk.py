@@ -1,4 +1,4 @@
-"""Nine variants of one run beside each other: each makes what depends on its change, and shares the rest."""
+"""Ten variants of one run beside each other: each makes what depends on its change, and shares the rest."""
 
 import json
 import logging
@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("variants")]
 
 ALL = {node.name for node in register_pipelines()["__default__"].nodes}
 OF_IMAGES = {"train_feature_network", "measure_real_images"}
+ENCODING = {f"build_{split}_functaset" for split in ("train", "validation", "test")}
 OF_SAMPLES = {"sample_latents", "assess_memorisation", "draw_samples", "score_samples", "collect_metrics"}
 OF_DENOISER = OF_SAMPLES | {"train_latent_denoiser", "draw_training_curves"}
 OF_CLASSIFIER = {"train_latent_classifier", "evaluate_classifier", "draw_training_curves", "collect_metrics"}
@@ -31,10 +32,15 @@ VARIANTS = {  # what is changed → the nodes that run, and the folder of the me
         "/diffusion.conditional=false,evaluation.sampling.guidance_scale=null",
     ),
     "3×3 λ": ({"meta_learning.field.kernel_size": 3}, ALL - OF_IMAGES, "/meta_learning.field.kernel_size=3"),
-    "uint6": (
-        {"functaset.storage_type": "uint6"},
+    "float16": (
+        {"functaset.storage_type": "float16"},
         ALL - OF_IMAGES - {"meta_learn_field"},
-        "/functaset.storage_type=uint6",
+        "/functaset.storage_type=float16",
+    ),
+    "6 bits": (
+        {"quantisation.bits": 6},
+        ALL - OF_IMAGES - {"meta_learn_field"} - ENCODING,
+        "/quantisation.bits=6",
     ),
     "MLP": ({"classification.architecture": "mlp"}, OF_CLASSIFIER, "/classification.architecture=mlp"),
     "guidance": ({"evaluation.sampling.guidance_scale": 3.0}, OF_SAMPLES, "/evaluation.sampling.guidance_scale=3.0"),

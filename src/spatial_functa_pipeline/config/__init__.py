@@ -16,6 +16,7 @@ from spatial_functa_pipeline.config.functaset import AugmentationConfig, Functas
 from spatial_functa_pipeline.config.meta_learning import FieldConfig, MetaLearningConfig, SpectralPenaltyConfig
 from spatial_functa_pipeline.config.mlp import MLPConfig
 from spatial_functa_pipeline.config.presets import Preset, apply_presets
+from spatial_functa_pipeline.config.quantisation import QuantisationConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.config.training import GuardConfig, TrainingConfig
 from spatial_functa_pipeline.config.tree import PipelineParameters
@@ -40,6 +41,7 @@ __all__ = [
     "NormalisationConfig",
     "PipelineParameters",
     "Preset",
+    "QuantisationConfig",
     "RuntimeConfig",
     "SamplingConfig",
     "ScoresConfig",

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from spatial_functa_pipeline.config.block import Block
 
-StorageType = Literal["float32", "float16", "uint8", "uint7", "uint6", "uint5", "uint4", "uint3", "uint2"]
+StorageType = Literal["float32", "float16"]
 
 
 class AugmentationConfig(Block):
@@ -31,9 +31,7 @@ class FunctasetConfig(Block):
         description="one more copy of each training image: mirrored, left to right, and nothing else. A denoiser may train on "
         "it (diffusion.mirror_images); a classifier trains on all copies",
     )
-    storage_type: StorageType = Field(
-        "float32", description="uint<b>: uniformly quantised, b bits per latent dimension (C.4.4)"
-    )
+    storage_type: StorageType = Field("float32", description="of latents as they are encoded")
     shard_rows: PositiveInt = Field(description="written at once, and what an interruption can cost")
     chunk_rows: PositiveInt = Field(description="read at once; must divide shard_rows")
     encode_batch: PositiveInt = Field(description="images encoded at once; small fits the CPU's cache")

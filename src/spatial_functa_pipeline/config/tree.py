@@ -14,6 +14,7 @@ from spatial_functa_pipeline.config.diffusion import DiffusionConfig
 from spatial_functa_pipeline.config.evaluation import EvaluationConfig
 from spatial_functa_pipeline.config.functaset import AugmentationConfig, FunctasetConfig
 from spatial_functa_pipeline.config.meta_learning import MetaLearningConfig
+from spatial_functa_pipeline.config.quantisation import QuantisationConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.fields.geometry import Interpolation
 
@@ -40,6 +41,7 @@ class PipelineParameters(Block):
     data: DataConfig
     meta_learning: MetaLearningConfig
     functaset: FunctasetConfig
+    quantisation: QuantisationConfig = QuantisationConfig()
     classification: ClassificationConfig
     diffusion: DiffusionConfig
     evaluation: EvaluationConfig

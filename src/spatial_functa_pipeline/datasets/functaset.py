@@ -19,23 +19,30 @@ from spatial_functa_pipeline.functasets.errors import (
     SchemaVersionError,
     StaleFunctasetError,
 )
-from spatial_functa_pipeline.functasets.format import SCHEMA_VERSION, read_attributes
+from spatial_functa_pipeline.functasets.format import read_attributes
 from spatial_functa_pipeline.functasets.location import Location
 from spatial_functa_pipeline.functasets.store import MEMORY_LIMIT, Functaset
-from spatial_functa_pipeline.functasets.writing import FunctasetPlan, differences, write
+from spatial_functa_pipeline.functasets.writing import (
+    FunctasetPlan,
+    FunctasetReference,
+    differences,
+    write,
+    write_reference,
+)
 
 _SAME = "with the --env and --params of this run"
 
 
-def build_command(split: str) -> str:
-    """The command that builds the functaset of a split, or what is missing or damaged of it."""
-    node = "sample_latents" if split == "samples" else f"build_{split}_functaset"
+def build_command(split: str, quantised: bool = False) -> str:
+    """The command that builds the functaset of a split, quantised or not, or what is missing or damaged of it."""
+    node = "sample_latents" if split == "samples" else f"{'quantise' if quantised else 'build'}_{split}_functaset"
     return f"kedro run --nodes={node}"
 
 
-def mend_command(split: str) -> str:
+def mend_command(split: str, quantised: bool = False) -> str:
     """The command that builds what is missing or damaged of a functaset, and replaces nothing."""
-    return f"{build_command(split)} --params runtime.replace_stale=false (and the --env and --params that it was built with)"
+    built = "(and the --env and --params that it was built with)"
+    return f"{build_command(split, quantised)} --params runtime.replace_stale=false {built}"
 
 
 def what_to_do(error: Exception) -> str:
@@ -43,20 +50,24 @@ def what_to_do(error: Exception) -> str:
     match error:
         case MissingFunctasetError():
             return f"build it first: kedro run --pipeline=functaset_build (for samples: kedro run --pipeline=sampling), {_SAME}"
-        case IncompleteFunctasetError(split=split):
-            return f"run again to finish: {build_command(split)}, {_SAME}"
+        case IncompleteFunctasetError(split=split, quantised=quantised):
+            return f"run again to finish: {build_command(split, quantised)}, {_SAME}"
         case SchemaVersionError():
             return "build it again, as in: kedro run --pipeline=functaset_build --params runtime.replace_stale=true"
         case StaleFunctasetError():
             return (
                 "to replace it, run again with --params runtime.replace_stale=true, or go back to the former parameters"
             )
-        case DamagedShardError(split=split):
-            return f"this builds that shard alone again: {mend_command(split)}"
+        case DamagedShardError(split=split, quantised=quantised):
+            return f"this builds that shard alone again: {mend_command(split, quantised)}"
     raise TypeError(f"{type(error).__name__} is no error of a functaset")
 
 
-class _FunctasetDataset(AbstractDataset[FunctasetPlan, Functaset]):
+Made = FunctasetPlan | FunctasetReference | Functaset
+"""What a node may return as a functaset: one that is to be written, or one that is there and is referred to."""
+
+
+class _FunctasetDataset(AbstractDataset[Made, Functaset]):
     replace_stale = False
     """Whether a functaset that another field or other parameters made is replaced; a hook says so before a run."""
 
@@ -77,9 +88,15 @@ class _FunctasetDataset(AbstractDataset[FunctasetPlan, Functaset]):
         except (MissingFunctasetError, IncompleteFunctasetError, SchemaVersionError) as error:
             raise DatasetError(f"{error}; {what_to_do(error)}") from error
 
-    def save(self, data: FunctasetPlan) -> None:
-        """Write all rows that are not there yet."""
-        write(self._filepath, data, replace=self.replace_stale)
+    def save(self, data: Made) -> None:
+        """Write all rows that are not there yet, or, of a functaset that is there, a reference to it."""
+        match data:
+            case FunctasetPlan():
+                write(self._filepath, data, replace=self.replace_stale)
+            case FunctasetReference():
+                write_reference(self._filepath, data, replace=self.replace_stale)
+            case Functaset():
+                self.save(FunctasetReference.to(data, self._filepath))
 
     def preview(self) -> TablePreview:
         """The functaset's attributes as a table; no row is read."""
@@ -93,12 +110,12 @@ class _FunctasetDataset(AbstractDataset[FunctasetPlan, Functaset]):
         )
 
     def _exists(self) -> bool:
-        """Whether there is a complete functaset that this version can read."""
+        """Whether there is a complete functaset that this version can read, also where it refers to another one."""
         try:
-            attributes = read_attributes(self._filepath)
-        except FileNotFoundError:
+            Functaset.open(self._filepath)
+        except (MissingFunctasetError, IncompleteFunctasetError, SchemaVersionError):
             return False
-        return attributes["complete"] and attributes["schema_version"] == SCHEMA_VERSION
+        return True
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": self._filepath}
@@ -120,8 +137,10 @@ class FunctasetDataset(FingerprintMixin, _FunctasetDataset):
 
     _filepath: str
 
-    def save(self, data: FunctasetPlan) -> None:
+    def save(self, data: Made) -> None:
         """Write all rows that are not there yet. Raises DatasetError, before anything is touched, if it is stale."""
+        if isinstance(data, Functaset):
+            data = FunctasetReference.to(data, self._filepath)
         header = data.header
         if self.expected:
             header = replace(header, fingerprint=f"{self.expected.digest}-{header.fingerprint}")

@@ -10,10 +10,12 @@ from functools import cached_property
 import crc32c
 import numpy as np
 import zarr
-from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ShardingCodecIndexLocation
+from numcodecs import zstd
+from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ShardingCodecIndexLocation, ZstdCodec
 from zarr.core.metadata import ArrayV3Metadata
 from zarr.types import AnyArray
 
+from spatial_functa_pipeline.functasets.quantisation import Quantiser
 from spatial_functa_pipeline.functasets.shards import array_of, shard_file
 from spatial_functa_pipeline.functasets.store import Functaset
 
@@ -24,15 +26,16 @@ _TABLE_ENTRY = np.dtype([("offset", "<u8"), ("size", "<u8")])
 class ChunkReader:
     """Reads one chunk at a time; may be called by several threads at once.
 
-    Zarr needs half a millisecond and three copies for each chunk. Chunks that are nothing but numbers and a checksum (not
-    quantised), in local files, are therefore read directly from Zarr's shards. Everything else, also whatever is
-    wrong with such a file, is left to `Functaset.rows`.
+    Zarr needs half a millisecond and three copies for each chunk. Chunks in local files, numbers or compressed codes
+    with a checksum, are therefore read directly from Zarr's shards. Everything else, also whatever is wrong with such a
+    file, is left to `Functaset.rows`.
     """
 
     def __init__(self, functaset: Functaset) -> None:
         self._functaset = functaset
         self._rows = functaset.header.chunk_rows
         self._files = _direct_files(functaset)
+        self._codes = _Codes(functaset.quantiser) if self._files and functaset.quantiser else None
 
     def __call__(self, chunk: int) -> np.ndarray:
         """The rows of a chunk `(≤ chunk_rows, *grid, c)`, in a floating-point type.
@@ -44,20 +47,44 @@ class ChunkReader:
         """
         start = chunk * self._rows
         stop = min(start + self._rows, len(self._functaset))
-        latents = self._files.read(chunk) if self._files else None
-        return self._functaset.rows(start, stop) if latents is None else latents[: stop - start]
+        stored = self._files.read(chunk) if self._files else None
+        if stored is None:
+            return self._functaset.rows(start, stop)
+        stored = stored[: stop - start]
+        return stored if self._codes is None else self._codes.latents(stored)
 
 
 class _OfThread(threading.local):
-    """What each thread has for itself."""
+    """What each thread has for itself: used again for every chunk, it stays in the processor's cache from one step to the
+    next, and the system need not hand out new memory.
+    """
 
-    buffer: memoryview | None = None
+    def __init__(self) -> None:
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """An array of arbitrary numbers."""
+        size, kept = int(np.prod(shape)), self._arrays.get(name)
+        if kept is None or kept.size < size:
+            kept = self._arrays[name] = np.empty(size, dtype)
+        return kept[:size].reshape(shape)
+
+
+class _Codes:
+    """Makes latents of codes."""
+
+    def __init__(self, quantiser: Quantiser) -> None:
+        self._quantiser, self._own = quantiser, _OfThread()
+
+    def latents(self, codes: np.ndarray) -> np.ndarray:
+        """Latents, float32, valid until the same thread calls again."""
+        return self._quantiser.latents(codes, self._own.array("latents", codes.shape, np.dtype(np.float32)))
 
 
 @dataclass(frozen=True)
 class _DirectFiles:
     """Shards in local files as zarr-specs have them ("sharding-indexed"): the chunks, each followed by its CRC-32C, and at
-    the end offset and size of each chunk, followed by their CRC-32C.
+    the end offset and size of each chunk, followed by their CRC-32C. Chunks may be `compressed` by Zstandard.
     """
 
     folder: str
@@ -65,6 +92,7 @@ class _DirectFiles:
     shape: tuple[int, ...]
     dtype: np.dtype
     chunks_per_shard: int
+    compressed: bool
     _own: _OfThread = field(default_factory=_OfThread)
     _tables: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
 
@@ -79,16 +107,18 @@ class _DirectFiles:
             if shard not in self._tables:
                 self._tables[shard] = self._read_table(file)
             offset, size = self._tables[shard][index]
-            if size != self._size:
+            if not (0 < size <= 2 * self._size if self.compressed else size == self._size):
                 return None
-            if self._own.buffer is None:
-                # Used again for every chunk, it stays in the processor's cache between checksum and shuffling.
-                self._own.buffer = np.empty(size, np.uint8).data
-            count = os.preadv(file, [self._own.buffer], offset)
-            latents = _verified(self._own.buffer[:count], size)
-            return None if latents is None else np.frombuffer(latents, self.dtype).reshape(self.shape)
+            buffer = self._own.array("file", (size,), np.dtype(np.uint8)).data
+            count = os.preadv(file, [buffer], offset)
+            content = _verified(buffer[:count], size)
         finally:
             os.close(file)
+        if content is None or not self.compressed:
+            return None if content is None else np.frombuffer(content, self.dtype).reshape(self.shape)
+        stored = self._own.array("stored", self.shape, self.dtype)
+        zstd.decompress(content, stored)
+        return stored
 
     def _read_table(self, file: int) -> list[tuple[int, int]]:
         """Offset and size of each chunk; sizes of 0 if the table is not as it should be."""
@@ -122,7 +152,14 @@ def _direct_files(functaset: Functaset) -> _DirectFiles | None:
     numbers_and_checksum = (BytesCodec(endian="little"), Crc32cCodec())
     match array.metadata:
         case ArrayV3Metadata(codecs=[ShardingCodec(index_location=ShardingCodecIndexLocation.end) as sharding]):
-            plain = sharding.codecs == sharding.index_codecs == numbers_and_checksum
-            if array.shards and array.dtype.kind == "f" and plain:
-                return _DirectFiles(str(folder), array, array.chunks, array.dtype, array.shards[0] // array.chunks[0])
+            match sharding.codecs:
+                case (BytesCodec(), ZstdCodec(), Crc32cCodec()) if array.dtype == np.uint8:
+                    compressed = True
+                case codecs if codecs == numbers_and_checksum and array.dtype.kind == "f":
+                    compressed = False
+                case _:
+                    return None
+            if array.shards and sharding.index_codecs == numbers_and_checksum:
+                chunks_per_shard = array.shards[0] // array.chunks[0]
+                return _DirectFiles(str(folder), array, array.chunks, array.dtype, chunks_per_shard, compressed)
     return None

@@ -18,11 +18,11 @@ class MissingFunctasetError(FileNotFoundError):
 
 
 class IncompleteFunctasetError(ValueError):
-    """The functaset of `split` at `location` has been begun and not finished."""
+    """The functaset of `split`, `quantised` or not, at `location` has been begun and not finished."""
 
-    def __init__(self, location: str, split: str) -> None:
-        super().__init__(location, split)
-        self.location, self.split = location, split
+    def __init__(self, location: str, split: str, quantised: bool = False) -> None:
+        super().__init__(location, split, quantised)
+        self.location, self.split, self.quantised = location, split, quantised
 
     def __str__(self) -> str:
         return f"functaset {self.location} is incomplete"
@@ -40,11 +40,15 @@ class SchemaVersionError(ValueError):
 
 
 class DamagedShardError(RuntimeError):
-    """The file of what one array holds of a shard is lost or does not pass its checksum: see `reason`."""
+    """The file of what one array holds of a shard is lost or does not pass its checksum: see `reason`.
 
-    def __init__(self, location: str, split: str, shard: int, file: str, reason: str) -> None:
-        super().__init__(location, split, shard, file, reason)
-        self.location, self.split, self.shard, self.file, self.reason = location, split, shard, file, reason
+    The functaset is that of `split`, `quantised` or not.
+    """
+
+    def __init__(self, location: str, split: str, shard: int, file: str, reason: str, quantised: bool = False) -> None:
+        super().__init__(location, split, shard, file, reason, quantised)
+        self.location, self.split, self.quantised = location, split, quantised
+        self.shard, self.file, self.reason = shard, file, reason
 
     def __str__(self) -> str:
         array = self.file.partition("/")[0]

@@ -1,9 +1,13 @@
 """The functaset on disk: a Zarr v3 group of latents and of what is known about each of them.
 
 Arrays, one row per latent, N rows: `latents (N, *grid, c)`, `labels (N,)`, `source_index (N,)`, `augmentation (N,)`,
-`psnr (N,)`; quantised latents have `low` and `high (shards, *grid, c)` as well. Latents are stored raw; normalisation
-(Eq. 1) is applied when they are used. The rows are written in shards, each whole and once (`writing`), `psnr` last: a
-shard whose `psnr` is there has been finished.
+`psnr (N,)`. Latents are stored raw; normalisation (Eq. 1) is applied when they are used. The rows are written in shards,
+each whole and once (`writing`), `psnr` last: a shard whose `psnr` is there has been finished.
+
+Quantised latents are codes, and `ranges (2, *grid, c)` is there as well: the lowest and the highest value of each latent
+dimension over the training images, the same for every split and every shard.
+
+A functaset may also be nothing but its attributes, which refer to another one that holds all arrays.
 """
 
 from __future__ import annotations
@@ -20,13 +24,14 @@ from spatial_functa_pipeline.fields.geometry import Interpolation
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.errors import MissingFunctasetError
 from spatial_functa_pipeline.functasets.location import Location
-from spatial_functa_pipeline.functasets.quantisation import bits_of
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 GROUP_FILE = "zarr.json"
 """The file of the group's attributes: without it there is no functaset."""
 NO_SOURCE = -1
 """`source_index` of a latent that was sampled rather than fitted to an image."""
+RANGES = "ranges"
+"""The array of the ranges of quantised latents."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,9 @@ class FunctasetHeader:
     """What a functaset is: two stores with equal headers hold the same rows.
 
     `split` is `train`, `validation`, `test` or `samples`; `fingerprint` stands for everything the latents depend on;
-    `settings` is what else a reader should know, as JSON can hold it (of samples: sampler, guidance, seed).
+    `storage_type` is that of latents that are not quantised, `bits` those per latent dimension of such that are;
+    `settings` is what else a reader should know, as JSON can hold it (of samples: sampler, guidance, seed);
+    `refers_to` is the functaset that holds the rows in this one's place, as seen from the folder which this one is in.
     """
 
     dataset: str
@@ -46,7 +53,9 @@ class FunctasetHeader:
     shard_rows: int = 2048
     chunk_rows: int = 64
     storage_type: StorageType = "float32"
+    bits: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    refers_to: str | None = None
 
     def __post_init__(self) -> None:
         if self.rows < 1:
@@ -62,11 +71,6 @@ class FunctasetHeader:
         return shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.rows)
 
     @property
-    def bits(self) -> int | None:
-        """Bits per latent dimension if the latents are quantised, else None."""
-        return bits_of(self.storage_type)
-
-    @property
     def columns(self) -> dict[str, np.dtype]:
         """The arrays with one row per latent, in the order in which a shard's are written, and their types on disk."""
         return {
@@ -79,21 +83,16 @@ class FunctasetHeader:
 
     @property
     def arrays(self) -> dict[str, np.dtype]:
-        """All arrays in the order in which a shard's are written, and their types on disk."""
-        ranges = {"low": np.dtype(np.float32), "high": np.dtype(np.float32)} if self.bits else {}
-        return ranges | self.columns
+        """All arrays and their types on disk."""
+        return ({RANGES: np.dtype(np.float32)} if self.bits else {}) | self.columns
 
     def rows_of(self, array: str) -> int:
-        """Length of an array's first axis: shards for the ranges of quantised latents, else rows."""
-        return self.shards if array in ("low", "high") else self.rows
+        """Length of an array's first axis: lowest and highest value for the ranges of quantised latents, else rows."""
+        return 2 if array == RANGES else self.rows
 
-    def place(self, array: str, shard: int) -> slice:
-        """Where on an array's first axis a shard is."""
-        return slice(shard, shard + 1) if array in ("low", "high") else slice(*self.bounds(shard))
-
-    def shape(self, column: str, rows: int) -> tuple[int, ...]:
-        """Shape of `rows` rows of a column."""
-        return (rows, *self.latent_shape.shape) if column in ("latents", "low", "high") else (rows,)
+    def shape(self, array: str, rows: int) -> tuple[int, ...]:
+        """Shape of `rows` rows of an array."""
+        return (rows, *self.latent_shape.shape) if array in ("latents", RANGES) else (rows,)
 
     def to_attributes(self) -> dict[str, Any]:
         """As the attributes of the Zarr group."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import shutil
 from functools import cached_property
 from pathlib import Path
@@ -61,6 +62,19 @@ class Location:
         """Bytes of these files together."""
         self._fs.invalidate_cache()
         return sum(self._fs.size(self._path(key)) for key in keys)
+
+    def path_to(self, other: Location) -> str:
+        """Where the other is, as seen from the folder that this one is in; its address if it is in another file system."""
+        if type(other._fs) is not type(self._fs):
+            return other._fs.unstrip_protocol(other._root)
+        return posixpath.relpath(other._root, posixpath.dirname(self._root.rstrip("/")))
+
+    def follow(self, path: str) -> Location:
+        """The location at a path, or an address, that `path_to` gave."""
+        if "://" in path:
+            return Location(path)
+        root = posixpath.normpath(posixpath.join(posixpath.dirname(self._root.rstrip("/")), path))
+        return Location(root if self.local is not None else self._fs.unstrip_protocol(root))
 
     def lacks_room(self, size: int) -> str:
         """Empty if files of `size` bytes may fit, those counted that are there and are written no more; else the numbers.

@@ -2,36 +2,58 @@
 
 from __future__ import annotations
 
-import re
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 MISSING = 255
-"""A code that stands for no value: what Zarr reads where there is nothing. At 8 bits it costs one of 256 levels."""
+"""What Zarr reads where there are no codes. It is a code at 8 bits alone, and then that of the last of 256 bins."""
 
 
-def bits_of(storage_type: str) -> int | None:
-    """b of the storage type `uint<b>`; None for floating-point types."""
-    found = re.fullmatch(r"uint([2-8])", storage_type)
-    return int(found[1]) if found else None
+@dataclass(frozen=True)
+class Ranges:
+    """The lowest and the highest value of each latent dimension over a set of latents, float32 `(*grid, c)`."""
+
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def of(cls, latents: np.ndarray) -> Self:
+        """Of latents `(n, *grid, c)`."""
+        return cls(latents.min(axis=0).astype(np.float32), latents.max(axis=0).astype(np.float32))
+
+    def joined(self, other: Self) -> Self:
+        """Of both sets together: exact, in whichever order sets are joined."""
+        return type(self)(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
 
 
-def quantise(latents: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Codes of `latents` (n, *grid, c) on 2^b levels (255 for b = 8), evenly spaced over each dimension's own range.
+class Quantiser:
+    """Codes of latents, and latents of codes: each dimension's range is cut into 2^b bins of one width.
 
-    Returns:
-        codes, uint8 (n, *grid, c); low and high, float32 (*grid, c): the range of each dimension over the n latents.
+    A code is the number of a bin, and stands for its centre; a value beyond the range counts to the bin at that end. The
+    paper says that bins are uniform and per dimension, not over which set a range is taken nor what a bin stands for.
     """
-    low, high = latents.min(axis=0), latents.max(axis=0)
-    step = _step(low, high, bits)
-    codes = np.rint(np.divide(latents - low, step, out=np.zeros(latents.shape, np.float32), where=step > 0))
-    return codes.astype(np.uint8), low.astype(np.float32), high.astype(np.float32)
 
+    def __init__(self, ranges: Ranges, bits: int) -> None:
+        """Raises ValueError if codes of so many bits are not one byte."""
+        if not 1 <= bits <= 8:
+            raise ValueError(f"latents are quantised at 1 to 8 bits, not at {bits}")
+        self._low, self._last = ranges.low, 2**bits - 1
+        # In float64: the width of a float32 range may be too large for float32, its bins' is not.
+        self._width = ((ranges.high.astype(np.float64) - ranges.low) / 2**bits).astype(np.float32)
+        self._centre = np.where(self._width > 0, ranges.low + self._width / 2, ranges.low)
 
-def dequantise(codes: np.ndarray, low: np.ndarray, high: np.ndarray, bits: int) -> np.ndarray:
-    """Latents, float32 like `codes`; `low` and `high` are broadcast. Off by half a level, range/(2·levels − 2), at most."""
-    return low + codes * _step(low, high, bits)
+    def codes(self, latents: np.ndarray) -> np.ndarray:
+        """Codes, uint8, of latents `(n, *grid, c)`. A dimension that never varies has the code 0."""
+        bins = np.zeros(latents.shape, np.float32)
+        np.divide(latents - self._low, self._width, out=bins, where=self._width > 0)
+        return np.clip(np.floor(bins, out=bins), 0, self._last, out=bins).astype(np.uint8)
 
+    def latents(self, codes: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Latents, float32, of codes `(n, *grid, c)`, in `out` if it is given.
 
-def _step(low: np.ndarray, high: np.ndarray, bits: int) -> np.ndarray:
-    return ((high - low) / np.float32(min(2**bits, MISSING) - 1)).astype(np.float32)
+        Within the range they are off by half a bin at most, range/2^(b + 1).
+        """
+        out = np.multiply(codes, self._width, out=out, dtype=np.float32)
+        return np.add(out, self._centre, out=out)

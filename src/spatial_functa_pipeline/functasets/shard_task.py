@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.core.array_spec import ArrayConfigParams
 from zarr.types import AnyArray
 
 from spatial_functa_pipeline.functasets.errors import DamagedShardError
 from spatial_functa_pipeline.functasets.format import FunctasetHeader, Rows
 from spatial_functa_pipeline.functasets.location import Location
-from spatial_functa_pipeline.functasets.quantisation import quantise
 from spatial_functa_pipeline.functasets.shards import array_of, read_shard, shard_file
 
 _ENCODING = threading.Lock()
@@ -68,7 +68,7 @@ class ShardTask:
             for name in reversed(files):
                 self.location.delete(files[name])
             for name in files:
-                self._arrays[name][self.header.place(name, shard)] = columns[name]
+                self._arrays[name][start:stop] = columns[name]
             written = self.location.size(*files.values())
         known = psnr[~np.isnan(psnr)].astype(np.float64)
         return ShardReport(shard, stop - start, known.sum().item(), known.size, written, damage)
@@ -77,7 +77,9 @@ class ShardTask:
     def _arrays(self) -> dict[str, AnyArray]:
         """In the order in which they are written; opened once by each process."""
         group = zarr.open_group(self.location.store(read_only=False), mode="r+")
-        return {name: array_of(group, name) for name in self.header.arrays}
+        # By default Zarr writes no file where all is the fill value, as a shard of 8-bit codes may be.
+        written: ArrayConfigParams = {"write_empty_chunks": True}
+        return {name: array_of(group, name).with_config(written) for name in self.header.columns}
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_arrays"}
@@ -90,8 +92,6 @@ def _columns(rows: Rows, header: FunctasetHeader, start: int, stop: int) -> dict
         values, shape = np.asarray(getattr(rows, column)), header.shape(column, stop - start)
         if values.shape != shape:
             raise ValueError(f"rows {start}:{stop}: {column} has shape {values.shape}, but {shape} was expected")
-        if column == "latents" and header.bits:
-            dtype = np.dtype(np.float32)
         with np.errstate(over="ignore"):  # found just below, with its row
             columns[column] = values.astype(dtype, casting="same_kind", copy=False)
     finite = np.isfinite(columns["latents"]).reshape(stop - start, -1).all(axis=1)
@@ -100,7 +100,4 @@ def _columns(rows: Rows, header: FunctasetHeader, start: int, stop: int) -> dict
             f"the latent of row {start + np.argmin(finite)} is not finite as {header.storage_type}: the field's inner "
             "loop has diverged for this image, or its values exceed the storage type"
         )
-    if header.bits:
-        codes, low, high = quantise(columns["latents"], header.bits)
-        columns |= {"latents": codes, "low": low[None], "high": high[None]}
     return columns

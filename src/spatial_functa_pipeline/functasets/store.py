@@ -15,8 +15,8 @@ from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.errors import IncompleteFunctasetError, SchemaVersionError
 from spatial_functa_pipeline.functasets.format import SCHEMA_VERSION, FunctasetHeader, read_attributes
 from spatial_functa_pipeline.functasets.location import Location
-from spatial_functa_pipeline.functasets.quantisation import dequantise
-from spatial_functa_pipeline.functasets.shards import array_of, read_rows, read_shard
+from spatial_functa_pipeline.functasets.quantisation import Quantiser, Ranges
+from spatial_functa_pipeline.functasets.shards import array_of, read_ranges, read_rows
 from spatial_functa_pipeline.images.augmentation import MIRRORED
 
 MEMORY_LIMIT = 2 * 2**30
@@ -32,15 +32,13 @@ class Functaset:
 
     def __init__(self, url: str | Path, memory_limit: int = MEMORY_LIMIT) -> None:
         """Use `Functaset.open`."""
-        attributes = read_attributes(url)
-        if (version := attributes["schema_version"]) != SCHEMA_VERSION:
-            raise SchemaVersionError(str(url), version, SCHEMA_VERSION)
-        self.header = FunctasetHeader.from_attributes(attributes)
-        if not attributes["complete"]:
-            raise IncompleteFunctasetError(str(url), self.header.split)
         self.location = Location(url)
+        self.header, attributes = _complete(self.location)
+        while self.header.refers_to is not None:
+            self.location = self.location.follow(self.header.refers_to)
+            self.header, attributes = _complete(self.location)
         self.mean_psnr: float | None = attributes["mean_psnr"]
-        self.classes: tuple[str, ...] = tuple(attributes.get("classes", ()))  # older ones do not say
+        self.classes: tuple[str, ...] = tuple(attributes["classes"])
         self._memory_limit = memory_limit
         self._group = zarr.open_group(self.location.store(read_only=True), mode="r")
 
@@ -113,7 +111,7 @@ class Functaset:
         """Latents `(stop − start, *grid, c)` of consecutive rows as float32. Raises DamagedShardError, IndexError."""
         if not 0 <= start <= stop <= len(self):
             raise IndexError(f"rows {start}:{stop} are not within the {len(self)} rows of {self.location}")
-        return self._decoded(self._read("latents", start, stop), np.arange(start, stop))
+        return self._decoded(self._read("latents", start, stop))
 
     def batch(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> torch.Tensor:
         """Latents `(B, *grid, c)` of any rows in any order as float32. Raises DamagedShardError, IndexError."""
@@ -123,7 +121,7 @@ class Functaset:
                 f"row {indices.min()} or {indices.max()} is not among the {len(self)} rows of {self.location}"
             )
         if self.in_memory:
-            return torch.from_numpy(self._decoded(self._stored.take(indices, axis=0), indices))
+            return torch.from_numpy(self._decoded(self._stored.take(indices, axis=0)))
         latents = np.empty((len(indices), *self.latent_shape.shape), np.float32)
         # A chunk is the least that can be read, so each is read once for all the rows wanted from it.
         chunks = indices // self.header.chunk_rows
@@ -140,24 +138,20 @@ class Functaset:
         return self._read("latents", 0, len(self))
 
     @cached_property
-    def _ranges(self) -> tuple[np.ndarray, np.ndarray]:
-        """Range of each latent dimension in each shard, `low` and `high (shards, *grid, c)`, of quantised latents."""
-        shards = range(self.header.shards)
-        low, high = (
-            np.concatenate([read_shard(self.location, array, self.header, shard) for shard in shards])
-            for array in (array_of(self._group, "low"), array_of(self._group, "high"))
-        )
-        return low, high
+    def ranges(self) -> Ranges | None:
+        """What quantised latents are quantised over; None of others. Raises DamagedShardError."""
+        return read_ranges(self.location, self._group, self.header) if self.header.bits else None
 
-    def _decoded(self, stored: np.ndarray, indices: np.ndarray) -> np.ndarray:
-        """Latents of the rows `indices`, float32, of what is stored."""
-        if not (bits := self.header.bits):
+    @cached_property
+    def quantiser(self) -> Quantiser | None:
+        """What gives the latents of codes; None if the latents are not quantised. Raises DamagedShardError."""
+        return Quantiser(self.ranges, self.header.bits) if self.ranges and self.header.bits else None
+
+    def _decoded(self, stored: np.ndarray) -> np.ndarray:
+        """Latents, float32, of what is stored."""
+        if self.quantiser is None:
             return stored.astype(np.float32, copy=False)
-        shards = indices // self.header.shard_rows
-        low, high = self._ranges
-        if shards.size and (shards == shards[0]).all():
-            shards = shards[0]  # broadcast: rows that are read together are mostly of one shard
-        return dequantise(stored, low[shards], high[shards], bits)
+        return self.quantiser.latents(stored)
 
     def _read(self, column: str, start: int, stop: int) -> np.ndarray:
         array, shard_rows = array_of(self._group, column), self.header.shard_rows
@@ -170,3 +164,14 @@ class Functaset:
             )
             start = end
         return values
+
+
+def _complete(location: Location) -> tuple[FunctasetHeader, dict[str, Any]]:
+    """Header and all attributes of the functaset there. Raises as `Functaset.open` does."""
+    attributes = read_attributes(location.url)
+    if (version := attributes["schema_version"]) != SCHEMA_VERSION:
+        raise SchemaVersionError(location.url, version, SCHEMA_VERSION)
+    header = FunctasetHeader.from_attributes(attributes)
+    if not attributes["complete"]:
+        raise IncompleteFunctasetError(location.url, header.split, header.bits is not None)
+    return header, attributes

@@ -5,20 +5,28 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
 from tqdm.auto import tqdm
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from spatial_functa_pipeline.functasets.errors import MissingFunctasetError, NoRoomError, StaleFunctasetError
-from spatial_functa_pipeline.functasets.format import GROUP_FILE, FunctasetHeader, Rows, read_attributes
+from spatial_functa_pipeline.functasets.errors import (
+    DamagedShardError,
+    MissingFunctasetError,
+    NoRoomError,
+    StaleFunctasetError,
+)
+from spatial_functa_pipeline.functasets.format import GROUP_FILE, RANGES, FunctasetHeader, Rows, read_attributes
 from spatial_functa_pipeline.functasets.location import Location
+from spatial_functa_pipeline.functasets.quantisation import Ranges
 from spatial_functa_pipeline.functasets.scheduling import SYNCHRONOUS, Scheduling
 from spatial_functa_pipeline.functasets.shard_task import ShardReport, ShardTask
-from spatial_functa_pipeline.functasets.shards import fill_value
+from spatial_functa_pipeline.functasets.shards import array_of, fill_value, read_ranges, shard_file
+from spatial_functa_pipeline.functasets.store import Functaset
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +42,9 @@ class FunctasetPlan:
     Args:
         header: what it is.
         encode: `(start, stop) ->` its rows start, …, stop − 1. Called once for each shard that is still to be written;
-            must depend on the rows alone, and be picklable if other processes are to call it.
+            must depend on the rows alone, and be picklable if other processes are to call it. The latents of a header with
+            `bits` are codes, uint8.
+        ranges: what such codes are codes of.
         progress: whether to show a progress bar.
         scheduling: which processes call `encode`.
         classes: names of the classes that `labels` are positions in, for readers; nothing is checked by them.
@@ -44,7 +54,23 @@ class FunctasetPlan:
     encode: Callable[[int, int], Rows]
     progress: bool = True
     scheduling: Scheduling = SYNCHRONOUS
+    ranges: Ranges | None = None
     classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FunctasetReference:
+    """A functaset yet to be written that is nothing but its attributes: they refer to another one, which holds the rows."""
+
+    header: FunctasetHeader
+    mean_psnr: float | None
+    classes: tuple[str, ...] = ()
+
+    @classmethod
+    def to(cls, functaset: Functaset, url: str | Path) -> FunctasetReference:
+        """That at `url`, to `functaset`. Both may be moved together, if they are in one file system or object store."""
+        path = Location(url).path_to(functaset.location)
+        return cls(replace(functaset.header, refers_to=path), functaset.mean_psnr, functaset.classes)
 
 
 def write(url: str | Path, plan: FunctasetPlan, *, replace: bool = False) -> None:
@@ -65,7 +91,9 @@ def write(url: str | Path, plan: FunctasetPlan, *, replace: bool = False) -> Non
     """
     location, header = Location(url), plan.header
     try:
-        _prepare(location, plan, replace)
+        state = {"complete": False, "mean_psnr": None, "classes": list(plan.classes)}
+        _prepare(location, header, replace, state)
+        _prepare_arrays(location, plan)
         reports = _write_shards(location, plan)
         group = zarr.open_group(location.store(read_only=False), mode="r+")
         ordered = [reports[shard] for shard in range(header.shards)]
@@ -79,6 +107,15 @@ def write(url: str | Path, plan: FunctasetPlan, *, replace: bool = False) -> Non
             raise
         finished = len(finished_shards(location))
         raise NoRoomError(error.errno, str(location), finished, header.shards, error.strerror or str(error)) from error
+
+
+def write_reference(url: str | Path, reference: FunctasetReference, *, replace: bool = False) -> None:
+    """Write a functaset that refers to another one.
+
+    Raises StaleFunctasetError and FileExistsError as `write` does.
+    """
+    state = {"complete": True, "mean_psnr": reference.mean_psnr, "classes": list(reference.classes)}
+    _prepare(Location(url), reference.header, replace, state)
 
 
 def _write_shards(location: Location, plan: FunctasetPlan) -> dict[int, ShardReport]:
@@ -105,9 +142,8 @@ def _write_shards(location: Location, plan: FunctasetPlan) -> dict[int, ShardRep
     return reports
 
 
-def _prepare(location: Location, plan: FunctasetPlan, replace: bool) -> None:
-    """Leave a functaset with this header and all its arrays at `location`: a new one or what has been begun."""
-    header = plan.header
+def _prepare(location: Location, header: FunctasetHeader, replace: bool, state: dict[str, Any]) -> None:
+    """Leave a functaset with this header at `location`: what is there, or a new one without arrays in this `state`."""
     different = differences(location, header)
     if different and not replace:
         raise StaleFunctasetError(str(location), different)
@@ -115,8 +151,12 @@ def _prepare(location: Location, plan: FunctasetPlan, replace: bool) -> None:
     if different:
         _remove(location, different)
     if not location.exists(GROUP_FILE):
-        attributes = header.to_attributes() | {"complete": False, "mean_psnr": None, "classes": list(plan.classes)}
-        zarr.create_group(location.store(read_only=False), attributes=attributes)
+        zarr.create_group(location.store(read_only=False), attributes=header.to_attributes() | state)
+
+
+def _prepare_arrays(location: Location, plan: FunctasetPlan) -> None:
+    """Leave all arrays there, empty or as far as they have been written, and the ranges of quantised latents in full."""
+    header = plan.header
     group = zarr.open_group(location.store(read_only=False), mode="r+")
     for name, dtype in header.arrays.items():
         if name not in group:
@@ -124,6 +164,14 @@ def _prepare(location: Location, plan: FunctasetPlan, replace: bool) -> None:
     for key in location.files():
         if key.endswith(PARTIAL):
             location.delete(key)
+    if plan.ranges is None:
+        return
+    try:
+        read_ranges(location, group, header)
+    except DamagedShardError:  # or not written yet
+        array = array_of(group, RANGES)
+        location.delete(shard_file(array, 0))  # Zarr may read what it is about to replace
+        array[:] = np.stack([plan.ranges.low, plan.ranges.high])
 
 
 def differences(location: Location, header: FunctasetHeader) -> str:
@@ -147,8 +195,8 @@ def differences(location: Location, header: FunctasetHeader) -> str:
 
 def _require_room(location: Location, header: FunctasetHeader) -> None:
     """Raises OSError if what is still to be written certainly does not fit on the disk: better now than after two days."""
-    if header.bits:
-        return  # codes are compressed by nobody knows how much
+    if header.bits or header.refers_to:
+        return  # codes are compressed by nobody knows how much, and a reference has no rows
     needed = int(header.rows * np.prod(header.latent_shape.shape) * header.columns["latents"].itemsize)
     if reason := location.lacks_room(needed):
         raise OSError(errno.ENOSPC, reason)
@@ -162,8 +210,8 @@ def _remove(location: Location, different: str) -> None:
 
 
 def _create_array(group: zarr.Group, name: str, dtype: np.dtype, header: FunctasetHeader) -> None:
-    latents, of_shards = name == "latents", name in ("low", "high")
-    chunk = 1 if of_shards else header.chunk_rows if latents else header.shard_rows
+    latents = name == "latents"
+    chunk = 2 if name == RANGES else header.chunk_rows if latents else header.shard_rows
     # Floating-point latents hardly compress. Codes do, to the bits that they need: the upper ones are zero.
     compressors = [ZstdCodec(level=1)] if latents and header.bits else []
     group.create_array(

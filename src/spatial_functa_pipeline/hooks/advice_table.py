@@ -32,7 +32,7 @@ def _advice_on_a_diverged_training(error: TrainingDivergedError) -> str:
 
 
 def _build_of_these_images(error: OtherImagesError) -> str:
-    build = f"{build_command(error.split)} --params runtime.replace_stale=true"
+    build = f"{build_command(error.split)},quantise_{error.split}_functaset --params runtime.replace_stale=true"
     return f"build the functaset again: {build}, or correct the images' entry in the catalog"
 
 

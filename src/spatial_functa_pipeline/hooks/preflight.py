@@ -22,7 +22,6 @@ from spatial_functa_pipeline.datasets.fingerprint import FingerprintMixin
 from spatial_functa_pipeline.datasets.images import ImageFolderDataset, ImagesDataset
 from spatial_functa_pipeline.files import why_not_writable
 from spatial_functa_pipeline.functasets.location import Location
-from spatial_functa_pipeline.functasets.quantisation import bits_of
 from spatial_functa_pipeline.hooks.advice_table import BLOCK_OF_TRAINING, advice_on
 from spatial_functa_pipeline.hooks.freshness import outdated_outputs
 from spatial_functa_pipeline.images.checking import BrokenImagesError
@@ -219,7 +218,7 @@ def _rows_of_trainings(run: PlannedRun) -> dict[str, int]:
     """How many rows each training draws its batches from, as far as that can be known."""
     rows: dict[str, int] = {}
     if (images := run.images.get("train_images")) is not None:
-        copies = 1 + run.parameters.functaset.augmented_copies
+        copies = 1 + run.parameters.functaset.mirror_images + run.parameters.functaset.augmented_copies
         rows = dict.fromkeys(("field", "pixel_classifier", "denoiser", "feature_network"), len(images))
         rows["classifier"] = len(images) * copies
     functaset = run.catalog.get("train_functaset")
@@ -230,11 +229,9 @@ def _rows_of_trainings(run: PlannedRun) -> dict[str, int]:
 
 
 def _functaset_bytes(run: PlannedRun) -> dict[str, int]:
-    """How many bytes the latents of each functaset take, which as floats hardly compress."""
+    """How many bytes the latents of each functaset take as they are encoded: floats hardly compress."""
     config, shape = run.parameters.functaset, run.parameters.latent_shape
-    if bits_of(config.storage_type):
-        return {}
     size = shape.cells * shape.channels * np.dtype(config.storage_type).itemsize
-    copies = {"train": 1 + config.augmented_copies, "validation": 1, "test": 1}
+    copies = {"train": 1 + config.mirror_images + config.augmented_copies, "validation": 1, "test": 1}
     rows = {split: len(run.images.get(f"{split}_images", ())) * count for split, count in copies.items()}
-    return {f"{split}_functaset": count * size for split, count in rows.items()}
+    return {f"encoded_{split}_functaset": count * size for split, count in rows.items()}
