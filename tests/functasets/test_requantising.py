@@ -147,7 +147,7 @@ def test_its_psnr_is_that_of_what_is_stored(tmp_path, make_encoded, images, fiel
         for column in ("labels", "source_index", "augmentation"):
             np.testing.assert_array_equal(getattr(found, column), getattr(encoded, column))
         source, copy = np.tile(np.arange(40), len(numbers)), np.repeat(numbers, 40)
-        targets = unit_images(augment(images.batch(source), source, copy, CROP, SEED))
+        targets = unit_images(augment(images, source, copy, CROP, SEED))
         decoded = field.decode(torch.from_numpy(found.rows(0, len(found))))
         expected = psnr(per_image_mse(decoded, targets)).numpy()
         np.testing.assert_allclose(found.psnr, expected, rtol=1e-4)

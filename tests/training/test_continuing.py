@@ -80,6 +80,7 @@ CHANGES_THE_RESULT = {
     "weight_decay_on": "all",
     "clip_norm": 0.5,
     "ema_decay": 0.5,
+    "ema_ramp": False,
     "keep": "last",
     "validate_every": 5,
     "guard.margin": 1.0,
