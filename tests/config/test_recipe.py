@@ -291,7 +291,8 @@ def test_what_is_left_open_is_all_that_has_an_effect_and_is_not_printed(case):
     settings = {
         key
         for key in tree
-        if key.split(".")[0] in ("meta_learning", "functaset", "quantisation", "classification", "diffusion", "evaluation")
+        if key.split(".")[0]
+        in ("meta_learning", "functaset", "quantisation", "classification", "diffusion", "evaluation")
         and key.split(".")[-1] not in RESULT_NEUTRAL
         and not inside(key, without_effect(parameters))
     }
