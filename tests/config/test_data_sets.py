@@ -190,3 +190,19 @@ def test_a_data_sets_name_that_is_none_is_refused(name):
     message = first_check(loader("sample", {"dataset": name}))
     assert "\n  dataset: a data set's name is made of letters, digits, _, - and single dots" in message
     assert repr(name) in message
+
+
+# Where the images are
+
+
+@pytest.mark.parametrize(
+    ("given", "path"), [({}, "/from/parameters"), ({"data_path": "/from/command/line"}, "/from/command/line")]
+)
+def test_the_images_are_where_the_parameters_say(tmp_path, given, path):
+    """Written in parameters.yml, `data_path` moves the images as it does in globals.yml or on the command line."""
+    shutil.copytree(CONF, tmp_path / "conf")
+    with (tmp_path / "conf/sample/parameters.yml").open("a") as file:
+        file.write("\ndata_path: /from/parameters\n")
+    loaded = CONFIG_LOADER_CLASS(str(tmp_path / "conf"), env="sample", runtime_params=given, **CONFIG_LOADER_ARGS)
+    assert loaded["parameters"]["data_path"] == path
+    assert {loaded["catalog"][f"{split}_images"]["filepath"] for split in ("train", "validation", "test")} == {path}
