@@ -85,6 +85,17 @@ def test_a_batch_larger_than_what_it_is_drawn_from_is_refused(empty_project, blo
     )
 
 
+def test_mirror_images_are_rows_of_the_denoiser(empty_project, monkeypatch):
+    monkeypatch.setattr(preflight, "_SMALL_SET", 0)
+    mirrored = {"functaset": {"mirror_images": True}}
+
+    def denoiser(size):
+        return {**mirrored, "diffusion": {"mirror_images": True, "training": {"batch_size": size}}}
+
+    assert problems(empty_project, params=denoiser(600)) == ""
+    assert "batch_size is 601, but there are 600 training rows" in problems(empty_project, params=denoiser(601))
+
+
 def test_a_training_on_a_finished_functaset_knows_its_rows(finished):
     message = problems(finished, "diffusion", {"diffusion": {"training": {"batch_size": 1025}}})
     assert "diffusion.training.batch_size is 1025, but there are 300 training rows" in message

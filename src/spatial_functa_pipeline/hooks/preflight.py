@@ -219,12 +219,14 @@ def _rows_of_trainings(run: PlannedRun) -> dict[str, int]:
     rows: dict[str, int] = {}
     if (images := run.images.get("train_images")) is not None:
         copies = 1 + run.parameters.functaset.mirror_images + run.parameters.functaset.augmented_copies
-        rows = dict.fromkeys(("field", "pixel_classifier", "denoiser", "feature_network"), len(images))
-        rows["classifier"] = len(images) * copies
+        rows = dict.fromkeys(BLOCK_OF_TRAINING, len(images))
+        rows["classifier"] *= copies
+        rows["denoiser"] *= 1 + run.parameters.diffusion.mirror_images
     functaset = run.catalog.get("train_functaset")
     if "train_functaset" not in run.outputs and functaset is not None and functaset.exists():
         found = functaset.load()
-        rows |= {"classifier": len(found), "denoiser": found.originals}
+        mirrored = found.mirrored if run.parameters.diffusion.mirror_images else 0
+        rows |= {"classifier": len(found), "denoiser": found.originals + mirrored}
     return rows
 
 
