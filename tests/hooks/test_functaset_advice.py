@@ -34,7 +34,7 @@ ERRORS = {
     NoRoomError(28, "f.zarr", 3, 7, "No space left"): "make room, and run the same command again",
     WorkersDiedError("they died"): "runtime.workers",
     OtherImagesError("f.zarr", "train", 6): (
-        "kedro run --nodes=build_train_functaset,quantise_train_functaset --params runtime.replace_stale=true"
+        "kedro run --nodes=build_train_functaset,quantise_train_functaset, with the --env and --params of this run"
     ),
     UnexpectedImagesError({"resolution": ((8, 8), (4, 4)), "channels": (1, 3)}): "data.resolution, data.channels",
     InceptionDownloadError("no network"): "evaluation.frechet.inception_weights",
