@@ -35,6 +35,7 @@ CHANGES = {  # in the configuration files: on the command line they would name o
 }
 NEUTRAL = {
     "runtime": {"num_workers": 1, "compile": "off"},
+    "data": {"num_classes": None},
     "meta_learning": {"training": {"micro_batch": 8, "log_every": 20, "checkpoint_every": 30, "guard": {"retries": 3}}},
     "functaset": {"encode_batch": 8},
 }

@@ -6,6 +6,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 from click import ClickException
 from kedro.io import DataCatalog
 
@@ -58,6 +59,20 @@ def test_all_that_is_missing_is_said_at_once(empty_project):
         )
     assert lines[4].startswith("  no Inception weights at /no/such.pth")
     assert len(lines) == 5
+
+
+def test_each_process_of_a_training_needs_a_gpu(empty_project, finished, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    two = {"runtime": {"device": "cuda", "processes": 2}}
+    message = problems(empty_project, params=two)
+    assert message.startswith(
+        "Nothing was run:\n  processes is 2, but this machine has 1 GPUs: each process needs its own"
+    )
+    assert "The parameters are runtime.device and runtime.processes" in message
+    assert len(message.splitlines()) == 2
+    assert problems(empty_project, params={"runtime": {"device": "cuda"}}) == ""
+    assert problems(finished, "sampling", two) == ""  # trains nothing
 
 
 @pytest.mark.parametrize(
