@@ -73,6 +73,7 @@ def test_each_process_of_a_training_needs_a_gpu(empty_project, finished, monkeyp
     assert len(message.splitlines()) == 2
     assert problems(empty_project, params={"runtime": {"device": "cuda"}}) == ""
     assert problems(finished, "sampling", two) == ""  # trains nothing
+    assert problems(finished, "scoring", two) == ""  # one process trains the feature network, whatever is said
 
 
 @pytest.mark.parametrize(
