@@ -264,6 +264,8 @@ OFF = {
     "diffusion.timestep_reweighting": False,
     "evaluation.sampling.guidance_interval": None,
     "evaluation.sampling.clip_denoised": False,
+    "functaset.mirror_images": False,
+    "diffusion.mirror_images": False,
     "evaluation.scores.held_out_in_reference": False,
 }
 
@@ -308,6 +310,12 @@ def test_a_data_set_without_it_says_so_and_names_those_that_have_it(env):
         "Nothing was run: recipe is as_printed, but this data set has no row of presets for it; those that have one: "
         "celebahq64, cifar10, imagenet256"
     )
+
+
+def test_the_reference_of_scores_holds_no_test_images():
+    """As printed, the validation images are the test images."""
+    with pytest.raises(ValidationError, match="held_out_in_reference is true, but recipe is as_printed"):
+        load("cifar10", {**AS_PRINTED, "evaluation": {"scores": {"held_out_in_reference": True}}})
 
 
 def test_another_recipe_is_an_error():

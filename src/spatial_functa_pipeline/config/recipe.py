@@ -60,6 +60,7 @@ def without_effect(parameters: PipelineParameters) -> frozenset[str]:
         "meta_learning.spectral_penalty.threshold": parameters.meta_learning.spectral_penalty.weight == 0,
         "functaset.augmentation": functaset.augmented_copies == 0,
         "functaset.augmentation.randaugment_magnitude": functaset.augmentation.randaugment_operations == 0,
+        "classification": parameters.data.num_classes == 1,  # there is nothing to tell apart
         "classification.mlp": classifier != "mlp",
         "classification.transformer": classifier != "transformer",
         "classification.transformer.vector_tokens": shape.cells > 1,

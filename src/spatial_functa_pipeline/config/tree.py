@@ -87,6 +87,15 @@ class PipelineParameters(Block):
         return self
 
     @model_validator(mode="after")
+    def _reference_holds_no_test_images(self) -> PipelineParameters:
+        if self.recipe == "as_printed" and self.evaluation.scores.held_out_in_reference:
+            raise ValueError(
+                "evaluation.scores.held_out_in_reference is true, but recipe is as_printed, which validates on the test "
+                "images: set it to false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _sampler_has_enough_timesteps(self) -> PipelineParameters:
         steps, timesteps = self.evaluation.sampling.steps, self.diffusion.timesteps
         if steps > timesteps:
