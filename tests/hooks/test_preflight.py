@@ -127,6 +127,7 @@ def test_what_another_pipeline_makes_is_named_with_it(empty_project):
 def test_what_was_made_from_other_parameters_is_named_with_them(finished):
     finished_field = {"meta_learning": {"training": {"steps": 31}}}
     assert problems(finished, "functaset_build") == ""
+    assert problems(finished, "functaset_build", {"data": {"num_classes": None}}) == ""  # only checks
     message = problems(finished, "functaset_build", finished_field)  # a place of its own, where nothing is yet
     assert "field is missing: kedro run --pipeline=meta_learning makes it" in message
 
