@@ -232,7 +232,7 @@ def test_another_field_makes_what_was_built_with_it_stale(sessions):
     """The same parameters, but trained on another machine and copied here together with its record."""
     (error,) = (message for message in sessions[0]["exchanged"] if message.startswith("error: "))
     assert "field is not the one that train_functaset.zarr was made from: it was made again or replaced" in error
-    assert "Run `kedro run --only-missing-outputs`" in error
+    assert "kedro run --only-missing-outputs makes again what is stale" in error
     messages = sessions[0]["mended"]
     assert set(nodes_in(messages)) == dependants("field")
     reason = "To be made: encoded_train_functaset (field is not the one that encoded_train_functaset.zarr was made from"
@@ -242,7 +242,7 @@ def test_another_field_makes_what_was_built_with_it_stale(sessions):
 def test_mlflow_runs_are_opened_where_there_is_something_to_do_and_none_is_left_running(sessions, abandoned):
     _, before, after = sessions
     new = [after[run] for run in set(after) - set(before)]
-    assert sorted(new) == ["FAILED"] * 2 + ["FINISHED"] * (len(CHANGES) + 1)
+    assert new == ["FINISHED"] * (len(CHANGES) + 1)  # what is stale is found before there is a run
     gone, alive = abandoned
     assert (after[gone], after[alive]) == ("KILLED", "RUNNING")
 
