@@ -237,6 +237,11 @@ class ImageFolderDataset(ImagesDataset):
     With `check`, a run begins by decoding all files of the folder once (`PreflightHooks`).
     """
 
+    scans: ClassVar[dict[Path, PictureFolder] | None] = None
+    """What is in each folder, for the length of a run: to walk through a million files takes minutes. A hook opens and
+    closes it; while it is None, each scan looks anew.
+    """
+
     def __init__(
         self,
         *,
@@ -280,7 +285,9 @@ class ImageFolderDataset(ImagesDataset):
                 "subfolder per class or none (ImageNet: the ILSVRC2012 archives from https://image-net.org; CelebA-HQ: "
                 "see https://github.com/tkarras/progressive_growing_of_gans), or correct 'filepath' in the catalog"
             )
-        folder = PictureFolder.scan(self._filepath)
+        known = {} if self.scans is None else self.scans
+        if (folder := known.get(self._filepath)) is None:
+            folder = known[self._filepath] = PictureFolder.scan(self._filepath)
         if not len(folder):
             others = f"; there is {', '.join(folder.left_out)}" if folder.left_out else ""
             raise DatasetError(f"there are no pictures in {self._filepath}{others}")

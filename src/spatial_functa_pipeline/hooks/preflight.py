@@ -22,7 +22,7 @@ from spatial_functa_pipeline.datasets.fingerprint import FingerprintMixin
 from spatial_functa_pipeline.datasets.images import ImageFolderDataset, ImagesDataset
 from spatial_functa_pipeline.datasets.weights import CheckpointDataset
 from spatial_functa_pipeline.files import why_not_writable
-from spatial_functa_pipeline.functasets.location import Location
+from spatial_functa_pipeline.functasets.location import Location, lacks_room
 from spatial_functa_pipeline.hooks.advice_table import BLOCK_OF_TRAINING, advice_on
 from spatial_functa_pipeline.hooks.freshness import outdated_outputs
 from spatial_functa_pipeline.images.checking import BrokenImagesError
@@ -172,11 +172,16 @@ def feature_problems(run: PlannedRun) -> Iterator[str]:
 
 
 def room_problems(run: PlannedRun) -> Iterator[str]:
-    """The functasets certainly do not fit on the disk."""
+    """The functasets certainly do not fit on their disk, those together that share one."""
+    disks: dict[int | None, dict[str, tuple[Location, int]]] = {}
     for name, size in _functaset_bytes(run).items():
-        dataset: Any = run.catalog.get(name)
-        if name in run.outputs and (reason := Location(dataset._filepath).lacks_room(size)):  # as if it were alone
-            yield f"{name}: {reason}; make room, or set its filepath in the catalog to a larger disk"
+        if name in run.outputs:
+            dataset: Any = run.catalog.get(name)
+            location = Location(dataset._filepath)
+            disks.setdefault(location.disk, {})[name] = location, size
+    for together in disks.values():
+        if reason := lacks_room(list(together.values())):
+            yield f"{', '.join(together)}: {reason}; make room, or set a filepath in the catalog to a larger disk"
 
 
 def file_problems(run: PlannedRun) -> Iterator[str]:
@@ -218,6 +223,7 @@ class PreflightHooks:
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Raises click.ClickException, with a line for each problem."""
+        ImageFolderDataset.scans = {}
         nodes = pipeline.nodes
         if run_params.get("only_missing_outputs"):
             wanted = outdated_outputs(pipeline, catalog)
@@ -225,8 +231,22 @@ class PreflightHooks:
         run = PlannedRun(nodes, catalog, self._parameters, Path(run_params["project_path"]))
         problems = list(dict.fromkeys(problem for check in CHECKS for problem in check(run)))
         if problems := problems or list(file_problems(run)):
+            self._forget_folders()
             lines = "".join(f"\n  {problem}" for problem in problems)
             raise click.ClickException(f"Nothing was run:{lines}")
+
+    @hook_impl
+    def after_pipeline_run(self) -> None:
+        """The next one to look into a folder looks anew."""
+        self._forget_folders()
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        """The next one to look into a folder looks anew."""
+        self._forget_folders()
+
+    def _forget_folders(self) -> None:
+        ImageFolderDataset.scans = None
 
 
 def _nearest(folder: Path) -> Path:
