@@ -58,12 +58,19 @@ def report_folders(pipeline: Pipeline, catalog: DataCatalog, project: Path) -> d
 
     They lie in one folder, unless changed parameters name another for some of them.
     """
-    from spatial_functa_pipeline.datasets.reporting import FigureDataset, MetricsDataset, TableDataset
+    from spatial_functa_pipeline.datasets.reporting import (
+        FigureDataset,
+        HistoryDataset,
+        MetricsDataset,
+        TableDataset,
+    )
 
     folders: dict[Path, list[str]] = {}
     for name in sorted(pipeline.all_outputs(), key=lambda name: (name != "metrics", name)):
         dataset = catalog.get(name)
-        if type(dataset) in (FigureDataset, MetricsDataset, TableDataset):
+        if isinstance(dataset, HistoryDataset):  # beside the weights
+            continue
+        if isinstance(dataset, FigureDataset | MetricsDataset | TableDataset):
             file = Path(str(dataset._filepath))
             folder = file.parent.relative_to(project) if file.is_relative_to(project) else file.parent
             folders.setdefault(folder, []).append(file.name)
