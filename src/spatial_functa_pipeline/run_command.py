@@ -35,14 +35,22 @@ def _explains_itself(error: BaseException) -> bool:
     return (isinstance(error, DatasetError) and place.startswith(PACKAGE)) or place.startswith("kedro.pipeline")
 
 
-class RunCommand(click.Command):
+class ProjectCommand(click.Command):
+    """A command whose output any terminal takes: one that knows only ASCII must not end it by a `×`."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        """Let the streams replace what they cannot encode, then go on as click does."""
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="replace")
+        return super().make_context(*arguments, **options)
+
+
+class RunCommand(ProjectCommand):
     """`kedro run` with `--verbose`, which brings the traceback back."""
 
     def invoke(self, context: click.Context) -> Any:
         """Run. Raises click.ClickException, with the message alone, for an error that `known_error` knows."""
-        for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):  # a terminal that knows only ASCII must not end a run by a `×`
-                stream.reconfigure(errors="replace")
         verbose = context.params.pop("verbose")
         try:
             return super().invoke(context)

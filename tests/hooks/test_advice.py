@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from spatial_functa_pipeline import training
 from spatial_functa_pipeline.compute import DeviceError
 from spatial_functa_pipeline.config.tree import PipelineParameters
+from spatial_functa_pipeline.fields import NativeEngineMemoryError
 from spatial_functa_pipeline.hooks.advice import AdviceHooks
 from spatial_functa_pipeline.hooks.advice_table import ADVICE, BLOCK_OF_TRAINING, advice_on
 from spatial_functa_pipeline.settings import HOOKS
@@ -51,6 +52,11 @@ def test_a_subclass_has_the_advice_of_its_class():
         pass
 
     assert advice_on(SpecialDeviceError("no")) == ADVICE[DeviceError]
+
+
+def test_too_little_memory_for_the_engine_names_what_takes_less():
+    advice = advice_on(wrapped(NativeEngineMemoryError("no")))
+    assert {"meta_learning.training.micro_batch", "functaset.encode_batch"} <= {*parameters_named_in(advice)}
 
 
 def test_an_error_that_nobody_knows_is_left_alone():

@@ -8,6 +8,7 @@ from typing import Any
 
 from spatial_functa_pipeline.compute import DeviceError
 from spatial_functa_pipeline.datasets.functaset import build_command, what_to_do
+from spatial_functa_pipeline.fields import NativeEngineMemoryError
 from spatial_functa_pipeline.functasets.errors import (
     DamagedShardError,
     NonFiniteLatentError,
@@ -62,6 +63,10 @@ ADVICE: dict[type[Exception], str | Callable[[Any], str]] = {
     DeviceError: (
         "The parameters are runtime.device and runtime.processes; on any machine there is: "
         "kedro run --params runtime.device=cpu,runtime.processes=1"
+    ),
+    NativeEngineMemoryError: (
+        "run again with fewer images at once, which changes no result: a smaller meta_learning.training.micro_batch or "
+        "functaset.encode_batch. Fewer threads (OMP_NUM_THREADS) and fewer processes (runtime.workers) take less, too"
     ),
     InceptionDownloadError: (
         "The parameters are evaluation.frechet.inception_weights and evaluation.frechet.features; without the weights: "

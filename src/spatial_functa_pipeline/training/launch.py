@@ -41,6 +41,10 @@ class ProcessDiedError(RuntimeError):
     """One of the processes of a training failed or was killed."""
 
 
+class MachinesDidNotMeetError(RuntimeError):
+    """The machines of a training have waited for each other in vain."""
+
+
 def several_processes(train: Callable[P, R]) -> Callable[P, R]:
     """Let `train`, a function of a module, be run by as many processes as its keyword argument `run` asks for.
 
@@ -51,7 +55,7 @@ def several_processes(train: Callable[P, R]) -> Callable[P, R]:
         ProcessDiedError: a process failed or was killed; the checkpoint is kept. Its cause is the process's error, if that
             can be handed over.
         DeviceError: there are not that many devices.
-        RuntimeError: the machines did not meet.
+        MachinesDidNotMeetError: they have waited for each other in vain.
         TrainingDivergedError, UnreadableImageError, KeyboardInterrupt, SystemExit: as `Training.train` does.
     """
 
@@ -112,7 +116,7 @@ def _outcome_of_all(task: Path, name: str, runtime: RuntimeConfig, relayed: c_in
         rank, _ = error.get_first_failure()
         raise ProcessDiedError(_obituary(error, runtime)) from left_error(task.parent, rank)
     except RendezvousError as error:
-        raise RuntimeError(
+        raise MachinesDidNotMeetError(
             f"the {runtime.machines} machines did not meet at {runtime.rendezvous} ({error}): check that each runs "
             "the same command, and that the port of that machine, which is one of them, can be reached"
         ) from error
