@@ -117,7 +117,7 @@ def test_without_a_cache_folder_the_engine_is_compiled_for_the_process(monkeypat
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     field, _ = choose("auto", 1)
     assert isinstance(field.engine, NativeEngine)
-    (warning,) = caplog.messages
+    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert "cannot be kept" in warning
     assert reason in warning
     assert list(temporary.iterdir()) == []

@@ -1,5 +1,8 @@
 """`kedro run` ends an error that explains itself with its message alone."""
 
+import io
+import sys
+
 import click
 import pytest
 from click.testing import CliRunner
@@ -9,8 +12,10 @@ from kedro.pipeline import Pipeline
 from spatial_functa_pipeline import cli
 from spatial_functa_pipeline.compute import DeviceError, resolve_device
 from spatial_functa_pipeline.datasets.images import FashionMNISTDataset
+from spatial_functa_pipeline.fields import NativeEngineMemoryError
 from spatial_functa_pipeline.pipeline_registry import register_pipelines
 from spatial_functa_pipeline.run_command import RunCommand, known_error
+from spatial_functa_pipeline.training import MachinesDidNotMeetError
 
 
 def ends_with(raise_error, *arguments):
@@ -116,6 +121,32 @@ def test_a_pipeline_that_is_not_there_is_named_with_those_that_are(option):
         "Error: Nothing was run: there is no pipeline diffussion; there are: meta_learning, "
     )
     assert set(register_pipelines()) <= set(result.output.split("are: ")[1].strip().split(", "))
+
+
+@pytest.mark.parametrize("kind", [MachinesDidNotMeetError, NativeEngineMemoryError])
+def test_errors_that_say_what_to_do_are_one_message(kind):
+    def fail():
+        raise kind("what is wrong")
+
+    result = ends_with(fail)
+    assert result.output == "Error: what is wrong\n(--verbose shows where)\n"
+
+
+@pytest.mark.parametrize("arguments", [["run", "--verbose"], ["show"]])
+def test_a_terminal_that_knows_only_ascii_ends_no_command(monkeypatch, arguments):
+    """Of the whole group: what cannot be shown is replaced."""
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, "ascii"))
+    group = type(cli.cli)("commands")
+
+    @group.command("show")
+    def show():
+        print("8×8")  # click.echo would do without
+
+    group.add_command(RunCommand("run", callback=show.callback, params=[click.Option(["--verbose"], is_flag=True)]))
+    group(arguments, standalone_mode=False)
+    sys.stdout.flush()
+    assert printed.getvalue() == b"8?8\n"
 
 
 def test_it_is_the_command_of_the_project():

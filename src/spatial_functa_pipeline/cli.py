@@ -11,7 +11,7 @@ from kedro.framework.cli.utils import CONTEXT_SETTINGS, _split_params
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import ProjectMetadata
 
-from spatial_functa_pipeline.run_command import run
+from spatial_functa_pipeline.run_command import ProjectCommand, run
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from spatial_functa_pipeline.datasets.variants import Variant
 
 
-@click.group(context_settings=CONTEXT_SETTINGS, name="spatial_functa_pipeline")
+class ProjectCommands(click.Group):
+    """Commands of the project, which are of its class."""
+
+    command_class = ProjectCommand
+
+
+@click.group(cls=ProjectCommands, context_settings=CONTEXT_SETTINGS, name="spatial_functa_pipeline")
 def cli() -> None:
     """Commands of the spatial functa pipeline."""
 

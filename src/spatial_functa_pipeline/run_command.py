@@ -42,7 +42,7 @@ def _explains_itself(error: BaseException) -> bool:
 
 
 def _require_pipelines(names: Iterable[str | None]) -> None:
-    """Raises click.ClickException if a name is none of a pipeline."""
+    """Raises click.ClickException if a name is no pipeline's."""
     known = [*PIPELINES, "__default__"]
     if unknown := [name for name in names if name and name not in known]:
         raise click.ClickException(
@@ -50,14 +50,22 @@ def _require_pipelines(names: Iterable[str | None]) -> None:
         )
 
 
-class RunCommand(click.Command):
+class ProjectCommand(click.Command):
+    """A command whose output any terminal takes: one that knows only ASCII must not end it by a `×`."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        """Let the streams replace what they cannot encode, then go on as click does."""
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="replace")
+        return super().make_context(*arguments, **options)
+
+
+class RunCommand(ProjectCommand):
     """`kedro run` with `--verbose`, which brings the traceback back."""
 
     def invoke(self, context: click.Context) -> Any:
         """Run. Raises click.ClickException, with the message alone, for an error that `known_error` knows."""
-        for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):  # a terminal that knows only ASCII must not end a run by a `×`
-                stream.reconfigure(errors="replace")
         verbose = context.params.pop("verbose")
         _require_pipelines([context.params.get("pipeline"), *(context.params.get("pipelines") or ())])
         try:

@@ -53,6 +53,7 @@ def test_data_set_shape_and_interpolation_are_the_folders_above():
         {"runtime.compile": "off", "runtime.device": "cpu"},
         {"diffusion.training.log_every": 7, "diffusion.training.guard.retries": 1, "functaset.encode_batch": 4},
         {"data_path": "/elsewhere"},
+        {"data.num_classes": None},  # is only compared with the images'
     ],
 )
 def test_what_changes_no_result_names_nothing(given):

@@ -377,9 +377,20 @@ def test_the_fingerprint_tells_images_apart_but_not_places(tmp_path):
         return ImageFolderDataset(filepath=filepath, **{"resolution": [8, 8], **settings}).fingerprint_config()
 
     variants = [{}, {"filepath": "here/val"}, {"resolution": [8, 16]}, {"rows": [0, 1]}, {"shuffle_seed": 1}]
-    variants += [{"channels": 1}, {"share": [0, 0.5]}, {"share": [0.5, 1]}]
+    variants += [{"channels": 1}, {"share": [0, 0.5]}, {"share": [0.5, 1]}, {"white": 4095}]
     assert len({str(folder_fingerprint(**variant)) for variant in variants}) == len(variants)
-    assert folder_fingerprint() != folder_fingerprint("there/train")  # a folder is known by its path alone
+    assert folder_fingerprint() != folder_fingerprint("there/train")  # a folder is known by its path, and its files
+
+    for name in ("a", "b"):
+        before = folder_fingerprint(str(tmp_path))
+        Image.new("L", (8, 8)).save(tmp_path / f"{name}.png")
+        assert folder_fingerprint(str(tmp_path)) != before
+    before = folder_fingerprint(str(tmp_path))
+    assert before["files"].startswith("2 pictures, ")
+    (tmp_path / "notes.txt").touch()
+    assert folder_fingerprint(str(tmp_path)) == before
+    (tmp_path / "b.png").rename(tmp_path / "c.png")
+    assert folder_fingerprint(str(tmp_path)) != before
 
 
 def test_images_are_read_only():

@@ -4,14 +4,16 @@ import copy
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from spatial_functa_pipeline.fields import native_engine
 from spatial_functa_pipeline.fields.field import FieldSpec, SpatialField
 from spatial_functa_pipeline.fields.geometry import GEOMETRIES, NearestGeometry
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
-from spatial_functa_pipeline.fields.native_engine import NativeEngine, has_bf16_products
+from spatial_functa_pipeline.fields.native_engine import NativeEngine, NativeEngineMemoryError, has_bf16_products
 from spatial_functa_pipeline.fields.siren import Siren
 from spatial_functa_pipeline.fields.torch_engine import TorchEngine
 
@@ -219,7 +221,7 @@ def test_native_refuses_cells_that_a_row_has_not(cell):
 
 OUT_OF_MEMORY = """
 import resource, sys, torch
-from spatial_functa_pipeline.fields.native_engine import NativeEngine
+from spatial_functa_pipeline.fields.native_engine import NativeEngine, NativeEngineMemoryError
 from spatial_functa_pipeline.fields.siren import Siren
 
 class Geometry:  # a point with very many neighbours, whose places each thread keeps
@@ -238,9 +240,20 @@ resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**26,)
 for call in (values.sum().backward, lambda: NativeEngine().values(siren, many, shifts)):
     try:
         call()
-    except MemoryError as error:
+    except NativeEngineMemoryError as error:
         print(error)
 """
+
+
+def test_native_out_of_memory_is_an_error_of_its_own(monkeypatch):
+    """Whoever catches a MemoryError catches it, too."""
+    monkeypatch.setattr(native_engine, "load", lambda: SimpleNamespace(functa_values=lambda *arguments: 1))
+    siren, geometry, shifts, _ = problem(SHAPES[0].values[0])
+    with pytest.raises(
+        NativeEngineMemoryError, match="not enough memory for the field's CPU engine: 1 threads"
+    ) as caught:
+        NativeEngine().values(siren, geometry, shifts)
+    assert isinstance(caught.value, MemoryError)
 
 
 @pytest.mark.slow

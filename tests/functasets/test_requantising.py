@@ -13,12 +13,13 @@ from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.fields.field import FieldSpec, SpatialField
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.encoding import plan_functaset
-from spatial_functa_pipeline.functasets.errors import StaleFunctasetError
+from spatial_functa_pipeline.functasets.errors import OtherImagesError, StaleFunctasetError
 from spatial_functa_pipeline.functasets.requantising import Pictures, measure_ranges, quantised
 from spatial_functa_pipeline.functasets.scheduling import Scheduling
 from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.functasets.writing import write
 from spatial_functa_pipeline.images.augmentation import MIRRORED, augment
+from spatial_functa_pipeline.images.digest import describe_images
 from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.images.pixels import unit_images
 from spatial_functa_pipeline.metrics.image_quality import per_image_mse, psnr
@@ -76,7 +77,8 @@ def stored(path, *arguments) -> Functaset:
 def test_the_error_is_that_of_set_wide_ranges_whatever_the_shards(tmp_path, make_functaset, shard_rows):
     """C.4.4, naive uniform quantisation: an error spread evenly over bins of one width, range/2^6 of the whole set."""
     latents = np.random.default_rng(0).normal(size=(4096, 2, 2, 5)).astype(np.float32)
-    encoded = make_functaset(latents, shard_rows=shard_rows, chunk_rows=4)
+    digest = describe_images(NoPictures.images)["digest"]
+    encoded = make_functaset(latents, shard_rows=shard_rows, chunk_rows=4, images=digest)
     ranges = measure_ranges(encoded)
     np.testing.assert_array_equal([ranges.low, ranges.high], [latents.min(axis=0), latents.max(axis=0)])
     plan = quantised(encoded, 6, NoPictures(), NoField(), RUNTIME)
@@ -87,6 +89,8 @@ def test_the_error_is_that_of_set_wide_ranges_whatever_the_shards(tmp_path, make
 
 class NoPictures:
     """Nothing to compare with."""
+
+    images = Images.from_array(np.zeros((1, 1, 1, 1), np.uint8), [0], ["all"])
 
     def of(self, source, copy):
         return torch.zeros(len(source), 1, 1)
@@ -103,6 +107,29 @@ class NoField(torch.nn.Module):
 
     def decode(self, latents):
         return torch.zeros(len(latents), 1, 1)
+
+
+def one_class(pixels: np.ndarray) -> Images:
+    return Images.from_array(pixels, np.zeros(len(pixels), np.int64), ("all",))
+
+
+@pytest.mark.parametrize("rows", [[39, *range(40)], range(39), [1, 0, *range(2, 40)], [*range(39), 0]])
+def test_pictures_that_came_or_went_since_they_were_encoded_are_refused(tmp_path, field, images, rows):
+    """Labels do not tell: all pictures are of one class."""
+    pixels = images.batch(range(40)).numpy()
+    names = {"dataset": "d", "split": "test", "fingerprint": "f"}
+    config = FunctasetConfig(augmented_copies=0, shard_rows=16, chunk_rows=8, encode_batch=8)
+    plan = plan_functaset(one_class(pixels), field, config, copies=0, seed=0, runtime=RUNTIME, **names)
+    write(tmp_path / "encoded.zarr", plan)
+    encoded = Functaset.open(tmp_path / "encoded.zarr")
+    quantised(encoded, 8, Pictures(one_class(pixels)), field, RUNTIME)
+    with pytest.raises(OtherImagesError, match=f"was not built from these {len(rows)} images"):
+        quantised(encoded, 8, Pictures(one_class(pixels[list(rows)])), field, RUNTIME)
+    other = plan_functaset(one_class(pixels[::-1]), field, config, copies=0, seed=0, runtime=RUNTIME, **names)
+    with pytest.raises(
+        StaleFunctasetError, match="differs in images"
+    ):  # half of one and half of the other would be worse
+        write(tmp_path / "encoded.zarr", other)
 
 
 @pytest.mark.parametrize("scheduling", [Scheduling(), pytest.param(Scheduling("processes", 2), marks=pytest.mark.slow)])

@@ -14,6 +14,7 @@ from spatial_functa_pipeline.functasets.errors import (
     DamagedShardError,
     IncompleteFunctasetError,
     MissingFunctasetError,
+    NonFiniteLatentError,
     NoRoomError,
     SchemaVersionError,
     StaleFunctasetError,
@@ -146,14 +147,14 @@ def test_a_functaset_that_cannot_be_used_does_not_open(tmp_path, make_plan, late
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_latent_that_is_not_finite_is_refused_with_its_row(tmp_path, make_plan, latents, value):
     latents[6, 1, 0, 2] = value
-    with pytest.raises(ValueError, match="row 6 is not finite as float32"):
+    with pytest.raises(NonFiniteLatentError, match="train functaset: the latent of row 6 is not finite as float32"):
         write(tmp_path / "f.zarr", make_plan(latents))
 
 
 def test_float16_refuses_what_it_cannot_hold(tmp_path, make_plan, latents):
     latents[3, 0, 0, 0] = 1e5
     write(tmp_path / "f32.zarr", make_plan(latents))
-    with pytest.raises(ValueError, match="row 3 is not finite as float16"):
+    with pytest.raises(NonFiniteLatentError, match="row 3 is not finite as float16"):
         write(tmp_path / "f16.zarr", make_plan(latents, storage_type="float16"))
 
 
@@ -324,6 +325,7 @@ def test_attributes_describe_the_functaset(make_functaset, latents):
         "interpolation": "nearest",
         "rows": 11,
         "fingerprint": "f00",
+        "images": "",
         "shard_rows": 4,
         "chunk_rows": 2,
         "storage_type": "float32",

@@ -11,10 +11,10 @@ from spatial_functa_pipeline import training
 from spatial_functa_pipeline.compute import DeviceError
 from spatial_functa_pipeline.config.tree import PipelineParameters
 from spatial_functa_pipeline.datasets.functaset import what_to_do
-from spatial_functa_pipeline.functasets.errors import SchemaVersionError
+from spatial_functa_pipeline.fields import NativeEngineMemoryError
+from spatial_functa_pipeline.functasets.errors import OtherImagesError, SchemaVersionError
 from spatial_functa_pipeline.hooks.advice import AdviceHooks
 from spatial_functa_pipeline.hooks.advice_table import ADVICE, BLOCK_OF_TRAINING, advice_on
-from spatial_functa_pipeline.loading.pixel_patches import OtherImagesError
 from spatial_functa_pipeline.metrics.features import InceptionDownloadError
 from spatial_functa_pipeline.settings import HOOKS
 from spatial_functa_pipeline.training import TrainingDivergedError
@@ -55,6 +55,11 @@ def test_a_subclass_has_the_advice_of_its_class():
         pass
 
     assert advice_on(SpecialDeviceError("no")) == ADVICE[DeviceError]
+
+
+def test_too_little_memory_for_the_engine_names_what_takes_less():
+    advice = advice_on(wrapped(NativeEngineMemoryError("no")))
+    assert {"meta_learning.training.micro_batch", "functaset.encode_batch"} <= {*parameters_named_in(advice)}
 
 
 def test_an_error_that_nobody_knows_is_left_alone():

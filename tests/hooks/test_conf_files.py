@@ -32,12 +32,34 @@ def test_a_key_of_globals_that_nothing_reads_is_named_with_those_that_are_read(c
 
 
 @pytest.mark.parametrize(
-    ("text", "line"), [("a: 1\nb: [1, 2\nc: 3\n", 3), ("a: 1\n\n\tb: 2\n", 3), ("a: 'open\n", 2), ("a: b: c\n", 1)]
+    ("text", "line"),
+    [
+        ("a: 1\nb: [1, 2\nc: 3\n", 3),
+        ("a: 1\n\n\tb: 2\n", 3),
+        ("a: 'open\n", 2),
+        ("a: b: c\n", 1),
+        ("a: 1\nb: 2\n\na: 3\n", 4),
+        ("a:\n  b: 1\n  c: 2\n  b: 3\n", 4),
+    ],
 )
 def test_a_syntax_error_is_named_with_file_and_line(conf, text, line):
     (conf / "own/parameters.yml").write_text(text)
     (problem,) = file_problems(conf, ["base", "own"])
     assert problem.startswith(f"{conf}/own/parameters.yml, line {line}: no YAML: ")
+
+
+def test_a_key_that_stands_twice_is_named(conf):
+    """YAML itself takes the last one; OmegaConf, and so Kedro, refuses both."""
+    (conf / "own/parameters.yml").write_text("steps: 1\nsteps: 2\n")
+    (problem,) = file_problems(conf, ["base", "own"])
+    assert problem.endswith("found duplicate key steps")
+
+
+@pytest.mark.parametrize("text", ["a: '${globals:'\n", "5\n"], ids=["reference", "number"])
+def test_what_is_yaml_but_no_configuration_is_named_with_the_file(conf, text):
+    (conf / "own/parameters.yml").write_text(text)
+    (problem,) = file_problems(conf, ["base", "own"])
+    assert problem.startswith(f"{conf}/own/parameters.yml: ")
 
 
 def test_other_environments_are_not_read(conf):

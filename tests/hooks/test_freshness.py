@@ -35,6 +35,7 @@ CHANGES = {  # in the configuration files: on the command line they would name o
 }
 NEUTRAL = {
     "runtime": {"num_workers": 1, "compile": "off"},
+    "data": {"num_classes": None},
     "meta_learning": {"training": {"micro_batch": 8, "log_every": 20, "checkpoint_every": 30, "guard": {"retries": 3}}},
     "functaset": {"encode_batch": 8},
 }
@@ -232,7 +233,7 @@ def test_another_field_makes_what_was_built_with_it_stale(sessions):
     """The same parameters, but trained on another machine and copied here together with its record."""
     (error,) = (message for message in sessions[0]["exchanged"] if message.startswith("error: "))
     assert "field is not the one that train_functaset.zarr was made from: it was made again or replaced" in error
-    assert "Run `kedro run --only-missing-outputs`" in error
+    assert "kedro run --only-missing-outputs makes again what is stale" in error
     messages = sessions[0]["mended"]
     assert set(nodes_in(messages)) == dependants("field")
     reason = "To be made: encoded_train_functaset (field is not the one that encoded_train_functaset.zarr was made from"
@@ -242,7 +243,7 @@ def test_another_field_makes_what_was_built_with_it_stale(sessions):
 def test_mlflow_runs_are_opened_where_there_is_something_to_do_and_none_is_left_running(sessions, abandoned):
     _, before, after = sessions
     new = [after[run] for run in set(after) - set(before)]
-    assert sorted(new) == ["FAILED"] * 2 + ["FINISHED"] * (len(CHANGES) + 1)
+    assert new == ["FINISHED"] * (len(CHANGES) + 1)  # what is stale is found before there is a run
     gone, alive = abandoned
     assert (after[gone], after[alive]) == ("KILLED", "RUNNING")
 

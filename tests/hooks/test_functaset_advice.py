@@ -11,14 +11,15 @@ from spatial_functa_pipeline.functasets.errors import (
     DamagedShardError,
     IncompleteFunctasetError,
     MissingFunctasetError,
+    NonFiniteLatentError,
     NoRoomError,
+    OtherImagesError,
     SchemaVersionError,
     StaleFunctasetError,
     WorkersDiedError,
 )
 from spatial_functa_pipeline.hooks.advice_table import advice_on
 from spatial_functa_pipeline.images.images import UnexpectedImagesError
-from spatial_functa_pipeline.loading.pixel_patches import OtherImagesError
 from spatial_functa_pipeline.metrics.features import InceptionDownloadError
 from spatial_functa_pipeline.pipeline_registry import register_pipelines
 
@@ -33,6 +34,12 @@ ERRORS = {
     ),
     NoRoomError(28, "f.zarr", 3, 7, "No space left"): "make room, and run the same command again",
     WorkersDiedError("they died"): "runtime.workers",
+    NonFiniteLatentError("test", 6, "float32"): (
+        "has diverged for this image, look at the field's training curve, and train it with a lower "
+        "meta_learning.training.learning_rate"
+    ),
+    NonFiniteLatentError("train", 6, "float16"): "--params functaset.storage_type=float32",
+    NonFiniteLatentError("samples", 6, "float32"): "a lower diffusion.training.learning_rate",
     OtherImagesError("f.zarr", "train", 6): (
         "kedro run --nodes=build_train_functaset,quantise_train_functaset, with the --env and --params of this run"
     ),

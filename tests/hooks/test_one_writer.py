@@ -1,10 +1,12 @@
 """Two runs at once: one makes an output, the other waits or is told who does."""
 
+import errno
 import os
 import re
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -133,19 +135,108 @@ def test_a_killed_run_leaves_nothing_that_is_in_the_way(tmp_path):
     assert locks(tmp_path) == []
 
 
-def test_a_file_system_without_locks_is_said_and_used_all_the_same(tmp_path, monkeypatch, caplog):
-    def refuse(*arguments):
-        raise OSError(38, "Function not implemented")
+def test_a_run_does_not_make_again_what_was_made_while_it_waited(tmp_path, caplog, monkeypatch):
+    """It holds no lock then; half of it would not do."""
+    monkeypatch.setattr(one_writer, "_POLL", 0.01)
+    first, second = run_of(tmp_path), run_of(tmp_path, "toy/8x8x16-nearest/diffusion.conditional=false")
+    first.before_node_run(TRAIN, catalog_of(tmp_path))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(second.before_node_run, TRAIN, catalog_of(tmp_path))
+        while "Waiting for denoiser" not in caplog.text:
+            time.sleep(0.01)
+        for name in TRAIN.outputs:
+            make(tmp_path, name)
+            first.after_dataset_saved(name)
+        with pytest.raises(click.ClickException) as caught:
+            waiting.result(20)
+    assert re.match(
+        r"denoiser and denoiser_history: made meanwhile by process \d+ on .*nearest\.\n", caught.value.message
+    )
+    assert "Give the same command with --only-missing-outputs" in caught.value.message
+    second.on_pipeline_error()
+    assert locks(tmp_path) == []
 
-    monkeypatch.setattr(filelock._native._unix.fcntl, "flock", refuse)
+
+def test_an_output_that_is_given_back_while_its_writer_is_looked_for_is_free(tmp_path, monkeypatch):
+    """Its file, which says whose it is, is gone then: nobody makes it any more."""
+    first, second = run_of(tmp_path), run_of(tmp_path, "toy/8x8x16-nearest/diffusion.conditional=false")
+    first.before_node_run(TRAIN, catalog_of(tmp_path))
+
+    def signed_by(lock):
+        first.after_pipeline_run()
+
+    monkeypatch.setattr(one_writer, "_signed_by", signed_by)
+    second.before_node_run(TRAIN, catalog_of(tmp_path))
+    assert len(locks(tmp_path)) == 2
+
+
+def test_an_output_whose_writer_does_not_say_who_it_is_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(one_writer, "_PATIENCE", 0.05)
+    monkeypatch.setattr(one_writer, "_POLL", 0.01)
+    first, second = run_of(tmp_path), run_of(tmp_path)
+    first.before_node_run(TRAIN, catalog_of(tmp_path))
+    for file in locks(tmp_path):
+        file.write_text("")
+    with pytest.raises(click.ClickException, match="by another run: a process that does not say who it is"):
+        second.before_node_run(TRAIN, catalog_of(tmp_path))
+
+
+def test_a_run_makes_again_what_was_there_before_it(tmp_path):
+    """It has not waited, and was asked to."""
+    run = run_of(tmp_path)
+    for name in TRAIN.outputs:
+        make(tmp_path, name)
+    run.before_node_run(TRAIN, catalog_of(tmp_path))
+    assert len(locks(tmp_path)) == 2
+
+
+def make(project, name):
+    (project / "8x8x16-nearest").mkdir(exist_ok=True)
+    (project / "8x8x16-nearest" / name).touch()
+
+
+NO_LOCKS = [("flock", errno.ENOSYS), ("flock", errno.ENOLCK), ("flock", errno.EOPNOTSUPP)]
+READ_ONLY = [("mkdir", errno.EACCES), ("mkdir", errno.EPERM), ("mkdir", errno.EROFS)]
+
+
+@pytest.fixture(params=[*NO_LOCKS, *READ_ONLY], ids=lambda refused: f"{refused[0]}-{errno.errorcode[refused[1]]}")
+def without_locks(request, monkeypatch):
+    """Of a file system that has none, or a folder `data` that cannot be written: the words for it."""
+    call, code = request.param
+
+    def refuse(*arguments, **options):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(filelock._native._unix.fcntl if call == "flock" else Path, call, refuse)
+    return os.strerror(code)
+
+
+def test_a_place_without_locks_is_said_and_used_all_the_same(tmp_path, without_locks, caplog):
     run = run_of(tmp_path)
     run.before_node_run(TRAIN, catalog_of(tmp_path))
-    assert "make sure yourself that no other run makes denoiser" in caplog.text
+    assert without_locks in caplog.text
+    assert "make sure yourself that no other run is at denoiser" in caplog.text
     run.after_dataset_saved("denoiser")
 
 
-def test_the_store_of_mlflow_is_opened_by_one_run_at_a_time(tmp_path, monkeypatch):
-    """Two runs that find no tables would both make them: `duplicate column name`."""
+def test_the_store_of_mlflow_is_opened_in_a_place_without_locks(tmp_path, without_locks, caplog):
+    with one_writer.locked(tmp_path, "mlflow"):
+        assert without_locks in caplog.text
+    assert "make sure yourself that no other run is at mlflow" in caplog.text
+
+
+def test_other_trouble_with_a_lock_is_not_taken_for_that(tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(filelock._native._unix.fcntl, "flock", refuse)
+    with pytest.raises(OSError, match="Input/output error"), one_writer.locked(tmp_path, "mlflow"):
+        pass
+
+
+def test_the_store_of_mlflow_is_opened_by_one_run_at_a_time(tmp_path, monkeypatch, caplog):
+    """Two runs that find no tables would both make them: `duplicate column name`. Who waits says so."""
+    monkeypatch.setattr(one_writer, "_POLL", 0.01)
     inside, most = [], []
 
     def open_store(hooks, context):
@@ -164,6 +255,7 @@ def test_the_store_of_mlflow_is_opened_by_one_run_at_a_time(tmp_path, monkeypatc
     for thread in threads:
         thread.join()
     assert most == [1, 1, 1, 1]
+    assert "Waiting for mlflow: another run of this project is at it" in caplog.text
     assert locks(tmp_path) == []
 
 
@@ -189,14 +281,22 @@ FIELD = {"field": "field.safetensors", "field_history": "field_history.csv"}
 
 @pytest.mark.slow
 def test_two_variants_at_once_in_a_fresh_project(make_project, tmp_path):
-    """Both open MLflow's store, which is not there yet, and both make what they share: the feature network."""
-    project, processes = make_project(), {}
+    """Both open MLflow's store, which is not there yet, and want what they share: the feature network.
+
+    If one has waited for it, it ends; the same command with what the message names goes on.
+    """
+    project, processes, exits = make_project(), {}, {}
+    command = ("run", "--env", "test", "--nodes=train_feature_network,meta_learn_field", "--params")
     for shape in ("4x4x8", "8x8x4"):
-        command = ("run", "--env", "test", "--nodes=train_feature_network,meta_learn_field", "--params")
         processes[shape] = project.start(*command, f"latent_shape={shape}", output=tmp_path / shape)
     for shape, process in processes.items():
         process.join()
-        assert process.exitcode == 0, (tmp_path / shape).read_text()
+        exits[shape] = process.exitcode
+    assert 0 in exits.values()
+    for shape in (shape for shape, code in exits.items() if code):
+        said = re.sub(r"\s+", " ", (tmp_path / shape).read_text())
+        assert "Error: feature_network and feature_network_history: made meanwhile by process" in said
+        project.kedro(*command, f"latent_shape={shape}", "--only-missing-outputs")
     models = project.path / "data/06_models/test_run"
     made = ("4x4x8-nearest/field", "8x8x4-nearest/field", "images/feature_network")
     assert all((models / f"{name}.safetensors").exists() for name in made)

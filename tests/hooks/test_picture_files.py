@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from kedro.io import DataCatalog
 from kedro.pipeline import Node, Pipeline
 from PIL import Image
 
 from spatial_functa_pipeline.config.tree import PipelineParameters
 from spatial_functa_pipeline.datasets.images import ImageFolderDataset
+from spatial_functa_pipeline.datasets.weights import CheckpointDataset
 from spatial_functa_pipeline.hooks.preflight import CHECKED_FILES, PlannedRun, file_problems
 from spatial_functa_pipeline.images import checking
 from spatial_functa_pipeline.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
@@ -81,6 +83,31 @@ def test_broken_files_of_all_folders_are_named_with_advice(problems, project):
     assert first.startswith(f"1 of 6 image files cannot be decoded:\n    {project}/train/b/0.png: ")
     assert second.startswith(f"1 of 3 image files cannot be decoded:\n    {project}/test/a/1.png: ")
     assert "\n  replace or remove these files, and run the same command again" in first
+
+
+def test_trainings_on_the_broken_files_may_go_on_without_them(project, parameters):
+    """Those that have begun, and that read this folder."""
+    read_by = {
+        "field": "train_images",
+        "feature_network": "train_images",
+        "other": "test_images",
+        "denoiser": "latents",
+    }
+    names = {training: f"{training}_checkpoint" for training in read_by}
+    data = {name: CheckpointDataset(filepath=str(project / f"{training}.pt")) for training, name in names.items()}
+    images = {
+        name: ImageFolderDataset(filepath=str(project / folder), resolution=[8, 8]) for name, folder in IMAGES.items()
+    }
+    for training in set(read_by) - {"feature_network"}:
+        data[names[training]].load().write({"images": {"count": 6}}, {"step": 3})
+    nodes = Pipeline([Node(nothing, [read_by[one], names[one]], None, name=one) for one in read_by]).nodes
+    (project / "train/b/0.png").write_bytes(b"no picture")
+    assert len(list(file_problems(PlannedRun(nodes, DataCatalog(data | images), parameters, project)))) == 1
+    assert not (project / "feature_network.pt").exists()
+    saved = {path.stem: torch.load(path) for path in project.glob("*.pt")}
+    assert {name for name, content in saved.items() if content["unreadable_image"]} == {"field"}
+    assert saved["field"] == saved["other"] | {"unreadable_image": True}  # nothing else has changed
+    assert data["field_checkpoint"].load().read({"images": {"count": 5}}) == {"step": 3}
 
 
 def test_the_check_can_be_left_out(problems, decoded):

@@ -3,16 +3,23 @@
 import os
 import stat
 import sys
+from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from click import ClickException
 from kedro.io import DataCatalog
+from kedro.pipeline import Node, Pipeline
+from PIL import Image
 
+from spatial_functa_pipeline.datasets.images import ImageFolderDataset
 from spatial_functa_pipeline.functasets import location
 from spatial_functa_pipeline.hooks import lazy_mlflow, preflight
 from spatial_functa_pipeline.hooks.freshness import FreshnessHooks
 from spatial_functa_pipeline.hooks.preflight import PreflightHooks
+from spatial_functa_pipeline.images.folder import PictureFolder
 from spatial_functa_pipeline.pipeline_registry import register_pipelines
 from spatial_functa_pipeline.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
 
@@ -58,6 +65,21 @@ def test_all_that_is_missing_is_said_at_once(empty_project):
         )
     assert lines[4].startswith("  no Inception weights at /no/such.pth")
     assert len(lines) == 5
+
+
+def test_each_process_of_a_training_needs_a_gpu(empty_project, finished, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    two = {"runtime": {"device": "cuda", "processes": 2}}
+    message = problems(empty_project, params=two)
+    assert message.startswith(
+        "Nothing was run:\n  processes is 2, but this machine has 1 GPUs: each process needs its own"
+    )
+    assert "The parameters are runtime.device and runtime.processes" in message
+    assert len(message.splitlines()) == 2
+    assert problems(empty_project, params={"runtime": {"device": "cuda"}}) == ""
+    assert problems(finished, "sampling", two) == ""  # trains nothing
+    assert problems(finished, "scoring", two) == ""  # one process trains the feature network, whatever is said
 
 
 @pytest.mark.parametrize(
@@ -111,6 +133,7 @@ def test_what_another_pipeline_makes_is_named_with_it(empty_project):
 def test_what_was_made_from_other_parameters_is_named_with_them(finished):
     finished_field = {"meta_learning": {"training": {"steps": 31}}}
     assert problems(finished, "functaset_build") == ""
+    assert problems(finished, "functaset_build", {"data": {"num_classes": None}}) == ""  # only checks
     message = problems(finished, "functaset_build", finished_field)  # a place of its own, where nothing is yet
     assert "field is missing: kedro run --pipeline=meta_learning makes it" in message
 
@@ -126,9 +149,64 @@ def test_a_functaset_for_which_there_is_no_room_is_refused(empty_project, monkey
     lines = problems(empty_project).splitlines()[1:]
     # 600 latents of 4×4×8 float32 numbers; 60 and 100 of them would fit.
     assert lines == [
-        "  encoded_train_functaset: 0.00 GB at least are still to be written, and 0.00 GB are free; make room, or set its "
-        "filepath in the catalog to a larger disk"
+        "  encoded_train_functaset, encoded_validation_functaset, encoded_test_functaset: 0.00 GB at least are still to be "
+        "written, and 0.00 GB are free; make room, or set a filepath in the catalog to a larger disk"
     ]
+
+
+def test_functasets_on_one_disk_need_room_together(empty_project, monkeypatch):
+    """760 latents of 512 bytes are on one disk, 389,120 bytes; 600 of them are the largest functaset."""
+    monkeypatch.setattr(location.shutil, "disk_usage", lambda folder: SimpleNamespace(free=389_119))
+    assert "encoded_train_functaset, encoded_validation_functaset, encoded_test_functaset: " in problems(empty_project)
+    monkeypatch.setattr(location.shutil, "disk_usage", lambda folder: SimpleNamespace(free=389_120))
+    assert problems(empty_project) == ""
+    disks = {"train": 1, "validation": 2, "test": 2}
+    monkeypatch.setattr(
+        location.Location, "disk", property(lambda self: disks[self.url.rpartition("encoded_")[2].split("_")[0]])
+    )
+    monkeypatch.setattr(location.shutil, "disk_usage", lambda folder: SimpleNamespace(free=307_200))
+    assert problems(empty_project) == ""
+    monkeypatch.setattr(location.shutil, "disk_usage", lambda folder: SimpleNamespace(free=100_000))
+    (line,) = problems(empty_project).splitlines()[1:]
+    assert line.startswith("  encoded_train_functaset: ")
+
+
+@pytest.fixture
+def walks(monkeypatch):
+    """The folders that were walked through."""
+    walked, scan = [], PictureFolder.scan
+    monkeypatch.setattr(PictureFolder, "scan", lambda folder: walked.append(folder) or scan(folder))
+    return walked
+
+
+@pytest.mark.parametrize("end", ["after_pipeline_run", "on_pipeline_error", "refused"])
+def test_a_run_walks_through_a_folder_once(tmp_path, walks, end):
+    """There may be a million files in it, three splits of it, and many nodes that load them."""
+    for name in range(10):
+        (tmp_path / str(name)).mkdir()
+        Image.new("L", (8, 8)).save(tmp_path / f"{name}/a.png")
+    conf = Path(__file__).parents[2] / "conf"
+    loader = CONFIG_LOADER_CLASS(str(conf), env="test", runtime_params={}, **CONFIG_LOADER_ARGS)
+    size = [16, 16] if end == "refused" else loader["parameters"]["data"]["resolution"]
+
+    def split(*share):
+        return ImageFolderDataset(filepath=str(tmp_path), resolution=size, channels=1, share=share)
+
+    catalog = DataCatalog(
+        {"train_images": split(0, 0.8), "validation_images": split(0.8, 0.9), "test_images": split(0.9, 1)}
+    )
+    pipeline = Pipeline([Node(lambda *images: 0, [*catalog], "nothing", name="n")])
+    hooks = PreflightHooks()
+    hooks.after_catalog_created({"parameters": loader["parameters"]})
+    run_params = {"project_path": str(tmp_path / ".project")}
+    with pytest.raises(ClickException, match="resolution should be") if end == "refused" else nullcontext():
+        hooks.before_pipeline_run(run_params, pipeline, catalog)
+        assert [len(catalog.load(name)) for name in catalog] == [8, 1, 1]
+    assert walks == [tmp_path]
+    if end != "refused":
+        getattr(hooks, end)()
+    catalog.load("train_images")
+    assert walks == [tmp_path, tmp_path]  # what comes after a run sees what has changed
 
 
 def test_folders_that_cannot_be_written_are_named(empty_project, monkeypatch):

@@ -8,6 +8,7 @@ from PIL import Image
 from spatial_functa_pipeline.images.decoders import (
     ImageFiles,
     UndecodableImageError,
+    brightest_of_sixteen_bits,
     decode_picture,
     read_idx,
 )
@@ -166,3 +167,22 @@ def test_files_have_the_channels_that_were_asked_for(tmp_path, channels):
     Image.fromarray(COLOURS).save(tmp_path / "a.png")
     read = ImageFiles(np.array([str(tmp_path / "a.png").encode()]), (2, 2), channels)
     assert read(np.array([0, 0])).shape == (2, 2, 2, channels)
+
+
+def test_white_says_which_grey_value_of_sixteen_bits_becomes_white(tmp_path):
+    """Scans of 12 bits in files of 16."""
+    path = tmp_path / "scan.png"
+    Image.fromarray(np.array([[0, 2048, 4095, 5000]], np.uint16)).save(path)
+    assert np.asarray(decode_picture(path, 1, white=4095)).tolist() == [[0, 128, 255, 255]]
+    assert np.asarray(decode_picture(path, 1)).max() == 19
+    found = ImageFiles(np.array([bytes(path)]), (1, 4), 1, white=4095)(np.array([0]))
+    assert found.max() == 255
+
+
+def test_the_brightest_grey_value_is_of_the_files_that_hold_sixteen_bits(tmp_path):
+    for name, value, kind in (("a", 300, np.uint16), ("b", 700, np.uint16), ("c", 255, np.uint8)):
+        Image.fromarray(np.full((2, 2), value, kind)).save(tmp_path / f"{name}.png")
+    (tmp_path / "d.png").write_text("broken")
+    paths = np.array([bytes(tmp_path / f"{name}.png") for name in "abcd"])
+    assert brightest_of_sixteen_bits(paths) == 700
+    assert brightest_of_sixteen_bits(paths[2:]) is None

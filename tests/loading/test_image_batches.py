@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from spatial_functa_pipeline.images.decoders import UndecodableImageError
 from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.loading.image_batches import ImageBatches
 from spatial_functa_pipeline.loading.ordering import Part
@@ -38,6 +39,22 @@ def test_a_worker_yields_the_same_batches(numbered):
     here = list(ImageBatches(numbered, batch_size=3, seed=2, steps=5))
     there = list(ImageBatches(numbered, batch_size=3, seed=2, steps=5, num_workers=1))
     assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in zip(here, there, strict=True))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_image_that_cannot_be_decoded_is_its_own_error_after_the_batches_before_it(numbered, num_workers):
+    def read(rows):
+        if 7 in rows:
+            raise UndecodableImageError("7.png", "truncated")
+        return numbered.read(rows)
+
+    batches = ImageBatches(replace(numbered, read=read), batch_size=2, seed=2, steps=5, num_workers=num_workers)
+    before = []
+    with pytest.raises(UndecodableImageError, match=r"^cannot decode the image 7\.png \(truncated\)") as caught:
+        before += batches
+    assert (caught.value.path, caught.value.reason) == ("7.png", "truncated")
+    whole = [pixels[:, 0, 0, 0].tolist() for pixels, _ in ImageBatches(numbered, batch_size=2, seed=2, steps=5)]
+    assert [pixels[:, 0, 0, 0].tolist() for pixels, _ in before] == whole[: [7 in rows for rows in whole].index(True)]
 
 
 def test_a_process_decodes_its_part_of_each_batch_only(numbered):

@@ -9,7 +9,10 @@ import torch
 from spatial_functa_pipeline.config.functaset import AugmentationConfig
 from spatial_functa_pipeline.fields.cells import cut_into_cells
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
+from spatial_functa_pipeline.functasets.errors import OtherImagesError
+from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.images.augmentation import augment
+from spatial_functa_pipeline.images.digest import describe_images
 from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.loading.pixel_patches import PixelPatches
 
@@ -27,7 +30,8 @@ class Rows:
     """The columns of a functaset: six images, then one augmented copy of each."""
 
     location = "toy.zarr"
-    header = SimpleNamespace(split="train")
+    header = SimpleNamespace(split="train", images=describe_images(IMAGES)["digest"])
+    require_images = Functaset.require_images
     latent_shape = LatentShape((4, 3), 5)
     labels = np.tile(LABELS, 2)
     source_index = np.tile(np.arange(6), 2)
@@ -76,9 +80,12 @@ def test_shape_labels_and_moments(pixels):
     assert pixels.moments == pytest.approx((PIXELS.mean(), PIXELS.std()))
 
 
-def test_a_functaset_of_other_images_is_refused():
-    others = Images.from_array(PIXELS, LABELS[::-1].copy(), ["a", "b", "c"])
-    with pytest.raises(ValueError, match="not built from these 6 images"):
+@pytest.mark.parametrize(
+    ("pixels", "labels"),
+    [(PIXELS, LABELS[::-1]), (PIXELS[:2], LABELS[:2]), (PIXELS[[3, 1, 2, 0, 4, 5]], LABELS)],
+    ids=["other labels", "fewer", "others of the same labels"],
+)
+def test_a_functaset_of_other_images_is_refused(pixels, labels):
+    others = Images.from_array(pixels, labels.copy(), ["a", "b", "c"])
+    with pytest.raises(OtherImagesError, match=f"not built from these {len(labels)} images"):
         PixelPatches(others, Rows(), AUGMENTATION, seed=3)
-    with pytest.raises(ValueError, match="not built from these 2 images"):
-        PixelPatches(Images.from_array(PIXELS[:2], LABELS[:2], ["a", "b", "c"]), Rows(), AUGMENTATION, seed=3)

@@ -121,7 +121,7 @@ def test_a_run_ends_with_metrics_pictures_and_a_summary(finished):
     for name in ("kid_convnet_to_train", "nearest_train_distance"):  # in the file only
         assert f"{name} " not in finished.output
     assert f"data/08_reporting/{VARIANT}" in finished.output
-    assert "kedro viz run" in finished.output
+    assert "kedro viz run --env test " in finished.output
     assert "/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=results" in finished.output
     assert not list((finished.path / "data").rglob("*.pt"))  # checkpoints go once their results are stored
 
@@ -202,7 +202,8 @@ def test_one_seed_gives_the_same_metrics(finished, empty_project):
 def test_another_variant_runs_beside_the_default_one(project, params, variant):
     before = project.files(f"data/08_reporting/{VARIANT}"), project.files(f"data/06_models/{VARIANT}")
     project.kedro("run", "--env", "test", "--params", params)
-    assert set(metrics(project, f"test_run/{variant}")) >= METRICS
+    seams = {name for name in METRICS if name.startswith("seam_ratio")}  # one cell has no border
+    assert set(metrics(project, f"test_run/{variant}")) >= METRICS - (seams if variant.startswith("1x1") else set())
     assert before == (project.files(f"data/08_reporting/{VARIANT}"), project.files(f"data/06_models/{VARIANT}"))
     _, runs = newest_run(project)
     assert runs[0].data.tags["latent_shape"] == params.split(",")[0].removeprefix("latent_shape=")
@@ -258,9 +259,9 @@ def test_only_missing_outputs_follows_the_parameters(project):
     project.edit({"diffusion.training.steps": 30})
     options = ("run", "--env", "test")
     output = project.kedro(*options, "--pipeline=evaluation", check=False)
-    assert "is stale: diffusion.training.steps was 40, is 30. Run `kedro run --only-missing-outputs`" in output
+    assert "denoiser is stale: diffusion.training.steps was 40, is 30. kedro run --only-missing-outputs makes" in output
 
-    before = project.files()  # what does not depend on the denoiser was drawn again before the error
+    assert changed(before, project.files()) == set()  # it is found before the first node
     project.kedro(*options, "--only-missing-outputs")
     assert changed(before, project.files()) == {
         "denoiser.safetensors",

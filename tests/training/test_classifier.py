@@ -42,7 +42,7 @@ def config(**options):
 def pixels():
     """Training and validation images, and functasets of them."""
     train, validation = images(24, 0), images(12, 1)
-    return tiny.RowsOf(train.labels, 1), tiny.RowsOf(validation.labels, 0), train, validation
+    return tiny.RowsOf(train.labels, 0, 1), tiny.RowsOf(validation.labels, 0), train, validation
 
 
 def train_node(pixels, path, **options):

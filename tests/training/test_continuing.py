@@ -12,6 +12,7 @@ from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.config.training import TrainingConfig
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.functasets.store import Functaset
+from spatial_functa_pipeline.images.augmentation import MIRRORED
 from spatial_functa_pipeline.loading.pixel_patches import PixelPatches
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.classifier import train_classifier
@@ -36,9 +37,9 @@ def classifier(functasets, run, training, **options):
     return train_classifier.__wrapped__(*functasets, NORMALISER, config, num_classes=2, run=run)
 
 
-def pixel_classifier(functasets, run, training, images=None, augmentation=AUGMENTATION, **options):
+def pixel_classifier(functasets, run, training, images=None, augmentation=AUGMENTATION, copies=(0, 1), **options):
     train, validation = images or tiny.images(32, 0), tiny.images(16, 1)
-    rows = tiny.RowsOf(train.labels, 1), tiny.RowsOf(validation.labels, 0)
+    rows = tiny.RowsOf(train.labels, *copies), tiny.RowsOf(validation.labels, 0)
     examples = (PixelPatches(train, rows[0], augmentation, 0), PixelPatches(validation, rows[1], augmentation, 0))
     return classifier(examples, run, training, **options)
 
@@ -138,7 +139,7 @@ def test_the_tables_have_all_keys():
     neutral = {key for key in keys if key.split(".")[-1] in RESULT_NEUTRAL}
     assert set(NEUTRAL_OF_TRAINING) == neutral
     assert set(CHANGES_THE_RESULT) == set(keys) - neutral
-    assert {key.split(".")[-1] for key in neutral} == RESULT_NEUTRAL - {"encode_batch"}  # which is the functaset's
+    assert {key.split(".")[-1] for key in neutral} == RESULT_NEUTRAL - {"encode_batch", "num_classes"}  # of no training
     assert set(NEUTRAL_OF_RUNTIME) == set(RuntimeConfig.model_fields)
 
 
@@ -189,6 +190,8 @@ def test_a_key_that_changes_the_result_starts_the_training_anew(go_on, key):
             {"augmentation": AugmentationConfig(flip=False)},
             "augmentation.flip was True, is False",
         ),
+        ("pixel_classifier", {"copies": (0, 1, 2)}, "augmented_copies was 1, is 2"),
+        ("pixel_classifier", {"copies": (0, MIRRORED, 1)}, "mirror_images was False, is True"),
         ("denoiser", {"prediction": "v_prediction"}, "diffusion.prediction was epsilon, is v_prediction"),
         ("feature_network", {"images": tiny.images(30, 0)}, "images.count was 32, is 30"),
         *((name, {"seed": 1}, "seed was 0, is 1") for name in TRAININGS),

@@ -8,6 +8,7 @@ from spatial_functa_pipeline.config.diffusion import DiffusionConfig
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.format import FunctasetHeader, Rows
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
+from spatial_functa_pipeline.functasets.requantising import measure_ranges
 from spatial_functa_pipeline.functasets.statistics import compute_statistics
 from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan, write
@@ -70,7 +71,13 @@ def test_mirrored_images_that_are_not_there_are_an_error(train):
         train([0, 1], mirror_images=True)
 
 
-def test_statistics_are_of_images_that_are_not_mirrored(tmp_path):
-    statistics = compute_statistics(functaset(tmp_path / "f.zarr", [0, MIRRORED, 1]))
-    assert statistics.count == IMAGES
-    assert not statistics.moments["array"].mean.any()
+def test_statistics_and_ranges_are_of_images_and_mirrored_images(tmp_path):
+    """A denoised mirror image must not be clipped at what images alone span."""
+    made = functaset(tmp_path / "f.zarr", [0, MIRRORED, 2])
+    statistics, ranges = compute_statistics(made), measure_ranges(made)
+    assert statistics.count == 2 * IMAGES
+    moments = statistics.moments["array"]
+    assert (moments.mean == -0.5).all()
+    assert (moments.std == 0.5).all()
+    assert (moments.largest == 1).all()
+    assert (np.unique(ranges.low), np.unique(ranges.high)) == (MIRRORED, 0)

@@ -11,13 +11,15 @@ import tiny_trainings as tiny
 import torch
 from processes import start
 from together import train_all
+from torch.distributed.elastic.rendezvous.api import RendezvousTimeoutError
+from torch.distributed.launcher import api as launcher
 
 from spatial_functa_pipeline.compute import DeviceError
 from spatial_functa_pipeline.hooks.advice_table import ADVICE, advice_on
 from spatial_functa_pipeline.images.images import ImagesError
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.guard import TrainingDivergedError, UnreadableImageError
-from spatial_functa_pipeline.training.launch import ProcessDiedError
+from spatial_functa_pipeline.training.launch import MachinesDidNotMeetError, ProcessDiedError
 from spatial_functa_pipeline.training.run import TrainingRun
 
 pytestmark = pytest.mark.slow
@@ -142,6 +144,16 @@ def test_a_validation_image_that_cannot_be_read_stops_both_with_a_checkpoint(tmp
 def test_a_training_that_diverges_in_both_raises_the_error_of_one(tmp_path):
     with pytest.raises(TrainingDivergedError, match=r"^field: the loss is nan at step 4\."):
         tiny.train(tmp_path / "c.pt", TWO, learning_rate=1e30, guard=None)
+
+
+def test_a_machine_that_meets_no_other_says_where_it_waited(tmp_path, monkeypatch):
+    def wait_in_vain(*arguments):
+        raise RendezvousTimeoutError
+
+    monkeypatch.setattr(launcher, "elastic_launch", lambda *arguments: wait_in_vain)
+    runtime = tiny.RUNTIME.model_copy(update={"machines": 2, "rendezvous": "127.0.0.1:9"})
+    with pytest.raises(MachinesDidNotMeetError, match=r"the 2 machines did not meet at 127\.0\.0\.1:9"):
+        tiny.train(tmp_path / "c.pt", runtime)
 
 
 def test_two_machines_end_with_the_same(tmp_path, whole):

@@ -12,7 +12,8 @@ import torch
 from spatial_functa_pipeline.config.functaset import AugmentationConfig
 from spatial_functa_pipeline.config.training import TrainingConfig
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
-from spatial_functa_pipeline.images.images import Images, ImagesError
+from spatial_functa_pipeline.images.decoders import UndecodableImageError
+from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.loading.pixel_patches import PixelPatches
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.classifier import train_classifier
@@ -36,7 +37,7 @@ class Folder:
         if BROKEN in rows:
             self.reads += 1
             if self.reads > self.sound:
-                raise ImagesError("cannot decode the image 7.png (truncated): replace or remove the file")
+                raise UndecodableImageError("7.png", "truncated")
         return self.read(rows)
 
 
@@ -49,13 +50,13 @@ def without_it(images):
     return Images.from_array(np.delete(pixels, BROKEN, 0), np.delete(images.labels, BROKEN), images.classes)
 
 
-def run_of(path):
-    return TrainingRun(0, tiny.RUNTIME, Checkpoint(Path(path)))
+def run_of(path, **runtime):
+    return TrainingRun(0, tiny.RUNTIME.model_copy(update=runtime), Checkpoint(Path(path)))
 
 
-def field(path, images, validation=None, **training):
+def field(path, images, validation=None, num_workers=0, **training):
     config = tiny.field_config(**training)
-    return train_field(images, validation or tiny.images(16, 1), config, run=run_of(path))
+    return train_field(images, validation or tiny.images(16, 1), config, run=run_of(path, num_workers=num_workers))
 
 
 def feature_network(path, images, validation=None, **training):
@@ -94,7 +95,7 @@ def test_the_step_before_it_is_saved_and_gone_on_from_without_it(tmp_path, train
     assert torch.load(tmp_path / "c.pt")["state"]["step"] == step
     _, history = train(tmp_path / "c.pt", without_it(images))
     assert (
-        "c.pt: the images have changed: 32 → 31; going on, since the training stopped at one that could" in caplog.text
+        "c.pt: the images have changed: 32 → 31; going on, since there was one that could not be decoded" in caplog.text
     )
     assert f"going on from the checkpoint at step {step} of 30" in caplog.text
     assert history.step.tolist() == [5, 10, 15, 20, 25, 30]
@@ -108,6 +109,18 @@ def test_repaired_it_leaves_no_trace(tmp_path, train):
     with pytest.raises(UnreadableImageError):
         train(tmp_path / "c.pt", with_a_broken_one(images))
     assert_same(train(tmp_path / "c.pt", images), whole)
+
+
+def test_workers_that_decode_ahead_stop_it_at_the_same_step(tmp_path, caplog):
+    images, steps = tiny.images(32, 0), []
+    for num_workers in (0, 2):
+        path = tmp_path / f"{num_workers}.pt"
+        with pytest.raises(UnreadableImageError, match=r"with a checkpoint: cannot decode the image 7\.png") as caught:
+            field(path, with_a_broken_one(images, sound=0), num_workers=num_workers)
+        steps.append(caught.value.step)
+        field(path, without_it(images), num_workers=num_workers)
+        assert f"{path.name}: the images have changed: 32 → 31; going on" in caplog.text
+    assert steps[0] == steps[1]
 
 
 @BY_TRAINING
@@ -130,6 +143,20 @@ def test_other_images_are_gone_on_with_after_such_a_stop_alone(tmp_path, caplog)
     assert "is of another training" not in caplog.text
     field(tmp_path / "c.pt", images)
     assert "c.pt is of another training (images.count was 31, is 32; images.digest was " in caplog.text
+
+
+@BY_TRAINING
+def test_what_is_found_broken_before_the_training_meets_it_may_be_removed(tmp_path, train, caplog):
+    caplog.set_level("INFO")
+    images, checkpoint = tiny.images(32, 0), Checkpoint(tmp_path / "c.pt")
+    checkpoint.allow_other_images()  # nothing is begun yet
+    assert not checkpoint.path.exists()
+    train(checkpoint.path, images)
+    checkpoint.allow_other_images()
+    train(checkpoint.path, without_it(images))
+    assert "32 → 31; going on, since there was one that could not be decoded" in caplog.text
+    assert "going on from the checkpoint at step 30 of 30" in caplog.text
+    assert not list(tmp_path.glob("*.old*"))
 
 
 @pytest.mark.parametrize(

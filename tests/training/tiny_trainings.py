@@ -41,17 +41,20 @@ def images(count, seed):
 
 
 class RowsOf:
-    """A functaset in memory: latents that say nothing, of images with these labels and of `copies` augmented copies of each."""
+    """A functaset in memory: latents that say nothing, of images with these labels, each in the copies of these numbers."""
 
     latent_shape = LatentShape((2, 2), 4)
 
-    def __init__(self, labels, copies):
-        self.labels = np.tile(labels, copies + 1)
-        self.source_index = np.tile(np.arange(len(labels)), copies + 1)
-        self.augmentation = np.repeat(np.arange(copies + 1, dtype=np.int32), len(labels))
+    def __init__(self, labels, *copies):
+        self.labels = np.tile(labels, len(copies))
+        self.source_index = np.tile(np.arange(len(labels)), len(copies))
+        self.augmentation = np.repeat(np.array(copies, np.int32), len(labels))
 
     def __len__(self):
         return len(self.labels)
+
+    def require_images(self, images):
+        pass  # they have the labels, and nothing more is said of them
 
     def rows(self, start, stop):
         return np.zeros((stop - start, 2, 2, 4), np.float32)

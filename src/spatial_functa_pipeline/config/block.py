@@ -8,8 +8,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 
-RESULT_NEUTRAL = frozenset({"micro_batch", "log_every", "checkpoint_every", "encode_batch", "retries"})
-"""Keys that change no result beyond rounding: they enter no fingerprint, and a checkpoint made with others is continued."""
+RESULT_NEUTRAL = frozenset({"micro_batch", "log_every", "checkpoint_every", "encode_batch", "retries", "num_classes"})
+"""Keys that change no result beyond rounding: they enter no fingerprint, and a checkpoint made with others is continued.
+
+`num_classes` is only compared with that of the images.
+"""
 
 
 def without_neutral(tree: Any) -> Any:

@@ -10,7 +10,8 @@ import io
 import logging
 import os
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from operator import index
@@ -24,7 +25,12 @@ from kedro_datasets._typing import ImagePreview
 from PIL import Image
 
 from spatial_functa_pipeline.images.checking import check_files
-from spatial_functa_pipeline.images.decoders import ImageFiles, read_idx
+from spatial_functa_pipeline.images.decoders import (
+    SIXTEEN_BITS,
+    ImageFiles,
+    brightest_of_sixteen_bits,
+    read_idx,
+)
 from spatial_functa_pipeline.images.folder import PictureFolder, is_picture, visible_files
 from spatial_functa_pipeline.images.images import Images
 
@@ -32,6 +38,10 @@ logger = logging.getLogger(__name__)
 
 RowRange = Sequence[int | None] | None
 ShareRange = Sequence[float] | None
+
+
+_LOOKED_AT = 16
+"""Files of a folder whose brightness is looked at."""
 
 
 class ImagesDataset(AbstractDataset[None, Images]):
@@ -250,12 +260,18 @@ class ImageFolderDataset(ImagesDataset):
     With `check`, a run begins by decoding all files of the folder once (`PreflightHooks`).
     """
 
+    scans: ClassVar[dict[Path, PictureFolder] | None] = None
+    """What is in each folder, for the length of a run: to walk through a million files takes minutes. A hook opens and
+    closes it; while it is None, each scan looks anew.
+    """
+
     def __init__(
         self,
         *,
         filepath: str,
         resolution: Sequence[int],
         channels: Literal[1, 3] = 3,
+        white: int = SIXTEEN_BITS,
         shuffle_seed: int = 0,
         check: bool = True,
         **common: Any,
@@ -265,8 +281,13 @@ class ImageFolderDataset(ImagesDataset):
             raise ValueError(f"resolution is written as [height, width] in pixels, got {list(resolution)}")
         if channels not in (1, 3):
             raise ValueError(f"channels is 1 for grey or 3 for colour, got {channels}")
+        if not 0 < white <= SIXTEEN_BITS:
+            raise ValueError(
+                f"white is the grey value of 16 bits that becomes white, from 1 to {SIXTEEN_BITS}, got {white}"
+            )
         height, width = resolution
         self._resolution = (height, width)
+        self._white = white
         self._channels = channels
         self._shuffle_seed = shuffle_seed
         self._check = check
@@ -274,7 +295,7 @@ class ImageFolderDataset(ImagesDataset):
     def load(self) -> Images:
         folder = self.scan()
         order = folder.shuffled(self._shuffle_seed)[self._row_slice(len(folder))]
-        files = ImageFiles(folder.full_paths(order), self._resolution, self._channels)
+        files = ImageFiles(folder.full_paths(order), self._resolution, self._channels, self._white)
         return Images(
             read=files,
             read_boxes=files.boxed,
@@ -285,6 +306,16 @@ class ImageFolderDataset(ImagesDataset):
             reopen=self.load,
         )
 
+    @classmethod
+    @contextmanager
+    def one_walk(cls) -> Iterator[None]:
+        """Within it, each folder is walked through once."""
+        before, cls.scans = cls.scans, {}
+        try:
+            yield
+        finally:
+            cls.scans = before
+
     def scan(self) -> PictureFolder:
         """The pictures of the whole folder. Raises DatasetError if there is none."""
         if not self._exists():
@@ -293,10 +324,16 @@ class ImageFolderDataset(ImagesDataset):
                 "downloaded: put the files there, either one subfolder per class or none (ImageNet: the ILSVRC2012 archives "
                 "from https://image-net.org; CelebA-HQ: see https://github.com/tkarras/progressive_growing_of_gans)"
             )
-        folder = PictureFolder.scan(self._filepath)
+        folder = self._scanned()
         if not len(folder):
             others = f"; there is {', '.join(folder.left_out)}" if folder.left_out else ""
             raise DatasetError(f"there are no pictures in {self._filepath}{others}")
+        return folder
+
+    def _scanned(self) -> PictureFolder:
+        known = {} if self.scans is None else self.scans
+        if (folder := known.get(self._filepath)) is None:
+            folder = known[self._filepath] = PictureFolder.scan(self._filepath)
         return folder
 
     def look_through(self, record: Path, num_workers: int, progress: bool) -> None:
@@ -307,6 +344,14 @@ class ImageFolderDataset(ImagesDataset):
         folder = self.scan()
         if folder.left_out:
             logger.warning("%s: left out %s", self.folder, ", ".join(folder.left_out))
+        some = folder.full_paths(np.unique(np.linspace(0, len(folder) - 1, _LOOKED_AT).astype(np.int64)))
+        brightest = brightest_of_sixteen_bits(some)
+        if brightest is not None and brightest < self._white / 8:
+            logger.warning(
+                "%s: the brightest grey value of 16 bits, of %d files, is %d, and %d is white: the pictures are almost black. "
+                "Set white: %d in the catalog's entries of the images",
+                *(self.folder, len(some), brightest, self._white, brightest),
+            )
         if self._check:
             check_files(folder.full_paths(), record, num_workers=num_workers, progress=progress)
 
@@ -316,12 +361,19 @@ class ImageFolderDataset(ImagesDataset):
         return self._filepath
 
     def fingerprint_config(self) -> dict[str, Any]:
-        """What identifies the images. The path is part of it: another folder holds other images."""
+        """What identifies the images: the path, and which files are there. What is in a file is not looked at."""
+        return {**self._settings(), "files": self._scanned().summary if self._exists() else "none"}
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": self._filepath, **self._settings()}  # without a walk through the folder
+
+    def _settings(self) -> dict[str, Any]:
         return {
             "type": type(self).__name__,
             "folder": str(self._filepath),
             "resolution": list(self._resolution),
             "channels": self._channels,
+            **({} if self._white == SIXTEEN_BITS else {"white": self._white}),
             **self._range,
             "order": f"digests, seed {self._shuffle_seed}",
         }
@@ -335,4 +387,4 @@ class ImageFolderDataset(ImagesDataset):
         paths = np.array([os.fsencode(path) for path in islice(files, count)])
         if not len(paths):
             raise DatasetError(f"there are no pictures in {self._filepath}")
-        return ImageFiles(paths, self._resolution, self._channels)(np.arange(len(paths)))
+        return ImageFiles(paths, self._resolution, self._channels, self._white)(np.arange(len(paths)))

@@ -7,7 +7,7 @@ from spatial_functa_pipeline.fields.cells import cut_into_cells, join_cells
 from spatial_functa_pipeline.fields.field import FieldSpec, SpatialField
 from spatial_functa_pipeline.fields.geometry import Interpolation
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
-from spatial_functa_pipeline.fields.native_engine import NativeEngine, NativeEngineError
+from spatial_functa_pipeline.fields.native_engine import NativeEngine, NativeEngineError, NativeEngineMemoryError
 from spatial_functa_pipeline.fields.siren import FieldPrecision
 from spatial_functa_pipeline.fields.torch_engine import TorchEngine
 
@@ -18,6 +18,7 @@ __all__ = [
     "LatentShape",
     "NativeEngine",
     "NativeEngineError",
+    "NativeEngineMemoryError",
     "SpatialField",
     "TorchEngine",
     "cut_into_cells",

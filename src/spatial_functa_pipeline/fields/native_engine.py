@@ -36,6 +36,10 @@ class NativeEngineError(RuntimeError):
     """The engine could not be compiled or loaded."""
 
 
+class NativeEngineMemoryError(MemoryError):
+    """There is not enough memory for what the engine is to compute."""
+
+
 class _Problem(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("rows", "points", "cells", "neighbours", "layers", "width", "channels")),
@@ -209,13 +213,13 @@ def _problem(shared: list[Tensor], shifts: Tensor, scale: float, half: bool, **m
 
 
 def _call(name: str, problem: _Problem, *arguments: Tensor | _Gradients) -> None:
-    """Runs a function of the engine. Raises MemoryError."""
+    """Runs a function of the engine. Raises NativeEngineMemoryError."""
     pointers = (
         ctypes.c_void_p(argument.data_ptr()) if isinstance(argument, Tensor) else ctypes.byref(argument)
         for argument in arguments
     )
     if getattr(load(), name)(ctypes.byref(problem), *pointers):
-        raise MemoryError(
+        raise NativeEngineMemoryError(
             f"not enough memory for the field's CPU engine: {problem.threads} threads, {problem.layers} layers of width "
             f"{problem.width}"
         )
@@ -327,7 +331,7 @@ _gradient.register_autograd(_differentiate_gradient, setup_context=_keep_for_gra
 
 @dataclass(frozen=True)
 class NativeEngine:
-    """`TorchEngine`'s values and gradients, on the CPU in float32, differentiable once. Raises MemoryError.
+    """`TorchEngine`'s values and gradients, on the CPU in float32, differentiable once. Raises NativeEngineMemoryError.
 
     `bf16`: whether this processor has bfloat16 products (`has_bf16_products`); without them they are float32.
     """

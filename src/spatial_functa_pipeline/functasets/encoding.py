@@ -18,6 +18,7 @@ from spatial_functa_pipeline.functasets.format import FunctasetHeader, Rows
 from spatial_functa_pipeline.functasets.scheduling import Scheduling
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan
 from spatial_functa_pipeline.images.augmentation import MIRRORED, augment
+from spatial_functa_pipeline.images.digest import describe_images
 from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.images.pixels import unit_images
 from spatial_functa_pipeline.metrics.image_quality import per_image_mse, psnr
@@ -39,6 +40,8 @@ def plan_functaset(
 
     Row r is of image r mod N, for N images; its copy's number is in the column `augmentation`, see `augment`. The PSNR of
     a row is that of its reconstruction, unclamped. `field` is on the CPU; `fingerprint` stands for its weights.
+
+    Raises ImagesError if an image that tells the set from others cannot be decoded, see `describe_images`.
     """
     numbers = (0, *([MIRRORED] if config.mirror_images else []), *range(1, copies + 1))
     header = FunctasetHeader(
@@ -51,6 +54,7 @@ def plan_functaset(
         chunk_rows=config.chunk_rows,
         storage_type=config.storage_type,
         fingerprint=fingerprint,
+        images=describe_images(images)["digest"],
     )
     calls = header.rows // config.encode_batch
     return FunctasetPlan(

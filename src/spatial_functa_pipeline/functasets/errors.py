@@ -39,6 +39,28 @@ class SchemaVersionError(ValueError):
         return f"functaset {self.location} has schema version {self.version}, but this is version {self.expected}"
 
 
+class OtherImagesError(ValueError):
+    """The functaset of `split` at `location` was not built from these images, of which there are `count`."""
+
+    def __init__(self, location: str, split: str, count: int) -> None:
+        super().__init__(location, split, count)
+        self.location, self.split, self.count = location, split, count
+
+    def __str__(self) -> str:
+        return f"functaset {self.location} was not built from these {self.count} images"
+
+
+class NonFiniteLatentError(ValueError):
+    """The latent of a `row` of `split` is infinite or not a number in the type in which it is stored."""
+
+    def __init__(self, split: str, row: int, storage_type: str) -> None:
+        super().__init__(split, row, storage_type)
+        self.split, self.row, self.storage_type = split, row, storage_type
+
+    def __str__(self) -> str:
+        return f"{self.split} functaset: the latent of row {self.row} is not finite as {self.storage_type}"
+
+
 class DamagedShardError(RuntimeError):
     """The file of what one array holds of a shard is lost or does not pass its checksum: see `reason`.
 
@@ -56,7 +78,7 @@ class DamagedShardError(RuntimeError):
 
 
 class StaleFunctasetError(RuntimeError):
-    """The functaset at `location` was built by another field or with other parameters: see `differences`."""
+    """The functaset at `location` was built by another field, with other parameters or of other images: see `differences`."""
 
     def __init__(self, location: str, differences: str) -> None:
         super().__init__(location, differences)

@@ -38,7 +38,8 @@ RANGES = "ranges"
 class FunctasetHeader:
     """What a functaset is: two stores with equal headers hold the same rows.
 
-    `split` is `train`, `validation`, `test` or `samples`; `fingerprint` stands for everything the latents depend on;
+    `split` is `train`, `validation`, `test` or `samples`; `fingerprint` stands for everything the latents depend on but
+    the images, and `images` is their digest (`describe_images`), empty if there are none, as of samples;
     `storage_type` is that of latents that are not quantised, `bits` those per latent dimension of such that are;
     `settings` is what else a reader should know, as JSON can hold it (of samples: sampler, guidance, seed);
     `refers_to` is the functaset that holds the rows in this one's place, as seen from the folder which this one is in.
@@ -50,6 +51,7 @@ class FunctasetHeader:
     interpolation: Interpolation
     rows: int
     fingerprint: str = ""
+    images: str = ""
     shard_rows: int = 2048
     chunk_rows: int = 64
     storage_type: StorageType = "float32"

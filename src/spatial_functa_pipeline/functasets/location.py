@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import shutil
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -76,19 +77,16 @@ class Location:
         root = posixpath.normpath(posixpath.join(posixpath.dirname(self._root.rstrip("/")), path))
         return Location(root if self.local is not None else self._fs.unstrip_protocol(root))
 
-    def lacks_room(self, size: int) -> str:
-        """Empty if files of `size` bytes may fit, those counted that are there and are written no more; else the numbers.
+    @property
+    def nearest_folder(self) -> Path | None:
+        """The folder, or the first one above it that is there; None in an object store."""
+        local = self.local
+        return local and next(folder for folder in (local, *local.parents) if folder.exists())
 
-        An object store has no end.
-        """
-        if self.local is None:
-            return ""
-        needed = size - sum(self.files().values())
-        folder = next(folder for folder in (self.local, *self.local.parents) if folder.exists())
-        free = shutil.disk_usage(folder).free
-        if free >= needed:
-            return ""
-        return f"{needed / 1e9:.2f} GB at least are still to be written, and {free / 1e9:.2f} GB are free"
+    @property
+    def disk(self) -> int | None:
+        """Number of the disk, or None in an object store."""
+        return None if (folder := self.nearest_folder) is None else folder.stat().st_dev
 
     def delete(self, key: str) -> None:
         """Remove a file, if it is there."""
@@ -106,3 +104,17 @@ class Location:
 
     def _path(self, key: str) -> str:
         return f"{self._root.rstrip('/')}/{key}" if key else self._root
+
+
+def lacks_room(sizes: Sequence[tuple[Location, int]]) -> str:
+    """Empty if files of so many bytes may fit at these locations, which are all on one disk; else the numbers.
+
+    Files are counted that are there and are written no more. An object store has no end.
+    """
+    if (folder := sizes[0][0].nearest_folder) is None:
+        return ""
+    needed = sum(size - sum(location.files().values()) for location, size in sizes)
+    free = shutil.disk_usage(folder).free
+    if free >= needed:
+        return ""
+    return f"{needed / 1e9:.2f} GB at least are still to be written, and {free / 1e9:.2f} GB are free"

@@ -67,10 +67,12 @@ def quantised(
 
     Raises:
         ValueError: `like` is not quantised.
+        OtherImagesError: `encoded` was not built from the `pictures`.
         DamagedShardError: `encoded` or the ranges of `like` cannot be read.
     """
     if bits is None:
         return encoded
+    encoded.require_images(pictures.images)
     scheduling = Scheduling(runtime.scheduler, runtime.workers)
     ranges = measure_ranges(encoded, scheduling) if like is None else like.ranges
     if ranges is None:
@@ -88,12 +90,14 @@ def quantised(
 
 
 def measure_ranges(functaset: Functaset, scheduling: Scheduling = SYNCHRONOUS) -> Ranges:
-    """The ranges of the latents of images themselves, not of their copies: what bits mean does not depend on how many
-    there are, nor on how far they are distorted. They depend neither on the shards nor on who reads them.
+    """The ranges of the latents of images and of mirrored images, all that a denoiser may train on.
+
+    Not of augmented copies: what bits mean does not depend on how many there are, nor on how far they are distorted. The
+    ranges depend neither on the shards nor on who reads them.
 
     Raises DamagedShardError, and what `Scheduling.run` raises.
     """
-    task = _RangeTask(functaset, functaset.originals)
+    task = _RangeTask(functaset, functaset.undistorted)
     shards = range(-(-task.rows // functaset.header.shard_rows))
     return reduce(Ranges.joined, scheduling.run(task, shards))
 

@@ -13,7 +13,7 @@ import zarr
 from zarr.core.array_spec import ArrayConfigParams
 from zarr.types import AnyArray
 
-from spatial_functa_pipeline.functasets.errors import DamagedShardError
+from spatial_functa_pipeline.functasets.errors import DamagedShardError, NonFiniteLatentError
 from spatial_functa_pipeline.functasets.format import FunctasetHeader, Rows
 from spatial_functa_pipeline.functasets.location import Location
 from spatial_functa_pipeline.functasets.shards import array_of, read_shard, shard_file
@@ -96,8 +96,5 @@ def _columns(rows: Rows, header: FunctasetHeader, start: int, stop: int) -> dict
             columns[column] = values.astype(dtype, casting="same_kind", copy=False)
     finite = np.isfinite(columns["latents"]).reshape(stop - start, -1).all(axis=1)
     if not finite.all():
-        raise ValueError(
-            f"the latent of row {start + np.argmin(finite)} is not finite as {header.storage_type}: the field's inner "
-            "loop has diverged for this image, or its values exceed the storage type"
-        )
+        raise NonFiniteLatentError(header.split, start + int(np.argmin(finite)), header.storage_type)
     return columns

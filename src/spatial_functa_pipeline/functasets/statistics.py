@@ -26,7 +26,8 @@ KINDS: tuple[NormalisationKind, ...] = get_args(NormalisationKind)
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean μ and standard deviation σ over the training set, float64: `()`, `(c,)` or `(*grid, c)` by kind.
+    """Mean μ and standard deviation σ over the training images, mirrored ones included, float64: `()`, `(c,)` or
+    `(*grid, c)` by kind.
 
     `largest`, of the same shape, is the largest |z − μ|/σ of the numbers that share a μ: the range to which denoised ones
     may be clipped at γ = 1. A number that hardly varies may have a large one, and then has it alone. It is 0 where σ is 0.
@@ -64,13 +65,14 @@ class LatentStatistics:
 
 
 def compute_statistics(functaset: Functaset, scheduling: Scheduling = SYNCHRONOUS) -> LatentStatistics:
-    """Statistics in float64 of the latents of images themselves, not of their copies; each is read once.
+    """Statistics in float64 of the latents of images and of mirrored images, all that a denoiser may train on; each is read
+    once. Augmented copies do not count.
 
     `scheduling` says who reads; the result does not depend on it.
 
     Raises DamagedShardError, and what `Scheduling.run` raises.
     """
-    task = _ShardTask(functaset, functaset.originals)
+    task = _ShardTask(functaset, functaset.undistorted)
     shards = range(-(-task.rows // functaset.header.shard_rows))
     whole = reduce(_Spread.joined, _in_order(scheduling.run(task, shards)))
     axes = {"scalar": None, "vector": tuple(range(whole.mean.ndim - 1)), "array": ()}

@@ -12,12 +12,14 @@ import torch
 import zarr
 
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
-from spatial_functa_pipeline.functasets.errors import IncompleteFunctasetError, SchemaVersionError
+from spatial_functa_pipeline.functasets.errors import IncompleteFunctasetError, OtherImagesError, SchemaVersionError
 from spatial_functa_pipeline.functasets.format import SCHEMA_VERSION, FunctasetHeader, read_attributes
 from spatial_functa_pipeline.functasets.location import Location
 from spatial_functa_pipeline.functasets.quantisation import Quantiser, Ranges
 from spatial_functa_pipeline.functasets.shards import array_of, read_ranges, read_rows
 from spatial_functa_pipeline.images.augmentation import MIRRORED
+from spatial_functa_pipeline.images.digest import describe_images
+from spatial_functa_pipeline.images.images import Images
 
 MEMORY_LIMIT = 2 * 2**30
 """Bytes of latents, as they are stored, that each process holds in memory; more are streamed."""
@@ -101,6 +103,18 @@ class Functaset:
     def mirrored(self) -> int:
         """Number of rows that are mirrored images and no more; they come after the images and before other copies."""
         return int((self.augmentation == MIRRORED).sum())
+
+    @property
+    def undistorted(self) -> int:
+        """Number of rows that are images or mirrored images: the first ones, before all augmented copies."""
+        return self.originals + self.mirrored
+
+    def require_images(self, images: Images) -> None:
+        """Raises OtherImagesError if these are not the images whose latents the rows are, and ImagesError as
+        `describe_images` does.
+        """
+        if describe_images(images)["digest"] != self.header.images:
+            raise OtherImagesError(str(self.location), self.header.split, len(images))
 
     @cached_property
     def in_memory(self) -> bool:

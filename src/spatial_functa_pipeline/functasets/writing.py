@@ -21,7 +21,7 @@ from spatial_functa_pipeline.functasets.errors import (
     StaleFunctasetError,
 )
 from spatial_functa_pipeline.functasets.format import GROUP_FILE, RANGES, FunctasetHeader, Rows, read_attributes
-from spatial_functa_pipeline.functasets.location import Location
+from spatial_functa_pipeline.functasets.location import Location, lacks_room
 from spatial_functa_pipeline.functasets.quantisation import Ranges
 from spatial_functa_pipeline.functasets.scheduling import SYNCHRONOUS, Scheduling
 from spatial_functa_pipeline.functasets.shard_task import ShardReport, ShardTask
@@ -84,7 +84,8 @@ def write(url: str | Path, plan: FunctasetPlan, *, replace: bool = False) -> Non
 
     Raises:
         StaleFunctasetError: there is a functaset with another header, and it is not to be replaced.
-        ValueError: `plan.encode` returned a column of a wrong shape, or a latent that is not finite as it is stored.
+        ValueError: `plan.encode` returned a column of a wrong shape.
+        NonFiniteLatentError: it returned a latent that is not finite as it is stored.
         TypeError: a column has a type that does not fit the stored one (fractional labels, say).
         FileExistsError: `url` holds something that is not a functaset.
         NoRoomError: there is no room left. What was written is kept.
@@ -198,7 +199,7 @@ def _require_room(location: Location, header: FunctasetHeader) -> None:
     if header.bits or header.refers_to:
         return  # codes are compressed by nobody knows how much, and a reference has no rows
     needed = int(header.rows * np.prod(header.latent_shape.shape) * header.columns["latents"].itemsize)
-    if reason := location.lacks_room(needed):
+    if reason := lacks_room([(location, needed)]):
         raise OSError(errno.ENOSPC, reason)
 
 

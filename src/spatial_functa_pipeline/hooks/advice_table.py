@@ -8,10 +8,16 @@ from typing import Any
 
 from spatial_functa_pipeline.compute import DeviceError
 from spatial_functa_pipeline.datasets.functaset import SAME, build_command, what_to_do
-from spatial_functa_pipeline.functasets.errors import DamagedShardError, NoRoomError, WorkersDiedError
+from spatial_functa_pipeline.fields import NativeEngineMemoryError
+from spatial_functa_pipeline.functasets.errors import (
+    DamagedShardError,
+    NonFiniteLatentError,
+    NoRoomError,
+    OtherImagesError,
+    WorkersDiedError,
+)
 from spatial_functa_pipeline.images.checking import BrokenImagesError
 from spatial_functa_pipeline.images.images import UnexpectedImagesError
-from spatial_functa_pipeline.loading.pixel_patches import OtherImagesError
 from spatial_functa_pipeline.metrics.features import InceptionDownloadError
 from spatial_functa_pipeline.training import TrainingDivergedError, UnreadableImageError
 
@@ -39,6 +45,18 @@ def _build_of_these_images(error: OtherImagesError) -> str:
     )
 
 
+def _train_what_diverged(error: NonFiniteLatentError) -> str:
+    if error.split == "samples":
+        cause, model, block = "The denoiser has diverged", "denoiser", BLOCK_OF_TRAINING["denoiser"]
+    else:
+        cause, model, block = "The field's inner loop has diverged for this image", "field", BLOCK_OF_TRAINING["field"]
+    wider = " or its latents are too large for half precision: --params functaset.storage_type=float32;"
+    return (
+        f"{cause},{wider if error.storage_type == 'float16' else ''} look at the {model}'s training curve, and train it with "
+        f"a lower {block}.learning_rate"
+    )
+
+
 def _describe_the_images(error: UnexpectedImagesError) -> str:
     names = ", ".join(f"data.{name}" for name in error.differences)
     return f"correct the parameters {names}, or the images' entry in the catalog"
@@ -48,6 +66,10 @@ ADVICE: dict[type[Exception], str | Callable[[Any], str]] = {
     DeviceError: (
         "on any machine there is the CPU: the same command, with runtime.device=cpu,runtime.processes=1 added to its --params"
     ),
+    NativeEngineMemoryError: (
+        "run again with fewer images at once, which changes no result: a smaller meta_learning.training.micro_batch or "
+        "functaset.encode_batch. Fewer threads (OMP_NUM_THREADS) and fewer processes (runtime.workers) take less, too"
+    ),
     InceptionDownloadError: (
         "evaluation.frechet.inception_weights says where they are; without them: the same command, with "
         "evaluation.frechet.features=convnet added to its --params"
@@ -56,6 +78,7 @@ ADVICE: dict[type[Exception], str | Callable[[Any], str]] = {
     UnreadableImageError: "with that file replaced or removed, the same command goes on from the checkpoint",
     DamagedShardError: what_to_do,
     NoRoomError: "make room, and run the same command again to go on",
+    NonFiniteLatentError: _train_what_diverged,
     WorkersDiedError: (
         "run again to go on with what is missing, with fewer processes (runtime.workers) or a smaller "
         "functaset.encode_batch"

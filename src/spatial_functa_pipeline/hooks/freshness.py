@@ -44,6 +44,12 @@ class FreshnessHooks:
     @hook_impl
     def after_catalog_created(self, catalog: DataCatalog, parameters: dict[str, Any]) -> None:
         """Follow the fingerprints from the raw images through all pipelines."""
+        from spatial_functa_pipeline.datasets.images import ImageFolderDataset
+
+        with ImageFolderDataset.one_walk():
+            self._follow_fingerprints(catalog, parameters)
+
+    def _follow_fingerprints(self, catalog: DataCatalog, parameters: dict[str, Any]) -> None:
         from spatial_functa_pipeline.datasets.fingerprint import Fingerprint, FingerprintMixin
         from spatial_functa_pipeline.datasets.images import ImagesDataset
         from spatial_functa_pipeline.pipeline_registry import all_pipelines

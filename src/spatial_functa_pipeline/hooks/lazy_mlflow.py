@@ -12,10 +12,12 @@ from kedro.framework.hooks import hook_impl
 from spatial_functa_pipeline.files import why_not_writable
 
 _SQLITE = "sqlite:///"
+_NAME = "mlflow"
+"""Of `MlflowHooks` among the session's hooks."""
 
 
 class LazyMlflowHooks:
-    """Registers `MlflowHooks` with the session that a context is created for."""
+    """Registers `MlflowHooks` with the session that a context is created for: once, however many contexts it creates."""
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -27,9 +29,11 @@ class LazyMlflowHooks:
                 f"Nothing was run: {folder} cannot be written ({reason}), where MLflow's database is to be. Another place "
                 "is set as server.mlflow_tracking_uri in conf/base/mlflow.yml"
             )
+        if context._hook_manager.has_plugin(_NAME):  # Kedro calls it by itself for a session's second context
+            return
         from spatial_functa_pipeline.hooks.mlflow import MlflowHooks
 
         logging.getLogger("kedro_mlflow").setLevel(logging.WARNING)  # whatever it has set itself while it was imported
         hooks = MlflowHooks()
-        context._hook_manager.register(hooks)
+        context._hook_manager.register(hooks, _NAME)
         hooks.after_context_created(context)

@@ -20,18 +20,23 @@ from spatial_functa_pipeline.compute import DeviceError, resolve_device
 from spatial_functa_pipeline.config.tree import PipelineParameters
 from spatial_functa_pipeline.datasets.fingerprint import FingerprintMixin
 from spatial_functa_pipeline.datasets.images import ImageFolderDataset, ImagesDataset
+from spatial_functa_pipeline.datasets.weights import CheckpointDataset
 from spatial_functa_pipeline.files import why_not_writable
-from spatial_functa_pipeline.functasets.location import Location
+from spatial_functa_pipeline.functasets.location import Location, lacks_room
 from spatial_functa_pipeline.hooks.advice_table import BLOCK_OF_TRAINING, advice_on
 from spatial_functa_pipeline.hooks.freshness import outdated_outputs
 from spatial_functa_pipeline.images.checking import BrokenImagesError
 from spatial_functa_pipeline.images.images import Images, UnexpectedImagesError
 from spatial_functa_pipeline.metrics.features import InceptionDownloadError, inception_weights
 from spatial_functa_pipeline.pipeline_registry import register_pipelines
+from spatial_functa_pipeline.training.checkpoint import Checkpoint
+from spatial_functa_pipeline.training.launch import check_devices
 
 CHECKED_FILES = "data/02_intermediate/{dataset}/checked_files"
 """Below the project: remembers which files of a data set can be decoded."""
 _SMALL_SET = 1024
+_OF_ONE_PROCESS = "feature_network_checkpoint"
+"""Of the training that is done by one process, however many the others have."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,18 @@ class PlannedRun:
         read = (self.catalog.get(name) for node in self.nodes for name in node.inputs)
         return list({data.folder: data for data in read if isinstance(data, ImageFolderDataset)}.values())
 
+    @property
+    def trains_together(self) -> bool:
+        """Whether there is a training that `runtime.processes` share."""
+        return any(name.endswith("_checkpoint") and name != _OF_ONE_PROCESS for name in self.outputs)
+
+    def checkpoints_on(self, folder: Path) -> Iterator[Checkpoint]:
+        """Of the trainings that read a folder of pictures, whether or not they have been begun."""
+        for node in self.nodes:
+            inputs = [self.catalog.get(name) for name in node.inputs]
+            if any(isinstance(data, ImageFolderDataset) and data.folder == folder for data in inputs):
+                yield from (data.load() for data in inputs if isinstance(data, CheckpointDataset))
+
     @cached_property
     def _found(self) -> tuple[dict[str, Images], list[DatasetError]]:
         found: dict[str, Images] = {}
@@ -103,10 +120,14 @@ def input_problems(run: PlannedRun) -> Iterator[str]:
 
 
 def device_problems(run: PlannedRun) -> Iterator[str]:
-    """The device is not there."""
+    """The device is not there, or there are fewer than a training has processes."""
+    runtime = run.parameters.runtime
     if run.takes("runtime"):
         try:
-            resolve_device(run.parameters.runtime.device)
+            if run.trains_together:
+                check_devices(runtime)
+            else:
+                resolve_device(runtime.device)
         except DeviceError as error:
             yield _with_advice(error)
 
@@ -151,21 +172,31 @@ def feature_problems(run: PlannedRun) -> Iterator[str]:
 
 
 def room_problems(run: PlannedRun) -> Iterator[str]:
-    """The functasets certainly do not fit on the disk."""
+    """The functasets certainly do not fit on their disk, those together that share one."""
+    disks: dict[int | None, dict[str, tuple[Location, int]]] = {}
     for name, size in _functaset_bytes(run).items():
-        dataset: Any = run.catalog.get(name)
-        if name in run.outputs and (reason := Location(dataset._filepath).lacks_room(size)):  # as if it were alone
-            yield f"{name}: {reason}; make room, or set its filepath in the catalog to a larger disk"
+        if name in run.outputs:
+            dataset: Any = run.catalog.get(name)
+            location = Location(dataset._filepath)
+            disks.setdefault(location.disk, {})[name] = location, size
+    for together in disks.values():
+        if reason := lacks_room(list(together.values())):
+            yield f"{', '.join(together)}: {reason}; make room, or set a filepath in the catalog to a larger disk"
 
 
 def file_problems(run: PlannedRun) -> Iterator[str]:
-    """Pictures that cannot be decoded. What else is in their folders is said in the log."""
+    """Pictures that cannot be decoded. What else is in their folders is said in the log.
+
+    Trainings that were begun on such pictures may go on without them: see `Checkpoint.allow_other_images`.
+    """
     record = run.project / CHECKED_FILES.format(dataset=run.parameters.dataset)
     runtime = run.parameters.runtime
     for data in run.folders:
         try:
             data.look_through(record, runtime.num_workers, runtime.progress)
         except BrokenImagesError as error:
+            for checkpoint in run.checkpoints_on(data.folder):
+                checkpoint.allow_other_images()
             yield _with_advice(error)
 
 
@@ -192,6 +223,7 @@ class PreflightHooks:
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Raises click.ClickException, with a line for each problem."""
+        ImageFolderDataset.scans = {}
         nodes = pipeline.nodes
         if run_params.get("only_missing_outputs"):
             wanted = outdated_outputs(pipeline, catalog)
@@ -199,8 +231,22 @@ class PreflightHooks:
         run = PlannedRun(nodes, catalog, self._parameters, Path(run_params["project_path"]))
         problems = list(dict.fromkeys(problem for check in CHECKS for problem in check(run)))
         if problems := problems or list(file_problems(run)):
+            self._forget_folders()
             lines = "".join(f"\n  {problem}" for problem in problems)
             raise click.ClickException(f"Nothing was run:{lines}")
+
+    @hook_impl
+    def after_pipeline_run(self) -> None:
+        """The next one to look into a folder looks anew."""
+        self._forget_folders()
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        """The next one to look into a folder looks anew."""
+        self._forget_folders()
+
+    def _forget_folders(self) -> None:
+        ImageFolderDataset.scans = None
 
 
 def _nearest(folder: Path) -> Path:

@@ -38,9 +38,8 @@ class SummaryHooks:
         if "metrics" not in pipeline.outputs():
             return
         from rich.console import Console
+        from rich.markup import escape
         from rich.table import Column, Table
-
-        from spatial_functa_pipeline.datasets.reporting import MetricsDataset
 
         metrics = catalog.load("metrics")
         details, variant = metrics.pop("details"), metrics.pop("variant", "")
@@ -52,14 +51,10 @@ class SummaryHooks:
             if name.endswith("_to_train") and not name.startswith(("fid_", "frechet_distance_")):
                 continue  # in the file; of the other scores those to the test images are shown
             table.add_row(name, f"{value:.4g}", details.get(name, ""))
-        dataset = catalog["metrics"]
-        assert isinstance(dataset, MetricsDataset)
-        folder = Path(str(dataset._filepath)).parent
-        if folder.is_relative_to(run_params["project_path"]):
-            folder = folder.relative_to(run_params["project_path"])
         console = Console()
         console.print(table)
-        console.print(f"Pictures, tables and metrics: [bold]{folder}[/bold]", soft_wrap=True)
+        for folder, contents in report_folders(pipeline, catalog, Path(run_params["project_path"])).items():
+            console.print(f"[bold]{folder}[/bold]: {', '.join(contents)}", soft_wrap=True)
         link = newest_runs_page()
         console.print("Next (in the environment: [bold]source .venv/bin/activate[/bold]):")
         for command, why in (
@@ -68,4 +63,28 @@ class SummaryHooks:
             ("kedro variants", "what runs have left on disk"),
             (f"kedro run{options_of(run_params, latent_shape='4x4x32')}", "another latent shape, beside this one"),
         ):
-            console.print(f"  [bold]{command:<48}[/bold] {why}", soft_wrap=True)
+            console.print(f"  [bold]{escape(command):<48}[/bold] {why}", soft_wrap=True)
+
+
+def report_folders(pipeline: Pipeline, catalog: DataCatalog, project: Path) -> dict[Path, list[str]]:
+    """Where the run's pictures, tables and metrics are, the metrics of all first: folder → names of files.
+
+    They lie in one folder, unless changed parameters name another for some of them.
+    """
+    from spatial_functa_pipeline.datasets.reporting import (
+        FigureDataset,
+        HistoryDataset,
+        MetricsDataset,
+        TableDataset,
+    )
+
+    folders: dict[Path, list[str]] = {}
+    for name in sorted(pipeline.all_outputs(), key=lambda name: (name != "metrics", name)):
+        dataset = catalog.get(name)
+        if isinstance(dataset, HistoryDataset):  # beside the weights
+            continue
+        if isinstance(dataset, FigureDataset | MetricsDataset | TableDataset):
+            file = Path(str(dataset._filepath))
+            folder = file.parent.relative_to(project) if file.is_relative_to(project) else file.parent
+            folders.setdefault(folder, []).append(file.name)
+    return folders

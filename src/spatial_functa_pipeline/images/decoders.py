@@ -6,6 +6,7 @@ import gzip
 import os
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,8 @@ class UndecodableImageError(ImagesError):
 _BACKGROUND = "white"
 """Behind transparent pixels: viewers and pages have it, and dark drawings, which are the usual ones, would vanish on black."""
 _MODES = {1: "L", 3: "RGB"}
-_SIXTEEN_BITS = 2**16 - 1
+SIXTEEN_BITS = 2**16 - 1
+"""The largest grey value of 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class ImageFiles:
     paths: np.ndarray
     resolution: tuple[int, int]
     channels: int = 3
+    white: int = SIXTEEN_BITS
 
     def __call__(self, indices: np.ndarray) -> np.ndarray:
         return self.boxed(indices, [None] * len(indices))
@@ -53,7 +56,7 @@ class ImageFiles:
         return np.stack([self._read(*row) for row in zip(self.paths[indices], choices, strict=True)])
 
     def _read(self, path: bytes, choose: ChooseBox | None) -> np.ndarray:
-        picture = decode_picture(path, self.channels)
+        picture = decode_picture(path, self.channels, self.white)
         height, width = self.resolution
         if choose is None:
             fitted = ImageOps.fit(picture, (width, height), FILTER)
@@ -62,11 +65,12 @@ class ImageFiles:
         return np.asarray(fitted).reshape(height, width, self.channels)
 
 
-def decode_picture(path: bytes | str | os.PathLike[str], channels: int = 3) -> Image.Image:
+def decode_picture(path: bytes | str | os.PathLike[str], channels: int = 3, white: int = SIXTEEN_BITS) -> Image.Image:
     """The picture in a file, with 8 bits a channel: grey (mode L) for one channel, colour (RGB) for three.
 
     It is turned as its EXIF orientation says. Transparent pixels show white. Grey values of 16 bits are scaled so that
-    65,535 becomes 255, whatever the brightest one in the picture is. Of an animation it is the first picture.
+    `white` becomes 255, as do larger ones, whatever the brightest one in the picture is. Of an animation it is the first
+    picture.
 
     Raises UndecodableImageError for a file that cannot be decoded, or holds numbers whose scale nobody knows: floats, and
     integers beyond 16 bits.
@@ -74,23 +78,33 @@ def decode_picture(path: bytes | str | os.PathLike[str], channels: int = 3) -> I
     try:
         with Image.open(os.fsdecode(path)) as image:
             ImageOps.exif_transpose(image, in_place=True)
-            return _opaque(_eight_bits(image)).convert(_MODES[channels])
+            return _opaque(_eight_bits(image, white)).convert(_MODES[channels])
     except Exception as error:  # Pillow's decoders raise almost anything on a broken file
         raise UndecodableImageError(os.fsdecode(path), str(error) or type(error).__name__) from error
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _eight_bits(image: Image.Image, white: int) -> Image.Image:
     """Grey of 16 bits (Pillow's I;16, I;16B and the like, and I, of which 16 bits are used) to 8; others as they are."""
     if image.mode == "F":
         raise ValueError("its pixels are floats, whose scale is not known: save it with 8 or 16 bits a channel")
     if not image.mode.startswith("I"):
         return image
     values = np.asarray(image)
-    if values.min() < 0 or values.max() > _SIXTEEN_BITS:
+    if values.min() < 0 or values.max() > SIXTEEN_BITS:
         raise ValueError(
             f"its pixels go from {values.min()} to {values.max()}, beyond 16 bits, and their scale is not known"
         )
-    return Image.fromarray(np.round(values * (255 / _SIXTEEN_BITS)).astype(np.uint8))
+    return Image.fromarray(np.round(np.minimum(values, white) * (255 / white)).astype(np.uint8))
+
+
+def brightest_of_sixteen_bits(paths: np.ndarray) -> int | None:
+    """The largest grey value in those of the files that hold 16 bits; None if none does. Broken files are passed over."""
+    brightest = None
+    for path in paths:
+        with suppress(Exception), Image.open(os.fsdecode(path)) as image:  # Pillow's decoders raise almost anything
+            if image.mode.startswith("I"):
+                brightest = max(brightest or 0, int(np.asarray(image).max()))
+    return brightest
 
 
 def _opaque(image: Image.Image) -> Image.Image:

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile
 
+from spatial_functa_pipeline.digest import short_digest
+
 NO_CLASSES = "all"
 """The single class of a folder without class folders."""
 _NO_PICTURES = {"EPS", "MPEG"}
@@ -75,6 +77,11 @@ class PictureFolder:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def summary(self) -> str:
+        """How many pictures there are, and a digest of their paths below the folder."""
+        return f"{len(self)} pictures, {short_digest([self.paths.tobytes()])[:8]}"
 
     def shuffled(self, seed: int) -> np.ndarray:
         """All rows `(N,)`, in the order of a digest of seed and path: fair samples of the folder are ranges of it.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from spatial_functa_pipeline.images.images import ImagesError
 from spatial_functa_pipeline.loading.ordering import WHOLE, Part, epoch_batches
 
 
@@ -33,6 +34,8 @@ class ImageBatches:
 
     Which images make up a step is a pure function of `(seed, step)`, see `epoch_batches`. With `num_workers` > 0 that
     many processes decode ahead; the batches are the same. Of each batch only `part` is decoded.
+
+    Raises ImagesError in the place of the first batch that has an image which cannot be read, whichever process reads it.
     """
 
     images: LabelledImages
@@ -49,20 +52,27 @@ class ImageBatches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = epoch_batches(len(self.images), self.batch_size, self.seed, self.start_step, self.steps, self.part)
         # The loader draws a seed for its workers, which need none: its own generator keeps the global one untouched.
-        yield from DataLoader(
+        loader = DataLoader(
             _LabelledBatches(self.images),
             batch_size=None,
             sampler=order,
             num_workers=self.num_workers,
             generator=torch.Generator(),
         )
+        for batch in loader:
+            if isinstance(batch, ImagesError):
+                raise batch
+            yield batch
 
 
 @dataclass(frozen=True)
-class _LabelledBatches(Dataset[tuple[Tensor, Tensor]]):
+class _LabelledBatches(Dataset[tuple[Tensor, Tensor] | ImagesError]):
     """Images as the DataLoader wants them: indexed by a whole batch of rows."""
 
     images: LabelledImages
 
-    def __getitem__(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
-        return self.images.batch(indices), torch.from_numpy(self.images.labels[indices])
+    def __getitem__(self, indices: np.ndarray) -> tuple[Tensor, Tensor] | ImagesError:
+        try:
+            return self.images.batch(indices), torch.from_numpy(self.images.labels[indices])
+        except ImagesError as error:  # what a worker raises reaches the loop as another kind of error
+            return error

@@ -19,17 +19,6 @@ from spatial_functa_pipeline.images.images import Images
 _MEASURED_IMAGES = 4096
 
 
-class OtherImagesError(ValueError):
-    """The functaset of `split` at `location` was not built from these images, of which there are `count`."""
-
-    def __init__(self, location: str, split: str, count: int) -> None:
-        super().__init__(location, split, count)
-        self.location, self.split, self.count = location, split, count
-
-    def __str__(self) -> str:
-        return f"functaset {self.location} was not built from these {self.count} images"
-
-
 @dataclass(frozen=True)
 class PixelPatches:
     """Pixels in the rows of a functaset: row r is the image, or the very augmented copy of it, whose latent row r is.
@@ -49,10 +38,7 @@ class PixelPatches:
     seed: int
 
     def __post_init__(self) -> None:
-        labels = self.images.labels
-        source = self.functaset.source_index
-        if source.min() < 0 or source.max() >= len(labels) or (labels[source] != self.functaset.labels).any():
-            raise OtherImagesError(str(self.functaset.location), self.functaset.header.split, len(labels))
+        self.functaset.require_images(self.images)
 
     def __len__(self) -> int:
         return len(self.functaset)

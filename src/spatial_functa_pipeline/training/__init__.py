@@ -6,13 +6,14 @@ from spatial_functa_pipeline.training.denoiser import train_denoiser
 from spatial_functa_pipeline.training.feature_network import train_feature_network
 from spatial_functa_pipeline.training.field import train_field
 from spatial_functa_pipeline.training.guard import TrainingDivergedError, UnreadableImageError
-from spatial_functa_pipeline.training.launch import ProcessDiedError
+from spatial_functa_pipeline.training.launch import MachinesDidNotMeetError, ProcessDiedError
 from spatial_functa_pipeline.training.loop import Training
 from spatial_functa_pipeline.training.run import Report, TrainingRun, report_nothing
 from spatial_functa_pipeline.training.state import TrainingState
 
 __all__ = [
     "Checkpoint",
+    "MachinesDidNotMeetError",
     "ProcessDiedError",
     "Report",
     "Training",

@@ -44,7 +44,7 @@ class Checkpoint:
         if saved.get("unreadable_image") and different and different.keys() <= _MAY_CHANGE:
             counts = " → ".join(f"{count:,}" for count in dict.fromkeys([before["images.count"], now["images.count"]]))
             logger.warning(
-                "%s: the images have changed: %s; going on, since the training stopped at one that could not be decoded",
+                "%s: the images have changed: %s; going on, since there was one that could not be decoded",
                 *(self.path.name, counts),
             )
         elif different:
@@ -61,6 +61,18 @@ class Checkpoint:
         with replace_durably(self.path) as temporary:
             content = {"must_agree": must_agree, "state": state, "unreadable_image": unreadable_image}
             torch.save(content, temporary)
+
+    def allow_other_images(self) -> None:
+        """Let a training go on from it after images have been removed or replaced, as `write` with `unreadable_image` does.
+
+        For images that are found to be broken before the training meets them. Without a checkpoint there is nothing to do.
+        """
+        if not self.path.exists():
+            return
+        saved = torch.load(self.path, map_location="cpu", weights_only=True)
+        if not saved.get("unreadable_image"):
+            with replace_durably(self.path) as temporary:
+                torch.save(saved | {"unreadable_image": True}, temporary)
 
     def delete(self) -> None:
         """Remove the file once what it led to is safely stored."""

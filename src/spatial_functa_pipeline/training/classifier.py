@@ -12,6 +12,7 @@ from spatial_functa_pipeline.compute import available_precision, bf16_products, 
 from spatial_functa_pipeline.config.classification import ClassificationConfig
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.functasets.store import Functaset
+from spatial_functa_pipeline.images.augmentation import MIRRORED
 from spatial_functa_pipeline.images.digest import describe_images
 from spatial_functa_pipeline.loading.functaset_batches import FunctasetBatches, consecutive_batches
 from spatial_functa_pipeline.loading.image_batches import ImageBatches
@@ -49,10 +50,12 @@ def what_examples_are(examples: Examples) -> dict[str, Any]:
     """The data of a training, for its checkpoint to tell them from others."""
     if isinstance(examples, Functaset):
         return {"functaset": examples.header.to_attributes()}
+    copies = examples.functaset.augmentation
     return {
         "images": describe_images(examples.images),
         "patches": list(examples.latent_shape.shape),
-        "augmented_copies": int(examples.functaset.augmentation.max()),
+        "augmented_copies": int(copies.max()),
+        "mirror_images": bool((copies == MIRRORED).any()),
         "augmentation": {**examples.augmentation.model_dump(mode="json"), "seed": examples.seed},
     }
 

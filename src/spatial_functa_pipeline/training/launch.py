@@ -41,6 +41,10 @@ class ProcessDiedError(RuntimeError):
     """One of the processes of a training failed or was killed."""
 
 
+class MachinesDidNotMeetError(RuntimeError):
+    """The machines of a training have waited for each other in vain."""
+
+
 def several_processes(train: Callable[P, R]) -> Callable[P, R]:
     """Let `train`, a function of a module, be run by as many processes as its keyword argument `run` asks for.
 
@@ -51,7 +55,7 @@ def several_processes(train: Callable[P, R]) -> Callable[P, R]:
         ProcessDiedError: a process failed or was killed; the checkpoint is kept. Its cause is the process's error, if that
             can be handed over.
         DeviceError: there are not that many devices.
-        RuntimeError: the machines did not meet.
+        MachinesDidNotMeetError: they have waited for each other in vain.
         TrainingDivergedError, UnreadableImageError, KeyboardInterrupt, SystemExit: as `Training.train` does.
     """
 
@@ -65,9 +69,23 @@ def several_processes(train: Callable[P, R]) -> Callable[P, R]:
     return train_together
 
 
+def check_devices(runtime: RuntimeConfig) -> None:
+    """Raises DeviceError if this machine lacks the device that is asked for, or one for each process of a training."""
+    device = resolve_device(runtime.device)
+    if runtime.ranks == 1:
+        return
+    if device.type == "cuda" and torch.cuda.device_count() < runtime.processes:
+        raise DeviceError(
+            f"processes is {runtime.processes}, but this machine has {torch.cuda.device_count()} GPUs: each process needs "
+            "its own. Lower it, or set device to cpu"
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"several processes cannot share {device.type}: set processes to 1, or device to cpu")
+
+
 def _launch(train: Callable[..., R], runtime: RuntimeConfig, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
     """`train`, called in each process; its result is that of the first one on this machine."""
-    _check_devices(runtime)
+    check_devices(runtime)
     relayed = multiprocessing.get_context("spawn").RawValue(c_int, 0)
     with tempfile.TemporaryDirectory() as folder, _relaying(relayed), _without_traces_of_the_launcher():
         # In a file, not as arguments: these go through a pipe, and the next process starts when one has read them.
@@ -98,7 +116,7 @@ def _outcome_of_all(task: Path, name: str, runtime: RuntimeConfig, relayed: c_in
         rank, _ = error.get_first_failure()
         raise ProcessDiedError(_obituary(error, runtime)) from left_error(task.parent, rank)
     except RendezvousError as error:
-        raise RuntimeError(
+        raise MachinesDidNotMeetError(
             f"the {runtime.machines} machines did not meet at {runtime.rendezvous} ({error}): check that each runs "
             "the same command, and that the port of that machine, which is one of them, can be reached"
         ) from error
@@ -125,17 +143,6 @@ def _launch_config(name: str, runtime: RuntimeConfig, folder: Path) -> Any:
         signals_to_handle="SIGQUIT",  # the others are relayed
         shutdown_timeout=_SHUTDOWN_SECONDS,
     )
-
-
-def _check_devices(runtime: RuntimeConfig) -> None:
-    device = resolve_device(runtime.device)
-    if device.type == "cuda" and torch.cuda.device_count() < runtime.processes:
-        raise DeviceError(
-            f"processes is {runtime.processes}, but this machine has {torch.cuda.device_count()} GPUs: each process needs "
-            "its own. Lower it, or set device to cpu"
-        )
-    if device.type not in ("cpu", "cuda"):
-        raise DeviceError(f"several processes cannot share {device.type}: set processes to 1, or device to cpu")
 
 
 @contextmanager

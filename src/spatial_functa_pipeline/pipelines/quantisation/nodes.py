@@ -21,7 +21,7 @@ def quantise_train_functaset(
     functaset: FunctasetConfig,
     seed: int,
 ) -> FunctasetPlan | Functaset:
-    """Quantise the training latents, over the ranges of the images' own; images and field tell their PSNR."""
+    """Quantise the training latents, over the ranges of those that are not distorted; images and field tell their PSNR."""
     pictures = Pictures(images, functaset.augmentation, seed)
     return quantised(encoded, config.bits, pictures, unpack_field(field, torch.device("cpu")), runtime)
 
