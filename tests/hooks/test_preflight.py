@@ -75,7 +75,7 @@ def test_each_process_of_a_training_needs_a_gpu(empty_project, finished, monkeyp
     assert message.startswith(
         "Nothing was run:\n  processes is 2, but this machine has 1 GPUs: each process needs its own"
     )
-    assert "The parameters are runtime.device and runtime.processes" in message
+    assert message.endswith("with runtime.device=cpu,runtime.processes=1 added to its --params")
     assert len(message.splitlines()) == 2
     assert problems(empty_project, params={"runtime": {"device": "cuda"}}) == ""
     assert problems(finished, "sampling", two) == ""  # trains nothing
