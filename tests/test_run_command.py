@@ -6,13 +6,14 @@ import sys
 import click
 import pytest
 from click.testing import CliRunner
-from kedro.io import DatasetError
+from kedro.io import DataCatalog, DatasetError
 from kedro.pipeline import Pipeline
 
 from spatial_functa_pipeline import cli
 from spatial_functa_pipeline.compute import DeviceError, resolve_device
 from spatial_functa_pipeline.datasets.images import FashionMNISTDataset
 from spatial_functa_pipeline.fields import NativeEngineMemoryError
+from spatial_functa_pipeline.pipeline_registry import register_pipelines
 from spatial_functa_pipeline.run_command import RunCommand, known_error
 from spatial_functa_pipeline.training import MachinesDidNotMeetError
 
@@ -39,12 +40,27 @@ def no_node():
     Pipeline([]).only_nodes("nobody")
 
 
+def wrong_key():
+    entry("FashionMNISTDataset", part="train", row=[0, 1])
+
+
+def wrong_value():
+    entry("ImageFolderDataset", resolution=[8, 8], channels=2)
+
+
+def entry(kind, **arguments):
+    images = f"spatial_functa_pipeline.datasets.images.{kind}"
+    DataCatalog.from_config({"images": {"type": images, "filepath": "x", **arguments}}).get("images")
+
+
 @pytest.mark.parametrize(
     ("raise_error", "message"),
     [
         (no_device, "device is cuda:99, but"),
         (no_images, "FashionMNIST needs train-images-idx3-ubyte"),
         (no_node, "Pipeline does not contain nodes named"),
+        (wrong_key, "Error: ImagesDataset.__init__() got an unexpected keyword argument 'row'"),
+        (wrong_value, "Error: channels is 1 for grey or 3 for colour, got 2"),
     ],
 )
 def test_an_error_that_explains_itself_is_one_message(raise_error, message):
@@ -77,6 +93,34 @@ def test_any_other_error_keeps_its_traceback():
     assert isinstance(ends_with(slip).exception, KeyError)
     assert known_error(KeyError("x")) is None
     assert known_error(DatasetError("of another project")) is None
+
+
+def test_a_slip_while_a_dataset_loads_keeps_its_traceback():
+    class Slip(FashionMNISTDataset):
+        def load(self):
+            raise KeyError("x")
+
+    assert isinstance(ends_with(Slip(filepath="x", part="train").load).exception, DatasetError)
+
+
+def test_a_message_is_left_as_it_is():
+    def refuse():
+        try:
+            no_images()
+        except DatasetError as error:
+            raise click.ClickException("Nothing was run: no images") from error
+
+    assert ends_with(refuse).output == "Error: Nothing was run: no images\n"
+
+
+@pytest.mark.parametrize("option", ["--pipeline=diffussion", "--pipelines=diffusion,diffussion"])
+def test_a_pipeline_that_is_not_there_is_named_with_those_that_are(option):
+    result = CliRunner().invoke(cli.run, [option])
+    assert result.exit_code == 1
+    assert result.output.startswith(
+        "Error: Nothing was run: there is no pipeline diffussion; there are: meta_learning, "
+    )
+    assert set(register_pipelines()) <= set(result.output.split("are: ")[1].strip().split(", "))
 
 
 @pytest.mark.parametrize("kind", [MachinesDidNotMeetError, NativeEngineMemoryError])

@@ -7,6 +7,7 @@ from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any, cast
 
+import yaml
 from kedro.config import OmegaConfigLoader
 from omegaconf import OmegaConf
 
@@ -14,6 +15,7 @@ from spatial_functa_pipeline.config.places import Places
 from spatial_functa_pipeline.config.presets import apply_presets, printed_keys, recipes
 from spatial_functa_pipeline.config.recipe import RecipeError, left_open
 from spatial_functa_pipeline.config.tree import PipelineParameters
+from spatial_functa_pipeline.hooks.conf_files import require_sound_files
 
 KEDROS_DEFAULT_ENV = "local"
 """What kedro-mlflow's commands take where no environment is named. Unless the project has it, they mean the default one."""
@@ -31,7 +33,11 @@ class ProjectConfigLoader(OmegaConfigLoader):
     def __init__(self, conf_source: str | Path, env: str | None = None, *arguments: Any, **options: Any) -> None:
         if env == KEDROS_DEFAULT_ENV and not Path(conf_source, env).is_dir():
             env = None
-        super().__init__(conf_source, env, *arguments, **options)
+        try:
+            super().__init__(conf_source, env, *arguments, **options)
+        except yaml.YAMLError:  # of globals.yml, which Kedro reads at once: no hook comes before it
+            require_sound_files(self)
+            raise
 
     def __getitem__(self, key: str) -> dict[str, Any]:
         """The configuration of one kind, as `parameters` or `catalog`."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Iterable
 from typing import Any
 
 import click
 from kedro.framework.cli import project
 from kedro.io import DatasetError
+
+from spatial_functa_pipeline.pipeline_registry import PIPELINES
 
 PACKAGE = __name__.partition(".")[0]
 
@@ -17,7 +20,7 @@ def known_error(error: BaseException | None) -> BaseException | None:
     """What explains itself of an error and its causes; None if its place in the code is all that is known of it.
 
     That is an error of a class of this project, else the innermost of what one of its datasets says, or Kedro of the
-    pipeline that was asked for.
+    pipeline that was asked for or of an entry in the catalog.
     """
     known = None
     while error is not None:
@@ -32,7 +35,19 @@ def known_error(error: BaseException | None) -> BaseException | None:
 def _explains_itself(error: BaseException) -> bool:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     place = str(frames[-1].f_globals.get("__name__", "")) if frames else ""
-    return (isinstance(error, DatasetError) and place.startswith(PACKAGE)) or place.startswith("kedro.pipeline")
+    if isinstance(error, DatasetError):
+        of_an_entry = place.startswith("kedro.io") and frames[-1].f_code.co_name == "from_config"
+        return place.startswith(PACKAGE) or of_an_entry
+    return place.startswith("kedro.pipeline")
+
+
+def _require_pipelines(names: Iterable[str | None]) -> None:
+    """Raises click.ClickException if a name is no pipeline's."""
+    known = [*PIPELINES, "__default__"]
+    if unknown := [name for name in names if name and name not in known]:
+        raise click.ClickException(
+            f"Nothing was run: there is no pipeline {', '.join(unknown)}; there are: {', '.join(known)}"
+        )
 
 
 class ProjectCommand(click.Command):
@@ -52,13 +67,16 @@ class RunCommand(ProjectCommand):
     def invoke(self, context: click.Context) -> Any:
         """Run. Raises click.ClickException, with the message alone, for an error that `known_error` knows."""
         verbose = context.params.pop("verbose")
+        _require_pipelines([context.params.get("pipeline"), *(context.params.get("pipelines") or ())])
         try:
             return super().invoke(context)
+        except click.ClickException:  # a message already
+            raise
         except Exception as error:
             if verbose or (known := known_error(error)) is None:
                 raise
             notes = [note for one in {known: None, error: None} for note in getattr(one, "__notes__", ())]
-            raise click.ClickException("\n".join([str(known), *notes, "(--verbose shows where)"])) from error
+            raise click.ClickException("\n".join([str(known).strip(), *notes, "(--verbose shows where)"])) from error
 
 
 run = RunCommand(

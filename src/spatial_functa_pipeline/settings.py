@@ -10,7 +10,7 @@ from spatial_functa_pipeline.hooks.conf_files import ConfFileHooks
 from spatial_functa_pipeline.hooks.freshness import FreshnessHooks
 from spatial_functa_pipeline.hooks.lazy_mlflow import LazyMlflowHooks
 from spatial_functa_pipeline.hooks.one_writer import OneWriterHooks
-from spatial_functa_pipeline.hooks.parameters import ParameterHooks
+from spatial_functa_pipeline.hooks.parameters import LeftOpenHooks, ParameterHooks
 from spatial_functa_pipeline.hooks.places import PlaceHooks
 from spatial_functa_pipeline.hooks.preflight import PreflightHooks
 from spatial_functa_pipeline.hooks.summary import SummaryHooks
@@ -23,6 +23,7 @@ HOOKS = (
     ConfFileHooks(),
     PreflightHooks(),
     FreshnessHooks(),
+    LeftOpenHooks(),
     PlaceHooks(),
     OneWriterHooks(),
     LazyMlflowHooks(),

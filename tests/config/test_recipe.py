@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from click import ClickException
+from kedro.framework.hooks.manager import _create_hook_manager, _register_hooks
 from kedro.io import DataCatalog
 from pydantic import ValidationError
 from test_environments import (
@@ -31,8 +32,10 @@ from spatial_functa_pipeline.config.block import RESULT_NEUTRAL
 from spatial_functa_pipeline.config.presets import apply_presets, find_field
 from spatial_functa_pipeline.config.recipe import inside, without_effect
 from spatial_functa_pipeline.hooks.freshness import FreshnessHooks
-from spatial_functa_pipeline.hooks.parameters import ParameterHooks, settings_by_block
+from spatial_functa_pipeline.hooks.parameters import LeftOpenHooks, ParameterHooks, settings_by_block
+from spatial_functa_pipeline.hooks.preflight import PreflightHooks
 from spatial_functa_pipeline.pipeline_registry import all_pipelines
+from spatial_functa_pipeline.settings import HOOKS
 
 WITH_IT = ("celebahq64", "cifar10", "imagenet256")
 AS_PRINTED = {"recipe": "as_printed"}
@@ -435,7 +438,7 @@ def test_no_output_of_one_recipe_counts_as_one_of_the_other(env):
 
 
 def said(caplog, env, given):
-    hooks, config = ParameterHooks(), loader(env, given)
+    hooks, config = LeftOpenHooks(), loader(env, given)
     hooks.after_context_created(SimpleNamespace(config_loader=config, project_path="."))
     with caplog.at_level(logging.INFO):
         hooks.before_pipeline_run()
@@ -449,6 +452,13 @@ def test_a_run_lists_what_the_paper_leaves_open_and_what_it_takes(caplog):
     assert lines[:-1] == [f"  {line}" for line in settings_by_block(config.left_open)]
     assert '  meta_learning.field: depth=6, inner_rate_init=[0.005, 0.1], precision="float32", width=256' in lines
     assert lines[-1] == "  given: seed=3"
+
+
+def test_it_is_listed_before_a_check_can_stop_the_run():
+    manager = _create_hook_manager()
+    _register_hooks(manager, HOOKS)
+    called = [type(one.plugin) for one in reversed(manager.hook.before_pipeline_run.get_hookimpls())]
+    assert called.index(LeftOpenHooks) < min(called.index(PreflightHooks), called.index(FreshnessHooks))
 
 
 def test_our_own_recipe_lists_nothing(caplog):

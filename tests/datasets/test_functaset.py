@@ -52,7 +52,7 @@ def test_another_schema_version_does_not_exist_and_is_replaced(dataset, tmp_path
     zarr.open_group(tmp_path / "layer" / "train.zarr", mode="r+").attrs["schema_version"] = 0
     assert not dataset.exists()
     with pytest.raises(
-        DatasetError, match=r"schema version 0.*build it again, as in: kedro run --pipeline=functaset_build"
+        DatasetError, match=r"schema version 0.*build it again: kedro run --pipeline=functaset_build, with the --env"
     ):
         dataset.load()
     dataset.replace_stale = True

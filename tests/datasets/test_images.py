@@ -6,6 +6,7 @@ import os
 import pickle
 from itertools import pairwise
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -94,9 +95,7 @@ class TwoDigitsDataset(IDXDataset):
 
 def test_another_idx_data_set_says_its_name_and_classes_only(tmp_path):
     dataset = TwoDigitsDataset(filepath=str(tmp_path), part="test")
-    with pytest.raises(
-        DatasetError, match=r"MNIST needs t10k-images-idx3-ubyte.*MNIST/raw.*'download: true' in the catalog$"
-    ):
+    with pytest.raises(DatasetError, match=r"MNIST needs t10k-images-idx3-ubyte.*MNIST/raw.*'download: true' there$"):
         dataset.load()
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
@@ -111,7 +110,8 @@ def test_another_idx_data_set_says_its_name_and_classes_only(tmp_path):
 
 
 def test_missing_files_are_named_with_the_ways_to_get_them(tmp_path):
-    with pytest.raises(DatasetError, match=r"train-images-idx3-ubyte(?s:.)*download: true(?s:.)*dataset-fashion-mnist"):
+    ways = r"train-images-idx3-ubyte(?s:.)*\. Correct data_path (?s:.)*download: true(?s:.)*dataset-fashion-mnist"
+    with pytest.raises(DatasetError, match=ways):
         FashionMNISTDataset(filepath=str(tmp_path), part="train").load()
 
 
@@ -196,7 +196,7 @@ def test_cifar10_rows_cut_the_train_part(cifar):
 def test_damaged_or_missing_cifar10_says_what_to_do(cifar, tmp_path):
     root, _ = cifar
     (root / CIFAR10.base_folder / "data_batch_3").write_bytes(b"damaged")
-    with pytest.raises(DatasetError, match=r"data_batch_1(?s:.)*download: true"):
+    with pytest.raises(DatasetError, match=r"data_batch_1(?s:.)*\. Correct data_path (?s:.)*download: true"):
         CIFAR10Dataset(filepath=str(root), part="train").load()
     assert not CIFAR10Dataset(filepath=str(tmp_path / "nowhere"), part="train").exists()
 
@@ -323,6 +323,19 @@ def test_a_folder_can_be_read_as_grey(folder):
     assert decode_png(dataset.preview()).shape == (8, 64)
 
 
+@pytest.mark.parametrize(
+    ("dataset", "module"), [(CIFAR10Dataset, "cifar"), (FashionMNISTDataset, "mnist")], ids=lambda one: str(one)
+)
+def test_a_download_that_fails_is_no_missing_setting(tmp_path, monkeypatch, dataset, module):
+    def no_network(*_, **__):
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(f"torchvision.datasets.{module}.download_and_extract_archive", no_network)
+    with pytest.raises(DatasetError, match=r"its download failed \((?s:.)*\)\. Correct data_path ") as error:
+        dataset(filepath=str(tmp_path), part="train", download=True).load()
+    assert "download: true" not in str(error.value)
+
+
 def test_a_broken_image_is_named(folder):
     broken = folder / "cat" / "2.png"
     broken.write_bytes(broken.read_bytes()[:60])
@@ -332,7 +345,7 @@ def test_a_broken_image_is_named(folder):
 
 
 def test_folders_that_cannot_be_read_say_why(folder, tmp_path):
-    with pytest.raises(DatasetError, match=r"nowhere is not a folder(?s:.)*image-net\.org"):
+    with pytest.raises(DatasetError, match=r"nowhere is not a folder: correct data_path (?s:.)*image-net\.org"):
         ImageFolderDataset(filepath=str(tmp_path / "nowhere"), resolution=[8, 8]).load()
     (folder / "bird").mkdir()
     with pytest.raises(DatasetError, match=r"there are no pictures in .*bird$"):

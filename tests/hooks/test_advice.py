@@ -10,9 +10,12 @@ from pydantic import BaseModel
 from spatial_functa_pipeline import training
 from spatial_functa_pipeline.compute import DeviceError
 from spatial_functa_pipeline.config.tree import PipelineParameters
+from spatial_functa_pipeline.datasets.functaset import what_to_do
 from spatial_functa_pipeline.fields import NativeEngineMemoryError
+from spatial_functa_pipeline.functasets.errors import OtherImagesError, SchemaVersionError
 from spatial_functa_pipeline.hooks.advice import AdviceHooks
 from spatial_functa_pipeline.hooks.advice_table import ADVICE, BLOCK_OF_TRAINING, advice_on
+from spatial_functa_pipeline.metrics.features import InceptionDownloadError
 from spatial_functa_pipeline.settings import HOOKS
 from spatial_functa_pipeline.training import TrainingDivergedError
 
@@ -74,6 +77,14 @@ def test_every_training_has_its_block():
     sources = Path(training.__file__).parent.glob("*.py")
     names = {name for source in sources for name in re.findall(r'^        name="(\w+)",$', source.read_text(), re.M)}
     assert names == set(BLOCK_OF_TRAINING)
+
+
+def test_no_advice_on_a_failed_check_is_a_command_that_drops_the_parameters_of_the_run():
+    for error in (DeviceError("no"), InceptionDownloadError("no")):
+        assert "kedro run" not in advice_on(error)
+        assert "added to its --params" in advice_on(error)
+    for advice in (advice_on(OtherImagesError("x", "train", 3)), what_to_do(SchemaVersionError("x", 0, 1))):
+        assert "with the --env and --params of this run and runtime.replace_stale=true" in advice
 
 
 def test_all_parameters_that_the_advice_names_are_there():

@@ -1,8 +1,14 @@
 """Files of conf/ that are wrong are named, with the line."""
 
 import pytest
+from click import ClickException
 
-from spatial_functa_pipeline.hooks.conf_files import file_problems
+from spatial_functa_pipeline.config_loader import ProjectConfigLoader
+from spatial_functa_pipeline.hooks.conf_files import file_problems, require_sound_files
+
+
+def loader_of(conf, env):
+    return ProjectConfigLoader(str(conf), env, base_env="base", default_run_env="own")
 
 
 @pytest.fixture
@@ -59,3 +65,17 @@ def test_what_is_yaml_but_no_configuration_is_named_with_the_file(conf, text):
 def test_other_environments_are_not_read(conf):
     (conf / "own/parameters.yml").write_text("a: [")
     assert file_problems(conf, ["base"]) == []
+
+
+def test_an_environment_that_is_not_there_is_named_with_those_that_are(conf):
+    require_sound_files(loader_of(conf, None))
+    require_sound_files(loader_of(conf, "own"))
+    with pytest.raises(ClickException) as error:
+        require_sound_files(loader_of(conf, "onw"))
+    assert str(error.value) == f"Nothing was run: there is no environment onw in {conf}; there are: own"
+
+
+def test_a_syntax_error_in_globals_is_named_before_any_hook(conf):
+    (conf / "own/globals.yml").write_text("dataset: own\n\n\tb: 2\n")
+    with pytest.raises(ClickException, match=rf"are wrong:\n  {conf}/own/globals\.yml, line 3: no YAML: "):
+        loader_of(conf, "own")

@@ -41,7 +41,7 @@ ERRORS = {
     NonFiniteLatentError("train", 6, "float16"): "--params functaset.storage_type=float32",
     NonFiniteLatentError("samples", 6, "float32"): "a lower diffusion.training.learning_rate",
     OtherImagesError("f.zarr", "train", 6): (
-        "kedro run --nodes=build_train_functaset,quantise_train_functaset --params runtime.replace_stale=true"
+        "kedro run --nodes=build_train_functaset,quantise_train_functaset, with the --env and --params of this run"
     ),
     UnexpectedImagesError({"resolution": ((8, 8), (4, 4)), "channels": (1, 3)}): "data.resolution, data.channels",
     InceptionDownloadError("no network"): "evaluation.frechet.inception_weights",

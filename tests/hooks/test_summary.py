@@ -1,10 +1,12 @@
 """What a run says at its end."""
 
+import shlex
 from pathlib import Path
 
+from kedro.framework.cli.utils import _split_params
 from kedro.io import DataCatalog
 
-from spatial_functa_pipeline.hooks.summary import report_folders
+from spatial_functa_pipeline.hooks.summary import options_of, report_folders
 from spatial_functa_pipeline.pipeline_registry import register_pipelines
 from spatial_functa_pipeline.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
 
@@ -33,3 +35,23 @@ def test_what_a_changed_parameter_does_not_touch_is_named_where_it_lies(tmp_path
     assert "samples_by_class.png" in found[first]
     assert second == Path("data/08_reporting/test_run/4x4x8-nearest")
     assert "reconstructions.png" in found[second]
+
+
+RUN = {
+    "env": "image_folder",
+    "runtime_params": {"data_path": "/data/my images", "latent_shape": "8x8x16", "runtime": {"progress": False}},
+}
+
+
+def test_the_next_commands_are_of_the_same_environment_and_parameters():
+    assert shlex.split(options_of(RUN)) == [
+        *("--env", "image_folder"),
+        *("--params", "data_path=/data/my images,latent_shape=8x8x16,runtime.progress=false"),
+    ]
+    assert options_of({"env": None, "runtime_params": {}}) == ""
+    assert options_of({"env": None}, latent_shape="4x4x32") == " --params latent_shape=4x4x32"
+
+
+def test_kedro_reads_them_as_they_were_but_for_the_latent_shape():
+    params = shlex.split(options_of(RUN, latent_shape="4x4x32"))[-1]
+    assert _split_params(None, None, params) == RUN["runtime_params"] | {"latent_shape": "4x4x32"}

@@ -121,7 +121,7 @@ def test_a_run_ends_with_metrics_pictures_and_a_summary(finished):
     for name in ("kid_convnet_to_train", "nearest_train_distance"):  # in the file only
         assert f"{name} " not in finished.output
     assert f"data/08_reporting/{VARIANT}" in finished.output
-    assert "kedro viz run" in finished.output
+    assert "kedro viz run --env test " in finished.output
     assert "/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=results" in finished.output
     assert not list((finished.path / "data").rglob("*.pt"))  # checkpoints go once their results are stored
 

@@ -30,7 +30,7 @@ from spatial_functa_pipeline.functasets.writing import (
     write_reference,
 )
 
-_SAME = "with the --env and --params of this run"
+SAME = "with the --env and --params of this run"
 
 
 def build_command(split: str, quantised: bool = False) -> str:
@@ -49,11 +49,11 @@ def what_to_do(error: Exception) -> str:
     """About an error of a functaset."""
     match error:
         case MissingFunctasetError():
-            return f"build it first: kedro run --pipeline=functaset_build (for samples: kedro run --pipeline=sampling), {_SAME}"
+            return f"build it first: kedro run --pipeline=functaset_build (for samples: kedro run --pipeline=sampling), {SAME}"
         case IncompleteFunctasetError(split=split, quantised=quantised):
-            return f"run again to finish: {build_command(split, quantised)}, {_SAME}"
+            return f"run again to finish: {build_command(split, quantised)}, {SAME}"
         case SchemaVersionError():
-            return "build it again, as in: kedro run --pipeline=functaset_build --params runtime.replace_stale=true"
+            return f"build it again: kedro run --pipeline=functaset_build, {SAME} and runtime.replace_stale=true"
         case StaleFunctasetError():
             return (
                 "to replace it, run again with --params runtime.replace_stale=true, or go back to the former parameters"

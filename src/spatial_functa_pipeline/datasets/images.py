@@ -134,9 +134,15 @@ class PublishedDataset(ImagesDataset):
         """Raises DatasetError if the folder is not there: outside of the project none is made, since it may be a slip."""
         if not self._filepath.is_dir() and not self._filepath.absolute().is_relative_to(Path.cwd()):
             raise DatasetError(
-                f"the images are not in {self._filepath}, and there is no such folder to download them to: make it, or "
-                "correct data_path (or filepath in the catalog)"
+                f"the images are not in {self._filepath}, and there is no such folder to download them to: correct "
+                "data_path (or filepath in the catalog), or make it"
             )
+
+    def _no_download(self, name: str, error: Exception, instead: str) -> DatasetError:
+        return DatasetError(
+            f"{name} is not, or not whole, in {self._filepath}, and its download failed ({error}). Correct data_path (or "
+            f"filepath in the catalog), or {instead}"
+        )
 
 
 class IDXDataset(PublishedDataset):
@@ -156,7 +162,10 @@ class IDXDataset(PublishedDataset):
             self._require_place_for_download()
             from torchvision import datasets
 
-            getattr(datasets, self.NAME)(self._filepath, download=True)
+            try:
+                getattr(datasets, self.NAME)(self._filepath, download=True)
+            except (RuntimeError, OSError) as error:
+                raise self._no_download(self.NAME, error, f"put its files there{self.OTHER_SOURCES}") from error
         pixels, labels = read_idx(self._file("images")), read_idx(self._file("labels"))
         last = len(self.CLASSES) - 1
         if pixels.shape != (len(labels), 28, 28) or labels.ndim != 1 or labels.max(initial=0) > last:
@@ -188,7 +197,8 @@ class IDXDataset(PublishedDataset):
             return found
         raise DatasetError(
             f"{self.NAME} needs {candidates[0].name} or {candidates[1].name} in {candidates[0].parent} or "
-            f"{candidates[2].parent}, and neither is there. Set 'download: true' in the catalog{self.OTHER_SOURCES}"
+            f"{candidates[2].parent}, and neither is there. Correct data_path (or filepath in the catalog), or set "
+            f"'download: true' there{self.OTHER_SOURCES}"
         )
 
 
@@ -216,10 +226,13 @@ class CIFAR10Dataset(PublishedDataset):
         try:
             data = CIFAR10(self._filepath, train=self._part == "train", download=self._download)
         except (RuntimeError, OSError) as error:
+            unpack = f"unpack {CIFAR10.url} in {self._filepath}"
+            if self._download:
+                raise self._no_download("CIFAR-10", error, unpack) from error
             raise DatasetError(
                 "CIFAR-10 needs the unchanged files data_batch_1 … data_batch_5, test_batch and batches.meta in "
-                f"{self._filepath / CIFAR10.base_folder} ({error}). Set 'download: true' in the catalog, or unpack "
-                f"{CIFAR10.url} in {self._filepath}"
+                f"{self._filepath / CIFAR10.base_folder} ({error}). Correct data_path (or filepath in the "
+                f"catalog), set 'download: true' there, or {unpack}"
             ) from error
         selected = self._row_slice(len(data.data))
         return replace(Images.from_array(data.data[selected], data.targets[selected], data.classes), reopen=self.load)
@@ -307,9 +320,9 @@ class ImageFolderDataset(ImagesDataset):
         """The pictures of the whole folder. Raises DatasetError if there is none."""
         if not self._exists():
             raise DatasetError(
-                f"{self._filepath} is not a folder. Image folders are not downloaded: put the files there, either one "
-                "subfolder per class or none (ImageNet: the ILSVRC2012 archives from https://image-net.org; CelebA-HQ: "
-                "see https://github.com/tkarras/progressive_growing_of_gans), or correct 'filepath' in the catalog"
+                f"{self._filepath} is not a folder: correct data_path (or filepath in the catalog). Image folders are not "
+                "downloaded: put the files there, either one subfolder per class or none (ImageNet: the ILSVRC2012 archives "
+                "from https://image-net.org; CelebA-HQ: see https://github.com/tkarras/progressive_growing_of_gans)"
             )
         folder = self._scanned()
         if not len(folder):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from spatial_functa_pipeline.compute import DeviceError
-from spatial_functa_pipeline.datasets.functaset import build_command, what_to_do
+from spatial_functa_pipeline.datasets.functaset import SAME, build_command, what_to_do
 from spatial_functa_pipeline.fields import NativeEngineMemoryError
 from spatial_functa_pipeline.functasets.errors import (
     DamagedShardError,
@@ -38,8 +38,11 @@ def _advice_on_a_diverged_training(error: TrainingDivergedError) -> str:
 
 
 def _build_of_these_images(error: OtherImagesError) -> str:
-    build = f"{build_command(error.split)},quantise_{error.split}_functaset --params runtime.replace_stale=true"
-    return f"build the functaset again: {build}, or correct the images' entry in the catalog"
+    build = f"{build_command(error.split)},quantise_{error.split}_functaset"
+    return (
+        f"build the functaset again: {build}, {SAME} and runtime.replace_stale=true, or correct the images' entry in the "
+        "catalog"
+    )
 
 
 def _train_what_diverged(error: NonFiniteLatentError) -> str:
@@ -61,16 +64,15 @@ def _describe_the_images(error: UnexpectedImagesError) -> str:
 
 ADVICE: dict[type[Exception], str | Callable[[Any], str]] = {
     DeviceError: (
-        "The parameters are runtime.device and runtime.processes; on any machine there is: "
-        "kedro run --params runtime.device=cpu,runtime.processes=1"
+        "on any machine there is the CPU: the same command, with runtime.device=cpu,runtime.processes=1 added to its --params"
     ),
     NativeEngineMemoryError: (
         "run again with fewer images at once, which changes no result: a smaller meta_learning.training.micro_batch or "
         "functaset.encode_batch. Fewer threads (OMP_NUM_THREADS) and fewer processes (runtime.workers) take less, too"
     ),
     InceptionDownloadError: (
-        "The parameters are evaluation.frechet.inception_weights and evaluation.frechet.features; without the weights: "
-        "kedro run --params evaluation.frechet.features=convnet"
+        "evaluation.frechet.inception_weights says where they are; without them: the same command, with "
+        "evaluation.frechet.features=convnet added to its --params"
     ),
     TrainingDivergedError: _advice_on_a_diverged_training,
     UnreadableImageError: "with that file replaced or removed, the same command goes on from the checkpoint",

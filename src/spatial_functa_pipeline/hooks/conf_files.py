@@ -25,11 +25,20 @@ class ConfFileHooks:
         """Raises click.ClickException, with a line for each thing that is wrong."""
         loader = context.config_loader
         assert isinstance(loader, OmegaConfigLoader)
-        names = dict.fromkeys([loader.base_env, loader.env or loader.default_run_env])
-        if problems := file_problems(Path(loader.conf_source), names):
-            raise click.ClickException(
-                "\n  ".join(["Nothing was run, since configuration files are wrong:", *problems])
-            )
+        require_sound_files(loader)
+
+
+def require_sound_files(loader: OmegaConfigLoader) -> None:
+    """Raises click.ClickException, with a line for each thing that is wrong with the files that the loader reads."""
+    conf, env = Path(loader.conf_source), loader.env or loader.default_run_env
+    if conf.is_dir() and not (conf / env).is_dir():  # it may also be an archive, or an address
+        environments = sorted(folder.name for folder in conf.iterdir() if folder.is_dir())
+        raise click.ClickException(
+            f"Nothing was run: there is no environment {env} in {conf}; there are: "
+            + ", ".join(name for name in environments if name != loader.base_env)
+        )
+    if problems := file_problems(conf, dict.fromkeys([loader.base_env, env])):
+        raise click.ClickException("\n  ".join(["Nothing was run, since configuration files are wrong:", *problems]))
 
 
 def file_problems(conf: Path, environments: Iterable[str]) -> list[str]:

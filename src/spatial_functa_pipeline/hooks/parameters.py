@@ -50,7 +50,6 @@ class ParameterHooks:
         OmegaConf.register_new_resolver(
             "project_path", lambda path: str(Path(context.project_path) / path), replace=True
         )
-        self._config_loader = context.config_loader
         try:
             PipelineParameters.model_validate(context.config_loader["parameters"])
         except RecipeError as error:
@@ -64,6 +63,15 @@ class ParameterHooks:
                 value = f" (got {problem['input']!r})" if not isinstance(problem["input"], dict) else ""
                 lines.append(f"  {place}: {problem['msg'].removeprefix('Value error, ')}{value}")
             raise click.ClickException("Nothing was run, since parameters are wrong:\n" + "\n".join(lines)) from error
+
+
+class LeftOpenHooks:
+    """Lists what the paper leaves open, before a check that stops the run: whoever prepares one can read it at once."""
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Keep what reads the parameters."""
+        self._config_loader = context.config_loader
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self) -> None:

@@ -1,5 +1,8 @@
 """What a run that ended in metrics says at its end."""
 
+import json
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +10,17 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 
+from spatial_functa_pipeline.config.places import flatten
 from spatial_functa_pipeline.tracking import newest_runs_page
+
+
+def options_of(run_params: Mapping[str, Any], **other: Any) -> str:
+    """The `--env` and `--params` of a run, with other values for some parameters, to be added to a command."""
+    env, given = run_params.get("env"), dict(flatten(run_params.get("runtime_params") or {})) | other
+    params = ",".join(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in given.items())
+    return "".join(
+        f" {option} {shlex.quote(value)}" for option, value in (("--env", env), ("--params", params)) if value
+    )
 
 
 class SummaryHooks:
@@ -25,6 +38,7 @@ class SummaryHooks:
         if "metrics" not in pipeline.outputs():
             return
         from rich.console import Console
+        from rich.markup import escape
         from rich.table import Column, Table
 
         metrics = catalog.load("metrics")
@@ -37,7 +51,6 @@ class SummaryHooks:
             if name.endswith("_to_train") and not name.startswith(("fid_", "frechet_distance_")):
                 continue  # in the file; of the other scores those to the test images are shown
             table.add_row(name, f"{value:.4g}", details.get(name, ""))
-        env = f" --env {run_params['env']}" if run_params.get("env") else ""
         console = Console()
         console.print(table)
         for folder, contents in report_folders(pipeline, catalog, Path(run_params["project_path"])).items():
@@ -45,12 +58,12 @@ class SummaryHooks:
         link = newest_runs_page()
         console.print("Next (in the environment: [bold]source .venv/bin/activate[/bold]):")
         for command, why in (
-            ("kedro viz run", "the pipelines, with these figures in them"),
+            (f"kedro viz run{options_of(run_params)}", "the pipelines, with these figures in them"),
             ("kedro mlflow ui", "this run beside others" + (f": http://{self._mlflow_address}/{link}" if link else "")),
             ("kedro variants", "what runs have left on disk"),
-            (f"kedro run{env} --params latent_shape=4x4x32", "another latent shape, beside this one"),
+            (f"kedro run{options_of(run_params, latent_shape='4x4x32')}", "another latent shape, beside this one"),
         ):
-            console.print(f"  [bold]{command:<48}[/bold] {why}", soft_wrap=True)
+            console.print(f"  [bold]{escape(command):<48}[/bold] {why}", soft_wrap=True)
 
 
 def report_folders(pipeline: Pipeline, catalog: DataCatalog, project: Path) -> dict[Path, list[str]]:
