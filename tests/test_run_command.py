@@ -41,15 +41,15 @@ def no_node():
 
 
 def wrong_key():
-    entry("FashionMNISTDataset", part="train", row=[0, 1])
+    entry("images.FashionMNISTDataset", part="train", row=[0, 1])
 
 
 def wrong_value():
-    entry("ImageFolderDataset", resolution=[8, 8], channels=2)
+    entry("image_folder.ImageFolderDataset", resolution=[8, 8], channels=2)
 
 
 def entry(kind, **arguments):
-    images = f"spatial_functa_pipeline.datasets.images.{kind}"
+    images = f"spatial_functa_pipeline.datasets.{kind}"
     DataCatalog.from_config({"images": {"type": images, "filepath": "x", **arguments}}).get("images")
 
 

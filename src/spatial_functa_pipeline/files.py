@@ -33,3 +33,8 @@ def why_not_writable(folder: Path) -> str:
             return ""
     except OSError as error:
         return error.strerror or str(error)
+
+
+def nearest_folder(path: Path) -> Path:
+    """The path, or the first one above it that is there."""
+    return next((place for place in (path, *path.parents) if place.exists()), path)

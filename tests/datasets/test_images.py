@@ -16,7 +16,8 @@ from kedro.io import AbstractDataset, DatasetError
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from spatial_functa_pipeline.datasets.images import CIFAR10Dataset, FashionMNISTDataset, IDXDataset, ImageFolderDataset
+from spatial_functa_pipeline.datasets.image_folder import ImageFolderDataset
+from spatial_functa_pipeline.datasets.images import CIFAR10Dataset, FashionMNISTDataset, IDXDataset
 from spatial_functa_pipeline.images.images import ImagesError
 
 SAMPLE = Path(__file__).parents[2] / "data" / "01_raw" / "fashion_mnist_sample"

@@ -11,7 +11,7 @@ from kedro.pipeline import Node, Pipeline
 from PIL import Image
 
 from spatial_functa_pipeline.config.tree import PipelineParameters
-from spatial_functa_pipeline.datasets.images import ImageFolderDataset
+from spatial_functa_pipeline.datasets.image_folder import ImageFolderDataset
 from spatial_functa_pipeline.datasets.weights import CheckpointDataset
 from spatial_functa_pipeline.hooks.preflight import CHECKED_FILES, PlannedRun, file_problems
 from spatial_functa_pipeline.images import checking

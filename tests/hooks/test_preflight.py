@@ -14,7 +14,7 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Node, Pipeline
 from PIL import Image
 
-from spatial_functa_pipeline.datasets.images import ImageFolderDataset
+from spatial_functa_pipeline.datasets.image_folder import ImageFolderDataset
 from spatial_functa_pipeline.functasets import location
 from spatial_functa_pipeline.hooks import lazy_mlflow, preflight
 from spatial_functa_pipeline.hooks.freshness import FreshnessHooks

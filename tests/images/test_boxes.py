@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from spatial_functa_pipeline.config.functaset import AugmentationConfig
-from spatial_functa_pipeline.datasets.images import ImageFolderDataset
+from spatial_functa_pipeline.datasets.image_folder import ImageFolderDataset
 from spatial_functa_pipeline.images.augmentation import augment
 from spatial_functa_pipeline.images.boxes import distorted_box, resize_boxes
 

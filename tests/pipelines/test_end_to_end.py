@@ -335,7 +335,7 @@ def test_an_unconditional_model_of_a_folder_of_colour_images(empty_project):
         "{dataset: photos, latent_shape: 4x4x8, data_path: photos, resolution: [32, 32], channels: 3, num_classes: 2}"
     )
     entry = (
-        "{{type: spatial_functa_pipeline.datasets.images.ImageFolderDataset, filepath: photos/{folder}, "
+        "{{type: spatial_functa_pipeline.datasets.image_folder.ImageFolderDataset, filepath: photos/{folder}, "
         "resolution: [32, 32], rows: {rows}, metadata: {{kedro-viz: {{layer: raw}}}}}}"
     )
     entries = {

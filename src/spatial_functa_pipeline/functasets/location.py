@@ -13,6 +13,8 @@ from fsspec.implementations.local import LocalFileSystem
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
+from spatial_functa_pipeline.files import nearest_folder
+
 
 class Location:
     """The files below a path or an address. It is pickled as that, so that each process makes its own connections.
@@ -80,8 +82,7 @@ class Location:
     @property
     def nearest_folder(self) -> Path | None:
         """The folder, or the first one above it that is there; None in an object store."""
-        local = self.local
-        return local and next(folder for folder in (local, *local.parents) if folder.exists())
+        return self.local and nearest_folder(self.local)
 
     @property
     def disk(self) -> int | None:

@@ -44,7 +44,7 @@ class FreshnessHooks:
     @hook_impl
     def after_catalog_created(self, catalog: DataCatalog, parameters: dict[str, Any]) -> None:
         """Follow the fingerprints from the raw images through all pipelines."""
-        from spatial_functa_pipeline.datasets.images import ImageFolderDataset
+        from spatial_functa_pipeline.datasets.image_folder import ImageFolderDataset
 
         with ImageFolderDataset.one_walk():
             self._follow_fingerprints(catalog, parameters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
@@ -19,9 +20,10 @@ from kedro.pipeline.node import Node
 from spatial_functa_pipeline.compute import DeviceError, resolve_device
 from spatial_functa_pipeline.config.tree import PipelineParameters
 from spatial_functa_pipeline.datasets.fingerprint import FingerprintMixin
-from spatial_functa_pipeline.datasets.images import ImageFolderDataset, ImagesDataset
+from spatial_functa_pipeline.datasets.image_folder import ImageFolderDataset
+from spatial_functa_pipeline.datasets.images import ImagesDataset
 from spatial_functa_pipeline.datasets.weights import CheckpointDataset
-from spatial_functa_pipeline.files import why_not_writable
+from spatial_functa_pipeline.files import nearest_folder, why_not_writable
 from spatial_functa_pipeline.functasets.location import Location, lacks_room
 from spatial_functa_pipeline.hooks.advice_table import BLOCK_OF_TRAINING, advice_on
 from spatial_functa_pipeline.hooks.freshness import outdated_outputs
@@ -136,7 +138,7 @@ def folder_problems(run: PlannedRun) -> Iterator[str]:
     """A folder of outputs cannot be written."""
     paths = (str(getattr(run.catalog.get(name), "_filepath", "")) for name in run.outputs)
     folders = dict.fromkeys(Path(path).parent for path in paths if path and "://" not in path)
-    for folder in dict.fromkeys(map(_nearest, folders)):
+    for folder in dict.fromkeys(map(nearest_folder, folders)):
         if reason := why_not_writable(folder):
             yield f"{folder} cannot be written: {reason}"
 
@@ -215,6 +217,9 @@ CHECKS: tuple[Callable[[PlannedRun], Iterator[str]], ...] = (
 class PreflightHooks:
     """Looks at all that a run needs before its first node, and says all that is missing at once."""
 
+    def __init__(self) -> None:
+        self._one_walk = ExitStack()
+
     @hook_impl
     def after_catalog_created(self, parameters: dict[str, Any]) -> None:
         """Keep the parameters, with all defaults."""
@@ -223,7 +228,8 @@ class PreflightHooks:
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Raises click.ClickException, with a line for each problem."""
-        ImageFolderDataset.scans = {}
+        self._forget_folders()  # of a run that was interrupted: Kedro calls no hook then
+        self._one_walk.enter_context(ImageFolderDataset.one_walk())
         nodes = pipeline.nodes
         if run_params.get("only_missing_outputs"):
             wanted = outdated_outputs(pipeline, catalog)
@@ -246,12 +252,7 @@ class PreflightHooks:
         self._forget_folders()
 
     def _forget_folders(self) -> None:
-        ImageFolderDataset.scans = None
-
-
-def _nearest(folder: Path) -> Path:
-    """The folder, or the first one above it that is there."""
-    return next((place for place in (folder, *folder.parents) if place.exists()), folder)
+        self._one_walk.close()
 
 
 def _with_advice(error: Exception) -> str:
