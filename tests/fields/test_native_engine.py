@@ -57,19 +57,22 @@ def single(siren, geometry, shifts, targets):
 
 
 def gradients(engine, siren, geometry, shifts, targets, precision):
-    """Values, shift gradient, and derivatives of both for everything, along fixed directions."""
+    """Values, shift gradient with the values beside it, and derivatives for everything, along fixed directions."""
     generator = torch.Generator().manual_seed(1)
     values = engine.values(siren, geometry, shifts)
-    gradient = engine.gradient(siren, geometry, shifts, targets, 0.3, precision)
+    gradient, beside = engine.gradient(siren, geometry, shifts, targets, 0.3, precision)
     wanted = [shifts, *siren, targets]
     results = [values, gradient]
-    for output in (values, gradient):
-        direction = torch.randn(output.shape, generator=generator).to(output)
-        derivatives = torch.autograd.grad((output * direction).sum(), wanted, retain_graph=True, allow_unused=True)
+
+    def along(output):
+        return (output * torch.randn(output.shape, generator=generator).to(output)).sum()
+
+    for scalar in (along(values), along(gradient), along(gradient) + along(beside)):
+        derivatives = torch.autograd.grad(scalar, wanted, retain_graph=True, allow_unused=True)
         results += [
             torch.zeros_like(to) if found is None else found for to, found in zip(wanted, derivatives, strict=True)
         ]
-    return results
+    return [*results, beside]
 
 
 def relative_errors(found, wanted):
@@ -179,7 +182,8 @@ def test_native_bf16_keeps_nan_whatever_its_bits(bits):
     siren, geometry, shifts, targets = problem(SHAPES[0].values[0])
     hidden = siren.hidden.clone()
     hidden.view(torch.int32)[0, 3, 5] = bits
-    gradient = NativeEngine(bf16=True).gradient(siren._replace(hidden=hidden), geometry, shifts, targets, 0.3, "bf16")
+    siren = siren._replace(hidden=hidden)
+    gradient, _ = NativeEngine(bf16=True).gradient(siren, geometry, shifts, targets, 0.3, "bf16")
     assert gradient.isnan().any()
 
 

@@ -147,7 +147,7 @@ class SpatialField(nn.Module):
     def _gradient(self, latents: Tensor, targets: Tensor, siren: Siren) -> Tensor:
         """∇_z L at any z, written out, `(B, *grid, c)`."""
         shifts = self._shifts(self.modulate(latents))
-        gradient = self.engine.gradient(siren, self.geometry, shifts, targets, self._loss_scale, self.spec.precision)
+        gradient, _ = self.engine.gradient(siren, self.geometry, shifts, targets, self._loss_scale, self.spec.precision)
         return self.modulate_adjoint(gradient.flatten(-2))
 
     def _fit(self, targets: Tensor, steps: int, siren: Siren) -> Tensor:

@@ -11,10 +11,10 @@
 // V (L - 1, W, W); w (channels, W). The loss of the inner loop is scale / 2 * sum (y - x)^2, so its gradient for y is
 // scale * (y - x).
 //
-// `gradient` is the loss's gradient for the shifts. Its own derivative, times a direction of their shape, is the derivative
-// of the directional derivative: the field is run forwards with tangents (dots below) along the direction, and backwards through both.
-// Values and tangents are two streams through the same matrix products. Along that direction, the gradient's derivative for
-// the targets is -scale times the tangent of y.
+// `gradient` is the loss's gradient for the shifts, with y beside it. Its own derivative, times a direction of their shape, is
+// the derivative of the directional derivative: the field is run forwards with tangents (dots below) along the direction, and
+// backwards through both. Values and tangents are two streams through the same matrix products. Along that direction, the
+// gradient's derivative for y is scale times the tangent of y, and for the targets minus that.
 //
 // The functions return 0, or 1 if there is not enough memory. They trust the shapes, which `native_engine.py` checks.
 
@@ -144,7 +144,12 @@ struct Gradients {
     float *shifts, *first, *hidden, *output_weight, *output_bias, *targets;
 };
 
-enum Mode { VALUES, VALUES_BACKWARD, GRADIENT, GRADIENT_BACKWARD };
+// What a call reads beside the problem, and what it writes, if not null: y and its gradient (rows, points, C); the shifts'
+// direction and their gradient (rows, cells, L, W).
+struct Flow {
+    const float *direction, *from_values;
+    float *values, *shifts;
+};
 
 // One thread's blocks. Number: float, or Pair for bfloat16. STREAMS: 2 with tangents. LEARN: gradients of all parameters.
 template <class Number, int STREAMS, bool LEARN>
@@ -376,29 +381,24 @@ class Worker {
         }
     }
 
-    void run(Mode mode, long t0, int n, const float* given, float* out, float* from_targets) {
+    void run(const Flow& flow, long t0, int n, float* from_targets) {
         place(t0, n);
-        forward(given);
-        if (mode == VALUES) {
-            std::copy(y.begin(), y.begin() + n * C, out + t0 * C);
-            return;
-        }
+        forward(flow.direction);
+        if (flow.values) std::copy(y.begin(), y.begin() + n * C, flow.values + t0 * C);
+        if (!flow.shifts) return;
         std::fill(gy.begin(), gy.end(), 0.f);
         for (int i = 0; i < n * C; i++) {
-            if (mode == VALUES_BACKWARD) {
-                gy[i] = given[t0 * C + i];
-                continue;
-            }
-            const float gradient = p.scale * (y[i] - p.targets[t0 * C + i]);
-            if (STREAMS == 2) {
-                gy[i] = p.scale * y[R * C + i];
-                from_targets[t0 * C + i] = -gy[i];
-                gy[R * C + i] = gradient;
+            const long at = t0 * C + i;
+            if constexpr (STREAMS == 1) {
+                gy[i] = LEARN ? flow.from_values[at] : p.scale * (y[i] - p.targets[at]);
             } else {
-                gy[i] = gradient;
+                const float rate = p.scale * y[R * C + i];
+                gy[i] = rate + flow.from_values[at];
+                from_targets[at] = -rate;
+                gy[R * C + i] = p.scale * (y[i] - p.targets[at]);
             }
         }
-        backward(n, out);
+        backward(n, flow.shifts);
     }
 };
 
@@ -414,16 +414,16 @@ static void pack(Number* to, int W, At at) {
 }
 
 template <class Number, int STREAMS, bool LEARN>
-static void run(const Problem& p, Mode mode, const float* given, float* out, Gradients* gradients) {
+static void run(const Problem& p, const Flow& flow, Gradients* gradients) {
     const int L = p.layers, W = p.width, C = p.channels;
     const size_t square = (size_t)W * W / (std::is_same<Number, Pair>::value ? 2 : 1);
-    std::vector<Number> ahead((L - 1) * square), back(mode == VALUES ? 0 : (L - 1) * square);
+    std::vector<Number> ahead((L - 1) * square), back(flow.shifts ? (L - 1) * square : 0);
     for (int l = 0; l < L - 1; l++) {
         const float* v = p.hidden + (size_t)l * W * W;
         pack(ahead.data() + l * square, W, [&](int k, int n) { return v[(size_t)n * W + k]; });
-        if (mode != VALUES) pack(back.data() + l * square, W, [&](int k, int n) { return v[(size_t)k * W + n]; });
+        if (flow.shifts) pack(back.data() + l * square, W, [&](int k, int n) { return v[(size_t)k * W + n]; });
     }
-    if (mode != VALUES) std::fill(out, out + p.rows * p.cells * L * W, 0.f);
+    if (flow.shifts) std::fill(flow.shifts, flow.shifts + p.rows * p.cells * L * W, 0.f);
     const int block = W > 128 ? 32 : 64;
     const int threads = std::max<int64_t>(1, std::min<int64_t>(p.threads, p.rows));
     // A gradient of `first` for each thread would be the size of an image where a row is one. There the threads share one:
@@ -447,7 +447,7 @@ static void run(const Problem& p, Mode mode, const float* given, float* out, Gra
             const int64_t start = p.rows * id / count, stop = p.rows * (id + 1) / count;
             const auto run = [&](int64_t from, int64_t to) {
                 for (int64_t t = from; t < to; t += block)
-                    workers[id]->run(mode, t, std::min<int64_t>(block, to - t), given, out, gradients ? gradients->targets : nullptr);
+                    workers[id]->run(flow, t, std::min<int64_t>(block, to - t), gradients ? gradients->targets : nullptr);
             };
             if (shares) {
                 for (int turn = 0; turn < count; turn++) {
@@ -496,24 +496,26 @@ extern "C" {
 int functa_has_bf16() { return HAS_BF16 ? 1 : 0; }
 
 int functa_values(const Problem* p, float* values) {
-    return status_of([&] { run<float, 1, false>(*p, VALUES, nullptr, values, nullptr); });
+    return status_of([&] { run<float, 1, false>(*p, {nullptr, nullptr, values, nullptr}, nullptr); });
 }
 
 int functa_values_backward(const Problem* p, const float* from_values, Gradients* to) {
-    return status_of([&] { run<float, 1, true>(*p, VALUES_BACKWARD, from_values, to->shifts, to); });
+    return status_of([&] { run<float, 1, true>(*p, {nullptr, from_values, nullptr, to->shifts}, to); });
 }
 
-int functa_gradient(const Problem* p, float* gradient) {
+int functa_gradient(const Problem* p, float* gradient, float* values) {
     return status_of([&] {
-        if (p->half) run<Pair, 1, false>(*p, GRADIENT, nullptr, gradient, nullptr);
-        else run<float, 1, false>(*p, GRADIENT, nullptr, gradient, nullptr);
+        const Flow flow{nullptr, nullptr, values, gradient};
+        if (p->half) run<Pair, 1, false>(*p, flow, nullptr);
+        else run<float, 1, false>(*p, flow, nullptr);
     });
 }
 
-int functa_gradient_backward(const Problem* p, const float* direction, Gradients* to) {
+int functa_gradient_backward(const Problem* p, const float* direction, const float* from_values, Gradients* to) {
     return status_of([&] {
-        if (p->half) run<Pair, 2, true>(*p, GRADIENT_BACKWARD, direction, to->shifts, to);
-        else run<float, 2, true>(*p, GRADIENT_BACKWARD, direction, to->shifts, to);
+        const Flow flow{direction, from_values, nullptr, to->shifts};
+        if (p->half) run<Pair, 2, true>(*p, flow, to);
+        else run<float, 2, true>(*p, flow, to);
     });
 }
 }

@@ -249,22 +249,29 @@ def _values_backward(from_values: Tensor, shifts: Tensor, shared: list[Tensor]) 
 
 
 @torch.library.custom_op("spatial_functa::gradient", mutates_args=(), device_types="cpu")
-def _gradient(shifts: Tensor, shared: list[Tensor], targets: Tensor, scale: float, half: bool) -> Tensor:
+def _gradient(shifts: Tensor, shared: list[Tensor], targets: Tensor, scale: float, half: bool) -> tuple[Tensor, Tensor]:
     shifts, targets = shifts.contiguous(), targets.contiguous()
     problem = _problem(shared, shifts, scale, half, targets=targets)
-    gradient = torch.empty_like(shifts)
-    _call("functa_gradient", problem, gradient)
-    return gradient
+    gradient, values = torch.empty_like(shifts), torch.empty_like(targets)
+    _call("functa_gradient", problem, gradient, values)
+    return gradient, values
 
 
 @torch.library.custom_op("spatial_functa::gradient_backward", mutates_args=(), device_types="cpu")
 def _gradient_backward(
-    direction: Tensor, shifts: Tensor, shared: list[Tensor], targets: Tensor, scale: float, half: bool
+    direction: Tensor,
+    from_values: Tensor,
+    shifts: Tensor,
+    shared: list[Tensor],
+    targets: Tensor,
+    scale: float,
+    half: bool,
 ) -> list[Tensor]:
-    direction, shifts, targets = direction.contiguous(), shifts.contiguous(), targets.contiguous()
-    problem = _problem(shared, shifts, scale, half, targets=targets, direction=direction)
+    direction, from_values, shifts, targets = (t.contiguous() for t in (direction, from_values, shifts, targets))
+    given = {"targets": targets, "direction": direction, "from_values": from_values}
+    problem = _problem(shared, shifts, scale, half, **given)
     gradients, pointers = _like(shifts, *shared[:4], targets)
-    _call("functa_gradient_backward", problem, direction, pointers)
+    _call("functa_gradient_backward", problem, direction, from_values, pointers)
     return gradients
 
 
@@ -278,8 +285,9 @@ def _(shifts: Tensor, shared: list[Tensor]) -> Tensor:
 
 
 @_gradient.register_fake
-def _(shifts: Tensor, shared: list[Tensor], targets: Tensor, scale: float, half: bool) -> Tensor:
-    return _empty(shifts)[0]
+def _(shifts: Tensor, shared: list[Tensor], targets: Tensor, scale: float, half: bool) -> tuple[Tensor, Tensor]:
+    gradient, values = _empty(shifts, targets)
+    return gradient, values
 
 
 @_values_backward.register_fake
@@ -289,7 +297,13 @@ def _(from_values: Tensor, shifts: Tensor, shared: list[Tensor]) -> list[Tensor]
 
 @_gradient_backward.register_fake
 def _(
-    direction: Tensor, shifts: Tensor, shared: list[Tensor], targets: Tensor, scale: float, half: bool
+    direction: Tensor,
+    from_values: Tensor,
+    shifts: Tensor,
+    shared: list[Tensor],
+    targets: Tensor,
+    scale: float,
+    half: bool,
 ) -> list[Tensor]:
     return _empty(shifts, *shared[:4], targets)
 
@@ -311,17 +325,19 @@ class _GradientContext(Context, Protocol):
 
 
 def _keep_for_gradient(
-    ctx: _GradientContext, inputs: tuple[Tensor, list[Tensor], Tensor, float, bool], output: Tensor
+    ctx: _GradientContext, inputs: tuple[Tensor, list[Tensor], Tensor, float, bool], output: tuple[Tensor, Tensor]
 ) -> None:
     shifts, shared, targets, ctx.scale, ctx.half = inputs
     ctx.save_for_backward(shifts, targets, *shared)
 
 
 def _differentiate_gradient(
-    ctx: _GradientContext, direction: Tensor
+    ctx: _GradientContext, direction: Tensor, from_values: Tensor
 ) -> tuple[Tensor, list[Tensor | None], Tensor, None, None]:
     shifts, targets, *shared = ctx.saved_tensors
-    from_shifts, *from_siren, from_targets = _gradient_backward(direction, shifts, shared, targets, ctx.scale, ctx.half)
+    from_shifts, *from_siren, from_targets = _gradient_backward(
+        direction, from_values, shifts, shared, targets, ctx.scale, ctx.half
+    )
     return from_shifts, [*from_siren, None, None], from_targets, None, None
 
 
@@ -344,8 +360,9 @@ class NativeEngine:
 
     def gradient(
         self, siren: Siren, geometry: Geometry, shifts: Tensor, targets: Tensor, scale: float, precision: FieldPrecision
-    ) -> Tensor:
-        """Gradient of `scale / 2 · Σ (y − targets)²` for the shifts, of their shape."""
+    ) -> tuple[Tensor, Tensor]:
+        """Gradient of `scale / 2 · Σ (y − targets)²` for the shifts, of their shape, and y `(N, Q, h)`."""
         half = precision == "bf16" and self.bf16
-        gradient = _gradient(by_row(geometry, shifts), [*siren, *geometry.neighbours], targets, scale, half)
-        return gradient.view(shifts.shape)
+        shared = [*siren, *geometry.neighbours]
+        gradient, values = _gradient(by_row(geometry, shifts), shared, targets, scale, half)
+        return gradient.view(shifts.shape), values

@@ -26,37 +26,43 @@ class TorchEngine:
 
     def values(self, siren: Siren, geometry: Geometry, shifts: Tensor) -> Tensor:
         """y `(N, Q, h)` from the cells' shifts `(B, *grid, L, W)`, in the tensors' own precision."""
-        rows = by_row(geometry, shifts)
-        return self._in_parts(_values, siren, geometry, rows, (), gather=False)
+
+        def values(siren: Siren, spread: Tensor) -> list[Tensor]:
+            return [output(siren, waves(siren, spread, "float32"))]
+
+        return self._in_parts(values, siren, geometry, by_row(geometry, shifts), ())[0]
 
     def gradient(
         self, siren: Siren, geometry: Geometry, shifts: Tensor, targets: Tensor, scale: float, precision: FieldPrecision
-    ) -> Tensor:
-        """Gradient of `scale / 2 · Σ (y − targets)²` for the shifts, of their shape; `targets (N, Q, h)`.
+    ) -> tuple[Tensor, Tensor]:
+        """Gradient of `scale / 2 · Σ (y − targets)²` for the shifts, of their shape, and y; `targets`, y `(N, Q, h)`.
 
         `precision` is that of the products between the hidden layers.
         """
 
-        def gradient(siren: Siren, spread: Tensor, targets: Tensor) -> Tensor:
+        def gradient(siren: Siren, spread: Tensor, targets: Tensor) -> list[Tensor]:
             return _gradient(siren, spread, targets, scale, precision)
 
         rows = by_row(geometry, shifts)
-        return self._in_parts(gradient, siren, geometry, rows, (targets,), gather=True).view(shifts.shape)
+        values, found = self._in_parts(gradient, siren, geometry, rows, (targets,))
+        return found.view(shifts.shape), values
 
     def _in_parts(
         self,
-        function: Callable[..., Tensor],
+        function: Callable[..., list[Tensor]],
         siren: Siren,
         geometry: Geometry,
         rows: Tensor,
         targets: tuple[Tensor, ...],
-        gather: bool,
-    ) -> Tensor:
-        """`function(siren, spread shifts, *targets)` over parts of the rows `(N, cells, L, W)`, or of a long row's points."""
+    ) -> list[Tensor]:
+        """`function(siren, spread shifts, *targets)` over parts of the rows `(N, cells, L, W)`, or of a long row's points.
 
-        def of_rows(siren: Siren, rows: Tensor, *targets: Tensor) -> Tensor:
-            found = function(siren, _spread(geometry, rows), *targets)
-            return _gather(geometry, found) if gather else found
+        It gives values `(N, Q, h)` and, if it likes, gradients for the spread shifts, which become ones for the rows.
+        """
+
+        def of_rows(siren: Siren, rows: Tensor, *targets: Tensor) -> list[Tensor]:
+            values, *gradients = function(siren, _spread(geometry, rows), *targets)
+            return [values, *(_gather(geometry, found) for found in gradients)]
 
         points = len(siren.first)
         limit = max(1, self.floats_at_once // (rows.shape[-2] * rows.shape[-1]))
@@ -64,7 +70,7 @@ class TorchEngine:
             return of_rows(siren, rows, *targets)
         if points <= limit:
             parts = zip(*(tensor.split(limit // points) for tensor in (rows, *targets)), strict=True)
-            return torch.cat([_recomputed(of_rows, siren, *part) for part in parts])
+            return _joined([_recomputed(of_rows, siren, *part) for part in parts])
         results = []
         for row, *wanted in zip(*(tensor.split(1) for tensor in (rows, *targets)), strict=True):
             spread, firsts = _spread(geometry, row), siren.first.split(limit)
@@ -72,10 +78,11 @@ class TorchEngine:
             shifts = [spread] * len(firsts) if shared else spread.split(limit, dim=1)
             parts = zip(firsts, shifts, *(target.split(limit, dim=1) for target in wanted), strict=True)
             found = [_recomputed(function, siren._replace(first=first), *part) for first, *part in parts]
+            values, *gradients = zip(*found, strict=True)
             # Shifts that the parts share have the sum of the parts' gradients.
-            whole = sum(found[1:], found[0]) if gather and shared else torch.cat(found, dim=1)
-            results.append(_gather(geometry, whole) if gather else whole)
-        return torch.cat(results)
+            whole = (sum(some[1:], some[0]) if shared else torch.cat(some, dim=1) for some in gradients)
+            results.append([torch.cat(values, dim=1), *(_gather(geometry, gradient) for gradient in whole)])
+        return _joined(results)
 
 
 def by_row(geometry: Geometry, shifts: Tensor) -> Tensor:
@@ -98,16 +105,16 @@ def _gather(geometry: Geometry, gradients: Tensor) -> Tensor:
     return gathered.unflatten(-1, gradients.shape[-2:])
 
 
-def _values(siren: Siren, shifts: Tensor) -> Tensor:
-    return output(siren, waves(siren, shifts, "float32"))
-
-
-def _gradient(siren: Siren, shifts: Tensor, targets: Tensor, scale: float, precision: FieldPrecision) -> Tensor:
+def _gradient(siren: Siren, shifts: Tensor, targets: Tensor, scale: float, precision: FieldPrecision) -> list[Tensor]:
     layers = waves(siren, shifts, precision)
-    start = scale * (output(siren, layers) - targets) @ siren.output_weight
-    gradients = backward(siren, start, layers, precision)
-    return torch.stack([g.sum_to_size(*shifts.shape[:2], g.shape[-1]) for g in gradients], dim=-2)
+    values = output(siren, layers)
+    gradients = backward(siren, scale * (values - targets) @ siren.output_weight, layers, precision)
+    return [values, torch.stack([g.sum_to_size(*shifts.shape[:2], g.shape[-1]) for g in gradients], dim=-2)]
 
 
-def _recomputed(function: Callable[..., Tensor], *arguments: Siren | Tensor) -> Tensor:
+def _joined(parts: list[list[Tensor]]) -> list[Tensor]:
+    return [torch.cat(kind) for kind in zip(*parts, strict=True)]
+
+
+def _recomputed(function: Callable[..., list[Tensor]], *arguments: Siren | Tensor) -> list[Tensor]:
     return checkpoint(function, *arguments, use_reentrant=False) if torch.is_grad_enabled() else function(*arguments)
