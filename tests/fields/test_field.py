@@ -1,10 +1,12 @@
 """The field against a plain float64 implementation, written independently with one loop per cell and autograd."""
 
 import math
+from itertools import product
 
 import pytest
 import torch
 
+from spatial_functa_pipeline.fields.cells import cut_into_cells, join_cells
 from spatial_functa_pipeline.fields.field import FieldSpec, SpatialField
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 
@@ -248,3 +250,143 @@ def test_wrong_shapes_are_errors():
         field.encode(random_images(field), steps=0)
     with pytest.raises(ValueError, match="multiple of the latent grid"):
         field.decode(torch.zeros(1, 2, 2, 3, dtype=torch.float64), (9, 8))
+
+
+# The free first step and the linear part, which are ours
+
+
+def with_data(field, components=3):
+    """Start from random orthonormal directions; returns them, the mean and the deviations."""
+    pixels = field.linear_bias.numel()
+    directions, _ = torch.linalg.qr(torch.randn(pixels, components, dtype=torch.float64))
+    mean, deviations = torch.rand(pixels, dtype=torch.float64), torch.rand(components, dtype=torch.float64) + 0.1
+    field.start_from(mean, directions, deviations)
+    return mean, directions, deviations
+
+
+def reference_first_step(field, images):
+    """z₁ = b − A r cell by cell, A's kernel reaching over the neighbours."""
+    residual = cut_into_cells(
+        field.decode(torch.zeros_like(field.encode(images))) - images, field.spec.latent_shape.grid
+    )
+    residual, grid = residual.flatten(-2), field.spec.latent_shape.grid
+    latents = torch.zeros(len(images), *grid, field.spec.latent_shape.channels, dtype=images.dtype)
+    side = field.first_step_weight.shape[2]
+    cells = list(product(*(range(s) for s in grid)))
+    for cell, offset in product(cells, product(range(side), repeat=len(grid))):
+        source = tuple(k + o - side // 2 for k, o in zip(cell, offset, strict=True))
+        if source in cells:
+            step = residual[(slice(None), *source)] @ field.first_step_weight[(..., *offset)].T
+            latents[(slice(None), *cell)] -= step
+    return latents + field.first_step_bias
+
+
+@pytest.mark.parametrize("initialisation", ["random", "data"])
+@pytest.mark.parametrize("case", CASES)
+def test_free_first_step_and_linear_part_match_autograd(case, initialisation):
+    """Latents and the outer gradient of all parameters, against double backward of the plain loop from z₁ on."""
+    field = make(**case, first_step="free", initialisation=initialisation)
+    with torch.no_grad():
+        for name, parameter in field.named_parameters():
+            if name.startswith(("first_step", "linear")):
+                parameter.normal_(std=0.1)
+    images = random_images(field)
+    per_cell = math.prod(field.spec.resolution) / math.prod(field.spec.latent_shape.grid) * field.spec.channels
+    expected = reference_first_step(field, images)
+    for _ in range(field.spec.inner_steps - 1):
+        loss = (field.decode(expected) - images).square().sum() / per_cell
+        (gradient,) = torch.autograd.grad(loss, expected, create_graph=True)
+        expected = expected - field.inner_rates.clamp(0, 1) * gradient
+    reconstructions, latents = field(images)
+    torch.testing.assert_close(latents, expected, rtol=1e-8, atol=1e-13)
+    outer = torch.autograd.grad((reconstructions - images).square().mean(), list(field.parameters()))
+    reference = torch.autograd.grad((field.decode(expected) - images).square().mean(), list(field.parameters()))
+    for (name, _), gradient, wanted in zip(field.named_parameters(), outer, reference, strict=True):
+        assert wanted.norm() > 0, name
+        assert (gradient - wanted).norm() <= 1e-8 * wanted.norm(), name
+
+
+@pytest.mark.parametrize("initialisation", ["random", "data"])
+@pytest.mark.parametrize("case", [case for case in CASES if "linear" not in case.id or case.id == "vector-linear"])
+def test_a_free_first_step_starts_as_the_gradient_step(case, initialisation):
+    free = make(**case, first_step="free", initialisation=initialisation)
+    if initialisation == "data":
+        with_data(free)
+    tied = make(**case, first_step="tied", initialisation=initialisation)
+    tied.load_state_dict(free.state_dict(), strict=False)
+    with torch.no_grad():
+        free._tie_first_step()
+    images = random_images(free)
+    torch.testing.assert_close(free.encode(images, 1), tied.encode(images, 1), rtol=1e-9, atol=1e-14)
+    assert free.encode(images, 1).norm() > 0
+
+
+@pytest.mark.parametrize("first_step", ["free", "tied"])
+@pytest.mark.parametrize("case", CASES)
+def test_a_field_that_starts_from_the_data_is_the_linear_code(case, first_step):
+    """From its first step on: latents are the codes, reconstructions the projections, whatever the interpolation."""
+    field = make(**case, first_step=first_step, initialisation="data")
+    mean, directions, _ = with_data(field)
+    images = random_images(field)
+    cells = cut_into_cells(images, field.spec.latent_shape.grid).flatten(-2) - mean
+    projected = (cells @ directions @ directions.T + mean).unflatten(-1, (-1, field.spec.channels))
+    for steps in (1, 3):
+        found = field.decode(field.encode(images, steps))
+        torch.testing.assert_close(found, join_cells(projected, field.spec.resolution), rtol=1e-5, atol=1e-7)
+
+
+def test_each_latent_of_the_data_shifts_the_sines_by_as_much():
+    field = make(grid=(2, 2), resolution=(16, 16), latent=4, width=400, initialisation="data")
+    _, _, deviations = with_data(field, components=3)
+    length = (2 * field._residual_scale) ** -0.5 * 2
+    shifts = field.spec.omega0 * field.modulation_weight[:, :3, 0, 0] * deviations / length
+    assert shifts.std(dim=0).tolist() == pytest.approx([0.1 / 2] * 3, rel=0.1)  # of four channels
+
+
+def test_a_random_field_cannot_start_from_data():
+    with pytest.raises(ValueError, match="random has no linear part"):
+        make(grid=(2, 2), resolution=(8, 8)).start_from(torch.zeros(32), torch.eye(32)[:, :3], torch.ones(3))
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (2, 4)])
+def test_the_linear_part_is_a_cosine_series_between_the_pixels(grid):
+    """At a finer resolution, an atom that is a cosine stays one."""
+    field = make(grid=grid, resolution=(8, 16), channels=1, initialisation="data")
+    cell = [n // s for n, s in zip((8, 16), grid, strict=True)]
+    rows, columns = ((torch.arange(n, dtype=torch.float64) + 0.5) / n for n in cell)
+    with torch.no_grad():
+        field.layers[-1].weight.zero_()
+        field.layers[-1].bias.fill_(-0.5)
+        field.linear_bias.zero_()
+        field.linear_weight.zero_()
+        field.linear_weight[:, 0, 0, 0] = (
+            torch.cos(torch.pi * rows)[:, None] * torch.cos(2 * torch.pi * columns)
+        ).flatten()
+    latents = torch.zeros(1, *grid, 3, dtype=torch.float64)
+    latents[..., 0] = 2
+    fine = cut_into_cells(field.decode(latents, (24, 48)), grid)[0].flatten(end_dim=-3)
+    rows, columns = ((torch.arange(3 * n, dtype=torch.float64) + 0.5) / (3 * n) for n in cell)
+    expected = 2 * (torch.cos(torch.pi * rows)[:, None] * torch.cos(2 * torch.pi * columns)).flatten()
+    torch.testing.assert_close(fine[..., 0], expected.expand(len(fine), -1), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("initialisation", ["random", "data"])
+def test_reconstructions_beside_the_pixels_are_those_of_a_finer_image(initialisation):
+    """Half a finer pixel beside the pixels' centres lie those of twice the resolution."""
+    field = make(grid=(2, 2), resolution=(8, 8), initialisation=initialisation)
+    if initialisation == "data":
+        with_data(field)
+        with torch.no_grad():
+            field.layers[-1].weight.normal_(std=0.1)
+    images = random_images(field)
+    beside, latents = field(images, offset=torch.tensor([0.25, -0.25], dtype=torch.float64))
+    torch.testing.assert_close(latents, field.encode(images))
+    torch.testing.assert_close(beside, field.decode(latents, (16, 16))[:, 1::2, ::2])
+    still, _ = field(images, offset=torch.zeros(2, dtype=torch.float64))
+    torch.testing.assert_close(still, field(images)[0])
+
+
+def test_bits_have_nothing_beside_them():
+    field = make(grid=(2, 2), resolution=(8, 8), interpolation="linear")
+    with pytest.raises(ValueError, match="nothing between the pixels"):
+        field(random_images(field), offset=torch.zeros(2))

@@ -63,7 +63,9 @@ class RowsOf:
 def field_config(**training):
     field = FieldConfig(latent_shape="2x2x4", interpolation="nearest", resolution=(8, 8), channels=1, width=16, depth=3)
     settings = {**STEPS, "guard": {"margin": 3.0}, "keep": "best", **training}
-    return MetaLearningConfig(field=field, training=settings, validation_images=16, inner_rate_learning_rate_factor=0.1)
+    return MetaLearningConfig(
+        field=field, training=settings, validation_images=16, learning_rate_factors={"inner_rates": 0.1}
+    )
 
 
 def train(

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from spatial_functa_pipeline.config.block import Block, LatentShapeText
 from spatial_functa_pipeline.config.training import TrainingConfig
-from spatial_functa_pipeline.fields.field import FieldSpec
+from spatial_functa_pipeline.fields.field import FieldSpec, FirstStep, Initialisation
 from spatial_functa_pipeline.fields.geometry import Interpolation
 from spatial_functa_pipeline.fields.siren import FieldPrecision
 
@@ -34,6 +34,13 @@ class FieldConfig(Block):
     precision: FieldPrecision = Field(
         "float32",
         description="ours: of the inner steps' products; bf16: factors rounded, sums in float32. tf32: all products on CUDA",
+    )
+    first_step: FirstStep = Field(
+        "tied", description="ours: free: a linear map of the pixels, learned; tied: the gradient step, as functa has it"
+    )
+    initialisation: Initialisation = Field(
+        "random",
+        description="ours: data: with a linear part, which starts as the principal components of the cells' pixels",
     )
 
     @property
@@ -72,13 +79,46 @@ class SpectralPenaltyConfig(Block):
     threshold: Annotated[float, Field(gt=0, lt=2)] = 1.0
 
 
+class LearningRateFactors(Block):
+    """Multiples of `training.learning_rate` for the parts of a field; 0 leaves a part as it starts. All but 1 is ours."""
+
+    siren: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="layers of θ; what a training at a high rate fails by"
+    )
+    modulation: Annotated[float, Field(ge=0)] = Field(1.0, description="λ and its bias")
+    inner_rates: Annotated[float, Field(ge=0)] = Field(1.0, description="the meta-SGD rates")
+    first_step: Annotated[float, Field(ge=0)] = Field(1.0, description="of field.first_step: free")
+    linear: Annotated[float, Field(ge=0)] = Field(1.0, description="the linear part of field.initialisation: data")
+
+
+class JitterConfig(Block):
+    """The outer loss between the pixels: at x + u, against the cubic interpolation of the images there. It is ours."""
+
+    share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="of the steps that have it; the others have u = 0"
+    )
+    reach: PositiveFloat = Field(
+        0.5, description="u is uniform within so many pixels along each axis; 0.5: within a pixel"
+    )
+
+
 class MetaLearningConfig(Block):
     """Meta-learning of θ, λ and the inner rates (App. A, C.1, C.3)."""
 
     field: FieldConfig
     training: TrainingConfig
+    training_inner_steps: PositiveInt | None = Field(
+        None, description="ours: inner steps of the outer loss; null: field.inner_steps, with which images are encoded"
+    )
+    learning_rate_factors: LearningRateFactors = LearningRateFactors()
+    jitter: JitterConfig = JitterConfig()
     spectral_penalty: SpectralPenaltyConfig = SpectralPenaltyConfig()
     validation_images: PositiveInt = Field(description="images of the validation split used during training")
-    inner_rate_learning_rate_factor: PositiveFloat = Field(
-        1.0, description="the meta-SGD rates' own learning rate, as a multiple of training.learning_rate"
-    )
+
+    @model_validator(mode="after")
+    def _jitter_is_possible(self) -> MetaLearningConfig:
+        if self.jitter.share and self.field.interpolation != "nearest":
+            raise ValueError(
+                "jitter.share must be 0 for the interpolation linear: its coordinates are bits of the pixels' indices"
+            )
+        return self

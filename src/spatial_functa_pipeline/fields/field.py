@@ -7,18 +7,31 @@ latents, N rows of Q points (see `geometry`), W width, L = depth − 1 modulated
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod, sqrt
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spatial_functa_pipeline.fields.geometry import GEOMETRIES, Geometry, Interpolation
+from spatial_functa_pipeline.fields.cell_maps import MOST_DIMENSIONS, adjoint_weight, apply_adjoint, apply_map
+from spatial_functa_pipeline.fields.geometry import (
+    GEOMETRIES,
+    Geometry,
+    Interpolation,
+    cosine_interpolation,
+    pixel_centres,
+)
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.fields.native_engine import NativeEngine
 from spatial_functa_pipeline.fields.siren import FieldPrecision, Siren, backward, output, waves
 from spatial_functa_pipeline.fields.torch_engine import TorchEngine
 
-CONVOLUTIONS = {1: (F.conv1d, F.conv_transpose1d), 2: (F.conv2d, F.conv_transpose2d), 3: (F.conv3d, F.conv_transpose3d)}
+FirstStep = Literal["tied", "free"]
+Initialisation = Literal["random", "data"]
+
+_DATA_RATE = 0.5
+"""Of the inner loop of a field that starts from the data, whose loss has the second derivative 1 / rate for each latent."""
+_DATA_SHIFT = 0.1
+"""Standard deviation of the shifts of each sine layer of such a field, in radians."""
 
 
 @dataclass(frozen=True)
@@ -36,24 +49,38 @@ class FieldSpec:
     inner_steps: int = 3
     inner_rate_init: tuple[float, float] = (0.005, 0.1)
     precision: FieldPrecision = "float32"
+    first_step: FirstStep = "tied"
+    initialisation: Initialisation = "random"
 
 
 class SpatialField(nn.Module):
-    """One SIREN and one map λ for all images, with the meta-SGD rates of the inner loop."""
+    """One SIREN and one map λ for all images, with the meta-SGD rates of the inner loop.
+
+    Two things are ours, and are there if the spec asks for them:
+
+    - A free first step. From z = 0 a gradient step is a linear map of a cell's pixels, since all images have the same
+      activations there: z₁ = −α ⊙ (∂y/∂z)ᵀ r, with the residual r. Free, that map is learned with the rest: z₁ = b − A r.
+    - A linear part, for a field that starts from the data: y = f_θ(x; m_x) + D z, D the same for all cells. It starts as
+      the principal components of the cells' pixels, while the SIREN starts with no output.
+    """
 
     geometry: Geometry
     spectral_vector: Tensor
+    first_step_weight: nn.Parameter | None  # A (c, P·h, *reach)
+    first_step_bias: nn.Parameter | None  # b (c,)
+    linear_weight: nn.Parameter | None  # D (P·h, c, *reach)
+    linear_bias: nn.Parameter | None  # (P·h,)
 
     def __init__(self, spec: FieldSpec) -> None:
         super().__init__()
-        if spec.kernel_size > 1 and len(spec.latent_shape.grid) not in CONVOLUTIONS:
+        if spec.kernel_size > 1 and len(spec.latent_shape.grid) > MOST_DIMENSIONS:
             raise ValueError(
                 f"λ with a kernel of {spec.kernel_size} needs a grid of 1 to 3 dimensions, got {spec.latent_shape.grid}"
             )
         self.spec = spec
         self.geometry = GEOMETRIES[spec.interpolation](spec.latent_shape.grid, spec.resolution, spec.resolution)
-        # ∂ loss / ∂ output = 2 (output − target) / (pixels of a cell · channels); ω0 is ∂ a / ∂ modulation.
-        self._loss_scale = 2 * spec.omega0 * prod(spec.latent_shape.grid) / (prod(spec.resolution) * spec.channels)
+        # ∂ loss / ∂ output = this · (output − target): the loss is the mean over the pixels of a cell and their channels.
+        self._residual_scale = 2 * prod(spec.latent_shape.grid) / (prod(spec.resolution) * spec.channels)
         self.sine_layers = spec.depth - 1
         sizes = [self.geometry.coordinates.shape[-1], *[spec.width] * self.sine_layers, spec.channels]
         self.layers = nn.ModuleList(nn.Linear(n, m) for n, m in pairwise(sizes))
@@ -64,14 +91,45 @@ class SpatialField(nn.Module):
         )
         self.modulation_bias = nn.Parameter(torch.empty(self.sine_layers * spec.width))
         self.inner_rates = nn.Parameter(torch.empty(spec.latent_shape.channels))
+        self._add_free_first_step(spec.first_step == "free")
+        self._add_linear_part(spec.initialisation == "data")
         # Largest eigenvector of the inner loop's step matrix, as far as `spectral_radius` has found it.
         self.register_buffer("spectral_vector", torch.empty(1, *spec.latent_shape.grid, spec.latent_shape.channels))
         self.engine: TorchEngine | NativeEngine = TorchEngine()
         self.reset_parameters()
 
+    def _add_free_first_step(self, there: bool) -> None:
+        latent, pixels, reach = self.spec.latent_shape.channels, self._pixels_of_a_cell, self._reach
+        self.first_step_weight = nn.Parameter(torch.empty(latent, pixels, *reach)) if there else None
+        self.first_step_bias = nn.Parameter(torch.empty(latent)) if there else None
+
+    def _add_linear_part(self, there: bool) -> None:
+        latent, pixels, reach = self.spec.latent_shape.channels, self._pixels_of_a_cell, self._reach
+        self.linear_weight = nn.Parameter(torch.empty(pixels, latent, *reach)) if there else None
+        self.linear_bias = nn.Parameter(torch.empty(pixels)) if there else None
+
+    @property
+    def _cell(self) -> tuple[int, ...]:
+        """Pixels of a cell along each axis."""
+        return tuple(n // s for n, s in zip(self.spec.resolution, self.spec.latent_shape.grid, strict=True))
+
+    @property
+    def _pixels_of_a_cell(self) -> int:
+        """P·h."""
+        return prod(self._cell) * self.spec.channels
+
+    @property
+    def _reach(self) -> tuple[int, ...]:
+        """Cells along each axis whose latents the pixels of one cell depend on to first order, and the other way round."""
+        between = 2 if self.spec.interpolation == "linear" and self.spec.latent_shape.cells > 1 else 0
+        return (self.spec.kernel_size + between,) * len(self.spec.latent_shape.grid)
+
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """SIREN's initialisation, as functa has it: the output layer is scaled like the hidden ones, biases are 0."""
+        """SIREN's initialisation, as functa has it: the output layer is scaled like the hidden ones, biases are 0.
+
+        A free first step starts as the tied one; a linear part is zero until there are data: `start_from`.
+        """
         for index, layer in enumerate(self._linear_layers):
             fan_in = layer.in_features
             bound = 1 / fan_in if index == 0 else sqrt(6 / fan_in) / self.spec.omega0
@@ -83,6 +141,50 @@ class SpatialField(nn.Module):
         self.inner_rates.uniform_(*self.spec.inner_rate_init)
         self.spectral_vector.normal_()
         self.spectral_vector /= self.spectral_vector.norm()
+        if self.linear_weight is not None and self.linear_bias is not None:
+            self.linear_weight.zero_()
+            self.linear_bias.zero_()
+        self._tie_first_step()
+
+    @torch.no_grad()
+    def start_from(self, mean: Tensor, directions: Tensor, deviations: Tensor) -> None:
+        """Start from the principal components of cells' pixels: until the field is trained, its latents are their codes.
+
+        The linear part has the components, at a length for which the inner loop's first step finds the code; the SIREN's
+        output layer is zero. λ is such that each channel of the data's latents shifts the sines by as much.
+
+        Args:
+            mean: of a cell's pixels, `(P·h,)`.
+            directions: orthonormal, `(P·h, k)`, k ≤ c; further latent channels have no part in the linear code.
+            deviations: standard deviations of the data along them, `(k,)`.
+
+        Raises ValueError if the spec's initialisation is not `data`.
+        """
+        if self.linear_weight is None or self.linear_bias is None:
+            raise ValueError(f"a field whose initialisation is {self.spec.initialisation} has no linear part")
+        found, length = directions.shape[1], sqrt(1 / (_DATA_RATE * self._residual_scale))
+        for parameter in self._linear_layers[-1].parameters():
+            parameter.zero_()
+        self.linear_bias.copy_(mean - 0.5)  # the SIREN's output is ½
+        self.linear_weight.zero_()
+        centre = self.linear_weight.flatten(2)[:, :found, self.linear_weight[0, 0].numel() // 2]
+        centre.copy_(length * directions)
+        self.inner_rates.fill_(_DATA_RATE)
+        of_latents = torch.ones_like(self.inner_rates)
+        of_latents[:found] = (deviations / length).to(of_latents)
+        std = _DATA_SHIFT / (self.spec.omega0 * of_latents * sqrt(self.modulation_weight[0].numel()))
+        self.modulation_weight.normal_()
+        self.modulation_weight.mul_(std.reshape(-1, *(1,) * len(self._reach)))
+        self._tie_first_step()
+
+    @torch.no_grad()
+    def _tie_first_step(self) -> None:
+        """Make the free first step the gradient step. For `linear`, whose cells differ, it is that of the middle cell."""
+        if self.first_step_weight is None or self.first_step_bias is None:
+            return
+        rates = self._residual_scale * self.inner_rates.clamp(0, 1).reshape(-1, *(1,) * (len(self._reach) + 1))
+        self.first_step_weight.copy_(rates * adjoint_weight(self._first_order()))
+        self.first_step_bias.zero_()
 
     @property
     def _linear_layers(self) -> list[nn.Linear]:
@@ -93,19 +195,11 @@ class SpatialField(nn.Module):
 
     def modulate(self, latents: Tensor) -> Tensor:
         """λ: latents `(B, *grid, c)` → modulations `(B, *grid, L·W)`."""
-        if self.spec.kernel_size == 1:
-            return F.linear(latents, self.modulation_weight.flatten(1), self.modulation_bias)
-        convolve, _ = CONVOLUTIONS[len(self.spec.latent_shape.grid)]
-        out = convolve(latents.movedim(-1, 1), self.modulation_weight, self.modulation_bias, padding="same")
-        return out.movedim(1, -1)
+        return apply_map(self.modulation_weight, latents, self.modulation_bias)
 
     def modulate_adjoint(self, gradients: Tensor) -> Tensor:
         """λᵀ: gradients of modulations `(B, *grid, L·W)` → of latents `(B, *grid, c)`."""
-        if self.spec.kernel_size == 1:
-            return gradients @ self.modulation_weight.flatten(1)
-        _, convolve_transposed = CONVOLUTIONS[len(self.spec.latent_shape.grid)]
-        padding = self.spec.kernel_size // 2
-        return convolve_transposed(gradients.movedim(-1, 1), self.modulation_weight, padding=padding).movedim(1, -1)
+        return apply_adjoint(self.modulation_weight, gradients)
 
     def _siren(self, coordinates: Tensor) -> Siren:
         """What all images share, with ω0 folded in: a_l = ω0 (W_l h_{l−1} + b_l + m_l), h_l = sin a_l."""
@@ -122,39 +216,112 @@ class SpatialField(nn.Module):
         biases = torch.stack([layer.bias for layer in self._linear_layers[:-1]])
         return self.spec.omega0 * (modulations.unflatten(-1, (self.sine_layers, self.spec.width)) + biases)
 
+    def _linear_part(self, latents: Tensor, geometry: Geometry, points: Tensor | None = None) -> Tensor | float:
+        """D z and its bias at the points of the geometry, `(N, Q, h)`; 0 without a linear part.
+
+        `points` `(P', D)` in [0, 1]^D: where in a cell they are, if not at the trained pixels; there it has the values of
+        the trained pixels' cosine series.
+        """
+        if self.linear_weight is None or self.linear_bias is None:
+            return 0.0
+        atoms: tuple[Tensor, Tensor] = (self.linear_weight, self.linear_bias)
+        if points is not None:
+            matrix, channels = cosine_interpolation(points, self._cell).to(latents), self.spec.channels
+            weight, bias = (torch.tensordot(matrix, atom.unflatten(0, (-1, channels)), dims=1) for atom in atoms)
+            atoms = weight.flatten(0, 1), bias.flatten()
+        return geometry.from_cells(apply_map(atoms[0], latents, atoms[1]), self.spec.channels)
+
     # The inner loop. The loss is the mean over a cell's pixels and channels, summed over the cells of an image.
 
-    def _basis(self, siren: Siren) -> tuple[Tensor, Tensor]:
-        """At z = 0, where all images are alike: values `(1, Q, h)`, and their derivatives for the modulations of the
-        point `(Q, h, L·W)`, without ω0."""
+    def _values_at_zero(self, siren: Siren) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """At z = 0, where all images are alike: the SIREN's values `(1, Q, h)`, and its layers."""
         layers = waves(siren, self._shifts(self.modulation_bias.expand(1, 1, -1)), "float32")
+        return output(siren, layers), layers
+
+    def _basis(self, siren: Siren, layers: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """At z = 0: the SIREN's derivatives for the modulations of the point, `(Q, h, L·W)`."""
         start = siren.output_weight[:, None, :].expand(-1, len(siren.first), -1)
-        basis = torch.cat(backward(siren, start, layers, "float32"), dim=-1).movedim(0, 1)
-        return output(siren, layers), basis
+        return self.spec.omega0 * torch.cat(backward(siren, start, layers, "float32"), dim=-1).movedim(0, 1)
 
-    def _first_gradient(self, targets: Tensor, siren: Siren) -> Tensor:
-        """∇_z L at z = 0, `(B, *grid, c)`.
-
-        There the activations depend on the point alone, not on the image: one basis ∂output/∂modulation serves all
-        rows. Exact, and far cheaper than a general step.
-        """
-        values, basis = self._basis(siren)
-        residual = values - targets
+    def _tangent(self, latents: Tensor, basis: Tensor) -> Tensor:
+        """(∂y/∂z) · latents at z = 0: how the pixels change to first order, as points `(N, Q, h)`."""
         if self.spec.kernel_size == 1:
-            return self._loss_scale * self.geometry.project(residual, basis @ self.modulation_weight.flatten(1))
-        return self._loss_scale * self.modulate_adjoint(self.geometry.project(residual, basis))
+            spread = self.geometry.spread(latents)
+            change = self.geometry.differentiate(spread, basis @ self.modulation_weight.flatten(1))
+        else:
+            spread = self.geometry.spread(apply_map(self.modulation_weight, latents))
+            change = self.geometry.differentiate(spread, basis)
+        if self.linear_weight is None:
+            return change
+        return change + self.geometry.from_cells(apply_map(self.linear_weight, latents), self.spec.channels)
+
+    def _tangent_adjoint(self, residual: Tensor, basis: Tensor) -> Tensor:
+        """(∂y/∂z)ᵀ · residual at z = 0: points `(N, Q, h)` → latents `(B, *grid, c)`."""
+        if self.spec.kernel_size == 1:
+            latents = self.geometry.project(residual, basis @ self.modulation_weight.flatten(1))
+        else:
+            latents = self.modulate_adjoint(self.geometry.project(residual, basis))
+        if self.linear_weight is None:
+            return latents
+        return latents + apply_adjoint(self.linear_weight, self.geometry.to_cells(residual))
+
+    def _first_order(self) -> Tensor:
+        """∂y/∂z at z = 0 as a map of cells, `(P·h, c, *reach)`; for `linear`, whose cells differ, that of the middle one."""
+        siren = self._siren(self.geometry.coordinates)
+        basis = self._basis(siren, self._values_at_zero(siren)[1])
+        if self.spec.interpolation == "nearest":
+            change = torch.tensordot(basis.flatten(0, 1), self.modulation_weight, dims=1)
+            return change if self.linear_weight is None else change + self.linear_weight
+        grid, reach, latent = self.spec.latent_shape.grid, self._reach, self.spec.latent_shape.channels
+        around = torch.cartesian_prod(*(torch.arange(side) - side // 2 for side in reach)).reshape(-1, len(grid))
+        columns, middle = [], 0
+        for side in grid:
+            middle = middle * side + side // 2
+        for offset in around.tolist():  # what one latent does to the middle cell
+            source = [side // 2 + step for side, step in zip(grid, offset, strict=True)]
+            latents = basis.new_zeros(latent, *grid, latent)
+            if all(0 <= at < side for at, side in zip(source, grid, strict=True)):
+                latents[(slice(None), *source)] = torch.eye(latent).to(latents)
+            pixels = self.geometry.to_cells(self._tangent(latents, basis))
+            columns.append(pixels.flatten(1, -2)[:, middle])
+        return torch.stack(columns, dim=-1).movedim(0, 1).unflatten(-1, reach)
+
+    def _first_latents(self, targets: Tensor, siren: Siren) -> Tensor:
+        """z₁ `(B, *grid, c)`.
+
+        At z = 0 the activations depend on the point alone, not on the image: one basis ∂output/∂modulation serves all
+        rows. Exact, and far cheaper than a general step. A free first step needs no basis.
+        """
+        values, layers = self._values_at_zero(siren)
+        residual = values - targets
+        if self.linear_bias is not None:
+            cells = self.geometry.to_cells(residual) + self.linear_bias
+            residual = self.geometry.from_cells(cells, self.spec.channels)
+        if self.first_step_weight is not None and self.first_step_bias is not None:
+            return self.first_step_bias - apply_map(self.first_step_weight, self.geometry.to_cells(residual))
+        return -self._rates * self._residual_scale * self._tangent_adjoint(residual, self._basis(siren, layers))
 
     def _gradient(self, latents: Tensor, targets: Tensor, siren: Siren) -> Tensor:
         """∇_z L at any z, written out, `(B, *grid, c)`."""
+        scale, spec = self._residual_scale, self.spec
         shifts = self._shifts(self.modulate(latents))
-        gradient, _ = self.engine.gradient(siren, self.geometry, shifts, targets, self._loss_scale, self.spec.precision)
-        return self.modulate_adjoint(gradient.flatten(-2))
+        targets = targets - self._linear_part(latents, self.geometry)
+        from_shifts, values = self.engine.gradient(
+            siren, self.geometry, shifts, targets, scale * spec.omega0, spec.precision
+        )
+        gradient = self.modulate_adjoint(from_shifts.flatten(-2))
+        if self.linear_weight is None:
+            return gradient
+        return gradient + scale * apply_adjoint(self.linear_weight, self.geometry.to_cells(values - targets))
+
+    @property
+    def _rates(self) -> Tensor:
+        return self.inner_rates.clamp(0, 1)
 
     def _fit(self, targets: Tensor, steps: int, siren: Siren) -> Tensor:
-        rates = self.inner_rates.clamp(0, 1)
-        latents = -rates * self._first_gradient(targets, siren)
+        latents = self._first_latents(targets, siren)
         for _ in range(steps - 1):
-            latents = latents - rates * self._gradient(latents, targets, siren)
+            latents = latents - self._rates * self._gradient(latents, targets, siren)
         return latents
 
     def spectral_radius(self, iterations: int = 0) -> Tensor:
@@ -165,33 +332,26 @@ class SpatialField(nn.Module):
         The value is the Rayleigh quotient of `spectral_vector`, after so many more power iterations of it: from step to
         step of a training one is enough.
         """
-        _, basis = self._basis(self._siren(self.geometry.coordinates))
-        scale = self._loss_scale * self.spec.omega0
+        siren = self._siren(self.geometry.coordinates)
+        basis = self._basis(siren, self._values_at_zero(siren)[1])
         roots = self.inner_rates.clamp(1e-12, 1).sqrt()
-
-        def pixels(vector: Tensor) -> Tensor:
-            modulations = self.modulate(roots * vector) - self.modulation_bias
-            return self.geometry.differentiate(self.geometry.spread(modulations), basis)
-
         with torch.no_grad():
             vector = self.spectral_vector
             for _ in range(iterations):
-                vector = roots * self.modulate_adjoint(self.geometry.project(pixels(vector), basis))
+                vector = roots * self._tangent_adjoint(self._tangent(roots * vector, basis), basis)
                 vector = vector / vector.norm().clamp(min=1e-30)
             self.spectral_vector.copy_(vector)
-        return scale * pixels(vector).square().sum()
+        return self._residual_scale * self._tangent(roots * vector, basis).square().sum()
 
     def encode(self, images: Tensor, steps: int | None = None) -> Tensor:
         """Latents `(B, *grid, c)` of images `(B, *resolution, channels)` in [0, 1]: gradient steps from zero.
 
         Differentiable with respect to all parameters, to second order; wrap in `torch.no_grad()` to encode only.
-        `steps` overrides the number of inner steps (≥ 1) that the field was trained with.
+        `steps` overrides the spec's number of inner steps (≥ 1).
         """
-        steps = self.spec.inner_steps if steps is None else steps
-        if steps < 1:
-            raise ValueError(f"encoding needs at least one inner step, got {steps}")
-        self._check_images(images)
-        return self._fit(self.geometry.to_points(images), steps, self._siren(self.geometry.coordinates))
+        self._check(images, steps)
+        siren = self._siren(self.geometry.coordinates)
+        return self._fit(self.geometry.to_points(images), steps or self.spec.inner_steps, siren)
 
     def decode(self, latents: Tensor, resolution: tuple[int, ...] | None = None) -> Tensor:
         """Images `(B, *resolution, channels)` of latents `(B, *grid, c)`, not clamped to [0, 1].
@@ -199,24 +359,40 @@ class SpatialField(nn.Module):
         Any `resolution` may be asked for (a multiple of the grid for `nearest`). `nearest` is continuous within a cell.
         `linear` is not: its coordinates are the bits of a trained pixel's index, so that an enlarged image is blocky.
         """
-        geometry = self.geometry
+        geometry, points, grid = self.geometry, None, self.spec.latent_shape.grid
         if resolution is not None and tuple(resolution) != self.spec.resolution:
-            geometry = GEOMETRIES[self.spec.interpolation](
-                self.spec.latent_shape.grid, resolution, self.spec.resolution
-            ).to(latents)
-        return self._decode(latents, geometry, self._siren(geometry.coordinates))
+            geometry = GEOMETRIES[self.spec.interpolation](grid, resolution, self.spec.resolution).to(latents)
+            points = pixel_centres([n // s for n, s in zip(resolution, grid, strict=True)])
+        return self._decode(latents, geometry, self._siren(geometry.coordinates), points)
 
-    def _decode(self, latents: Tensor, geometry: Geometry, siren: Siren) -> Tensor:
-        return geometry.to_images(self.engine.values(siren, geometry, self._shifts(self.modulate(latents))))
+    def _decode(self, latents: Tensor, geometry: Geometry, siren: Siren, points: Tensor | None = None) -> Tensor:
+        values = self.engine.values(siren, geometry, self._shifts(self.modulate(latents)))
+        return geometry.to_images(values + self._linear_part(latents, geometry, points))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode and decode: reconstructions like `images`, and their latents. What the outer loop differentiates."""
-        self._check_images(images)
-        siren = self._siren(self.geometry.coordinates)
-        latents = self._fit(self.geometry.to_points(images), self.spec.inner_steps, siren)
-        return self._decode(latents, self.geometry, siren), latents
+    def forward(self, images: Tensor, steps: int | None = None, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Encode and decode: reconstructions like `images`, and their latents. What the outer loop differentiates.
 
-    def _check_images(self, images: Tensor) -> None:
+        Args:
+            images: `(B, *resolution, channels)`.
+            steps: overrides the spec's number of inner steps (≥ 1).
+            offset: `(D,)`, in pixels: the reconstructions are taken so far beside the pixels, each cell continued beyond its
+                border if need be. `nearest` only.
+        """
+        self._check(images, steps)
+        siren, points = self._siren(self.geometry.coordinates), None
+        latents = self._fit(self.geometry.to_points(images), steps or self.spec.inner_steps, siren)
+        if offset is not None:
+            if self.spec.interpolation != "nearest":
+                raise ValueError(
+                    "coordinates of the interpolation linear are bits: there is nothing between the pixels"
+                )
+            points = self.geometry.coordinates + offset / offset.new_tensor(self._cell)
+            siren = self._siren(points)
+        return self._decode(latents, self.geometry, siren, points), latents
+
+    def _check(self, images: Tensor, steps: int | None) -> None:
+        if steps is not None and steps < 1:
+            raise ValueError(f"encoding needs at least one inner step, got {steps}")
         expected = (*self.spec.resolution, self.spec.channels)
         if tuple(images.shape[1:]) != expected:
             raise ValueError(f"the field was built for images of shape {expected}, got {tuple(images.shape[1:])}")

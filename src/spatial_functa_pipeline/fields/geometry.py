@@ -27,6 +27,30 @@ def pixel_centres(resolution: Sequence[int]) -> Tensor:
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, len(axes))
 
 
+def cosines(points: Tensor, pixels: Sequence[int]) -> Tensor:
+    """The cosine series of a box of pixels, at any points of it.
+
+    Args:
+        points: `(Q, D)` in [0, 1]^D.
+        pixels: of the box along each axis, P in all.
+
+    Returns:
+        `(Q, P)`. At the centres of the pixels these are the orthonormal matrix of the cosine transform (DCT-II).
+    """
+    series = torch.ones_like(points[:, :1])
+    for axis, n in enumerate(pixels):
+        order = torch.arange(n, dtype=points.dtype, device=points.device)
+        norm = torch.where(order > 0, 2.0, 1.0).to(points).div(n).sqrt()
+        waves = norm * torch.cos(torch.pi * order * points[:, axis, None])
+        series = (series[:, :, None] * waves[:, None, :]).flatten(1)
+    return series
+
+
+def cosine_interpolation(points: Tensor, pixels: Sequence[int]) -> Tensor:
+    """`(Q, P)`: from the values at a box's pixels to those of their cosine series at points `(Q, D)` of [0, 1]^D."""
+    return cosines(points, pixels) @ cosines(pixel_centres(pixels).to(points), pixels).T
+
+
 def binary_coordinates(resolution: Sequence[int], trained_resolution: Sequence[int] | None = None) -> Tensor:
     """Binary code of the pixel index along each axis, most significant bit first (App. C).
 
@@ -99,6 +123,14 @@ class NearestGeometry(nn.Module):
         """`(B·S, P, channels)` → `(B, *resolution, channels)`, the inverse of `to_points`."""
         return join_cells(points.reshape(-1, *self.grid, *points.shape[1:]), self.resolution)
 
+    def to_cells(self, points: Tensor) -> Tensor:
+        """`(B·S, P, channels)` → cell by cell `(B, *grid, P·channels)`."""
+        return points.reshape(-1, *self.grid, points.shape[1] * points.shape[2])
+
+    def from_cells(self, cells: Tensor, channels: int) -> Tensor:
+        """The inverse of `to_cells`."""
+        return cells.reshape(-1, cells.shape[-1] // channels, channels)
+
     def spread(self, modulations: Tensor) -> Tensor:
         """Modulations of the cells `(B, *grid, M)` → of the points `(B·S, 1, M)`, the same for a cell's pixels."""
         return modulations.reshape(-1, 1, modulations.shape[-1])
@@ -155,6 +187,14 @@ class LinearGeometry(nn.Module):
     def to_images(self, points: Tensor) -> Tensor:
         """`(B, X, channels)` → `(B, *resolution, channels)`."""
         return points.reshape(len(points), *self.resolution, points.shape[-1])
+
+    def to_cells(self, points: Tensor) -> Tensor:
+        """`(B, X, channels)` → cell by cell `(B, *grid, P·channels)`. Raises ValueError if the grid does not divide it."""
+        return cut_into_cells(self.to_images(points), self.grid).flatten(-2)
+
+    def from_cells(self, cells: Tensor, channels: int) -> Tensor:
+        """The inverse of `to_cells`."""
+        return self.to_points(join_cells(cells.unflatten(-1, (-1, channels)), self.resolution))
 
     def spread(self, modulations: Tensor) -> Tensor:
         """Modulations of the cells `(B, *grid, M)` → interpolated at the pixels `(B, X, M)`."""

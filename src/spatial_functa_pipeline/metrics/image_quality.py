@@ -69,6 +69,11 @@ class PatchPCA:
         patch: pixels per latent cell along each axis, `resolution / grid`.
         components: c.
 
+    Attributes:
+        mean: of a patch, `(P·channels,)`.
+        basis: orthonormal, the largest component first, `(P·channels, c)`.
+        deviations: the code's standard deviations, `(c,)`.
+
     Raises ValueError if the patch does not tile the images or has fewer than `components` numbers.
     """
 
@@ -81,14 +86,16 @@ class PatchPCA:
         moments = FeatureMoments(values)
         for batch in train_images.split(_BATCH):
             moments.update(self._patches(batch).flatten(end_dim=-2))
-        _, directions = torch.linalg.eigh(moments.covariance())  # ascending eigenvalues
-        self._mean, self._basis = moments.mean(), directions[:, -components:]  # (P·channels,), (P·channels, c)
+        variances, directions = torch.linalg.eigh(moments.covariance())  # ascending
+        self.mean = moments.mean()
+        self.basis = directions[:, -components:].flip(1)
+        self.deviations = variances[-components:].flip(0).clamp_min(0).sqrt()
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images `(B, *resolution, channels)` from their codes, unclamped, in float64 on the CPU."""
         self._check(images)
-        centred = self._patches(images).cpu().double() - self._mean  # (B, *grid, P·channels)
-        patches = centred @ self._basis @ self._basis.T + self._mean
+        centred = self._patches(images).cpu().double() - self.mean  # (B, *grid, P·channels)
+        patches = centred @ self.basis @ self.basis.T + self.mean
         return join_cells(patches.unflatten(-1, (-1, self.channels)), images.shape[1:-1])
 
     def _patches(self, images: Tensor) -> Tensor:

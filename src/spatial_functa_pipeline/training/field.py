@@ -1,20 +1,23 @@
 """Meta-learning of the field: θ, λ and the inner rates, by gradients through the inner loop (App. A)."""
 
+import math
 from collections.abc import Iterable
 from typing import cast
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from spatial_functa_pipeline.compute import accelerated, resolve_device
-from spatial_functa_pipeline.config.meta_learning import MetaLearningConfig
+from spatial_functa_pipeline.config.meta_learning import LearningRateFactors, MetaLearningConfig
 from spatial_functa_pipeline.fields.field import SpatialField
 from spatial_functa_pipeline.images.digest import describe_images
 from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.images.pixels import unit_images
+from spatial_functa_pipeline.images.shifting import shifted
 from spatial_functa_pipeline.loading.image_batches import ImageBatches
-from spatial_functa_pipeline.metrics.image_quality import mean_psnr, per_image_mse, psnr_of_mean_mse
+from spatial_functa_pipeline.metrics.image_quality import PatchPCA, mean_psnr, per_image_mse, psnr_of_mean_mse
 from spatial_functa_pipeline.training.launch import several_processes
 from spatial_functa_pipeline.training.loop import Training
 from spatial_functa_pipeline.training.ranks import this_process
@@ -23,6 +26,7 @@ from spatial_functa_pipeline.training.seeding import derive_seed
 from spatial_functa_pipeline.training.step import Batch
 
 _VALIDATION_BATCH = 16
+_IMAGES_TO_START_FROM = 10_000
 _POWER_ITERATIONS = 4  # per step; the eigenvector is followed, and changes slowly
 _VALIDATION_POWER_ITERATIONS = 30
 
@@ -38,14 +42,19 @@ def train_field(
     """Meta-learn a field; returns its weights, the best by `validation_psnr` (dB) or the last (`keep`), and the history."""
     torch.manual_seed(derive_seed(run.seed, "field", "initialisation"))
     field = SpatialField(config.field.spec)
-    training, penalty = config.training, config.spectral_penalty
+    if config.field.initialisation == "data":
+        start_from_components(field, train_images)
+    training, penalty, jitter = config.training, config.spectral_penalty, config.jitter
     device = resolve_device(run.runtime.device)
     fit = accelerated(field, run.runtime, calls=training.steps, device=device, name="field", training=True)
 
     def loss(batch: Batch, generator: torch.Generator) -> Tensor:
-        images = unit_images(batch[0])
-        reconstructions, _ = fit(images)
-        error = (reconstructions - images).square().mean()
+        images, offset = unit_images(batch[0]), None
+        if torch.rand((), generator=generator) < jitter.share:
+            dims = len(config.field.resolution)
+            offset = ((2 * torch.rand(dims, generator=generator) - 1) * jitter.reach).to(images.device)
+        reconstructions, _ = fit(images, config.training_inner_steps, offset)
+        error = (reconstructions - (images if offset is None else shifted(images, offset))).square().mean()
         if not penalty.weight:
             return error
         return error + penalty.weight * (field.spectral_radius() - penalty.threshold).relu().square()
@@ -72,12 +81,36 @@ def train_field(
         must_agree={**config.model_dump(mode="json", exclude={"training"}), "images": describe_images(train_images)},
         validate=validate,
         best="validation_psnr",
-        rate_factors={"inner_rates": config.inner_rate_learning_rate_factor},
+        rate_factors=rate_factors(field, config.learning_rate_factors),
         before_step=follow_spectrum,
         random=False,
         precision=config.field.precision,
     ).train()
     return field, history
+
+
+def rate_factors(field: SpatialField, factors: LearningRateFactors) -> dict[str, float]:
+    """Of each parameter of the field, by its name."""
+    parts = {
+        "layers": factors.siren,
+        "modulation": factors.modulation,
+        "inner_rates": factors.inner_rates,
+        "first_step": factors.first_step,
+        "linear": factors.linear,
+    }
+    return {
+        name: next(factor for part, factor in parts.items() if name.startswith(part))
+        for name, _ in field.named_parameters()
+    }
+
+
+def start_from_components(field: SpatialField, images: Images) -> None:
+    """Start from the principal components of the images' cells; of many images, of some evenly spaced ones."""
+    rows = np.unique(np.linspace(0, len(images) - 1, min(len(images), _IMAGES_TO_START_FROM)).astype(int))
+    spec = field.spec
+    cell = tuple(n // s for n, s in zip(spec.resolution, spec.latent_shape.grid, strict=True))
+    code = PatchPCA(images.batch(rows), cell, min(spec.latent_shape.channels, math.prod(cell) * spec.channels))
+    field.start_from(code.mean, code.basis, code.deviations)
 
 
 def _validation_metrics(field: SpatialField, images: Images, count: int) -> dict[str, float]:
