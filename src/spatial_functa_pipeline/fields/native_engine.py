@@ -354,7 +354,7 @@ class NativeEngine:
     """
 
     bf16: bool = False
-    floats_at_once: int = 2**21
+    floats_at_once: int = 2**20
 
     def values(self, siren: Siren, geometry: Geometry, shifts: Tensor) -> Tensor:
         """y `(N, Q, h)`."""
