@@ -21,14 +21,57 @@ def test_the_step_of_the_usual_formulation_holds_all_activations():
     step = memory.peak_memory("torch", case, "float32")
     assert activations < step.peak < 5 * activations
     assert step.seconds > 0
-    assert memory.peak_memory("torch", case, "float32", limit=activations // 2) == Stopped(activations // 2)
+
+
+READY = """
+import json, os, sys, time
+resident = next(line for line in open("/proc/self/status") if line.startswith("VmRSS"))
+print(1024 * int(resident.split()[1]), flush=True)
+"""
+
+
+@pytest.fixture
+def stand_in(monkeypatch, tmp_path):
+    """Instead of a contestant's process, one that says that it is ready, and then does this."""
+
+    def make(script):
+        file = tmp_path / "stand_in.py"
+        file.write_text(READY + script)
+        monkeypatch.setattr(memory, "__file__", str(file))
+
+    return make
+
+
+def measure_the_stand_in(limit=None):
+    return memory.peak_memory("ours", TINY, "float32", limit)
 
 
 @linux
-def test_a_process_that_fails_is_an_error_and_no_measurement(monkeypatch):
-    monkeypatch.setattr(memory, "__file__", "/no/such/script.py")
-    with pytest.raises(RuntimeError, match="the process of ours ended with 2"):
-        memory.peak_memory("ours", TINY, "float32")
+def test_a_step_beyond_its_limit_is_stopped_at_once(stand_in):
+    stand_in("held = bytearray(b'1') * 10**8\ntime.sleep(600)")
+    assert measure_the_stand_in(limit=10**7) == Stopped(10**7)
+
+
+@linux
+@pytest.mark.parametrize(
+    ("script", "found"),
+    [
+        ("print(json.dumps({'peak': 5, 'seconds': 2.0}))", Step(5, 2.0)),
+        ("print(json.dumps({'peak': 10**8, 'seconds': 2.0}))", Stopped(10**7)),  # beyond it for a moment only
+        (f"sys.exit({memory._OUT_OF_MEMORY})", Stopped(10**7)),
+    ],
+)
+def test_what_a_process_says_is_the_outcome(stand_in, script, found):
+    stand_in(script)
+    assert measure_the_stand_in(limit=10**7) == found
+
+
+@linux
+@pytest.mark.parametrize(("script", "status"), [("sys.exit(2)", 2), ("os.kill(os.getpid(), 9)", -9)])
+def test_a_process_that_fails_is_an_error_and_no_measurement(stand_in, script, status):
+    stand_in(script)
+    with pytest.raises(RuntimeError, match=f"the process of ours ended with {status}"):
+        measure_the_stand_in()
 
 
 @pytest.mark.parametrize(
