@@ -23,6 +23,7 @@ from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,6 +86,12 @@ def load_configuration(interpolation: str) -> CONFIG_LOADER_CLASS:
     )
 
 
+@cache
+def preset_parameters(interpolation: str) -> PipelineParameters:
+    """The parameters of the default environment."""
+    return PipelineParameters.model_validate(load_configuration(interpolation)["parameters"])
+
+
 def load_images(interpolation: str, name: str) -> Images:
     """An image data set of the catalog."""
     entry = load_configuration(interpolation)["catalog"][name]
@@ -96,7 +103,7 @@ def configure(run: Run, settings: Settings) -> tuple[PipelineParameters, MetaLea
 
     Raises ValueError if the preset has no penalty or no guard that could be switched.
     """
-    parameters = PipelineParameters.model_validate(load_configuration(run.interpolation)["parameters"])
+    parameters = preset_parameters(run.interpolation)
     preset = parameters.meta_learning
     if not preset.spectral_penalty.weight or not preset.training.guard:
         raise ValueError(
