@@ -4,6 +4,7 @@ A SIREN of `depth − 1` sine layers, each shifted by a modulation, and a linear
 latents, N rows of Q points (see `geometry`), W width, L = depth − 1 modulated layers, h output channels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod, sqrt
@@ -20,6 +21,7 @@ from spatial_functa_pipeline.fields.geometry import (
     cosine_interpolation,
     pixel_centres,
 )
+from spatial_functa_pipeline.fields.lanczos import largest_eigenvalues
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.fields.native_engine import NativeEngine
 from spatial_functa_pipeline.fields.siren import FieldPrecision, Siren, backward, output, waves
@@ -325,10 +327,11 @@ class SpatialField(nn.Module):
         return latents
 
     def spectral_radius(self, iterations: int = 0) -> Tensor:
-        """λ_max of the inner loop's step matrix at z = 0: above 2 the gradient steps diverge. Differentiable.
+        """λ_max of the inner loop's step matrix at z = 0, without the residual's part. Differentiable.
 
         The matrix is √α Jᵀ H J √α for the meta-SGD rates α, the derivative J of all pixels of an image for its latent, and
         the loss's second derivative H: positive, and without λ's mixing and interpolation the same block for each cell.
+        It is the Gauss–Newton part of the true one (`step_eigenvalues`), and the same for all images.
         The value is the Rayleigh quotient of `spectral_vector`, after so many more power iterations of it: from step to
         step of a training one is enough.
         """
@@ -342,6 +345,52 @@ class SpatialField(nn.Module):
                 vector = vector / vector.norm().clamp(min=1e-30)
             self.spectral_vector.copy_(vector)
         return self._residual_scale * self._tangent(roots * vector, basis).square().sum()
+
+    @torch.no_grad()
+    def step_eigenvalues(self, images: Tensor, iterations: int) -> Tensor:
+        """The largest eigenvalues of √α ∇²L √α at the latents from which the inner loop takes its gradient steps.
+
+        A step's derivative is I − α ∇²L: latents that differ along an eigenvector of a value above 2 are further apart
+        after the step, on the other side. This is the true matrix, with the residual's curvature, and it may be indefinite.
+
+        Args:
+            images: `(B, *resolution, channels)`.
+            iterations: Hessian–vector products for each step. As many as a matrix has rows make the values exact; with
+                fewer they are not above the exact ones.
+
+        Returns:
+            `(n, B, m)` for n gradient steps, of which a free first step is none. m is the number of cells if each cell's
+            latent meets its own pixels alone, and the matrix has a block for each; elsewhere 1, for the whole image.
+        """
+        self._check(images, None)
+        targets, siren = self.geometry.to_points(images), self._siren(self.geometry.coordinates)
+        grid, latent = self.spec.latent_shape.grid, self.spec.latent_shape.channels
+        at_zero = images.new_zeros(len(images), *grid, latent)
+        starts = [] if self.spec.first_step == "free" else [at_zero]
+        starts += [self._fit(targets, steps, siren) for steps in range(1, self.spec.inner_steps)]
+        blocks = prod(grid) if prod(self._reach) == 1 else 1
+        vectors = torch.randn(
+            len(images) * blocks, prod(grid) * latent // blocks, generator=torch.Generator().manual_seed(0)
+        )
+        found = [
+            largest_eigenvalues(self._step_product(start, targets, siren), vectors.to(images), iterations)
+            for start in starts
+        ]
+        return torch.stack(found).unflatten(1, (-1, blocks)) if found else images.new_zeros(0, len(images), blocks)
+
+    def _step_product(self, latents: Tensor, targets: Tensor, siren: Siren) -> Callable[[Tensor], Tensor]:
+        """Vectors, as many numbers as `latents`, → √α ∇²L √α times them, at these latents."""
+        with torch.enable_grad():
+            latents = latents.detach().requires_grad_()
+            gradient = self._gradient(latents, targets, siren)
+        roots = self._rates.sqrt()
+
+        def product(vectors: Tensor) -> Tensor:
+            direction = roots * vectors.reshape(latents.shape)
+            (found,) = torch.autograd.grad(gradient, latents, direction, retain_graph=True)
+            return (roots * found).reshape(vectors.shape)
+
+        return product
 
     def encode(self, images: Tensor, steps: int | None = None) -> Tensor:
         """Latents `(B, *grid, c)` of images `(B, *resolution, channels)` in [0, 1]: gradient steps from zero.
