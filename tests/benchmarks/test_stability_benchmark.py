@@ -41,7 +41,7 @@ def test_a_lost_run_has_neither_final_psnr_nor_fall():
 @pytest.mark.parametrize("interpolation", ["nearest", "linear"])
 @pytest.mark.parametrize("protection", benchmark.PROTECTIONS)
 def test_a_run_is_the_preset_with_one_change(interpolation, protection, settings):
-    parameters, config = benchmark.configure(benchmark.Run(interpolation, 3.0, protection, 0), settings)
+    parameters, config = benchmark.configure(benchmark.Run("preset", interpolation, 3.0, protection, 0), settings)
     preset = parameters.meta_learning
     assert parameters.interpolation == config.field.interpolation == interpolation
     assert config.field == preset.field
@@ -58,7 +58,7 @@ def test_a_run_is_the_preset_with_one_change(interpolation, protection, settings
 
 
 def test_a_run_trains_the_embedded_images(settings):
-    run = benchmark.Run("nearest", 1.0, "both", 0)
+    run = benchmark.Run("preset", "nearest", 1.0, "both", 0)
     settings = benchmark.Settings(4, 2, 1, settings.output)
     benchmark.train_all([run], settings)
     result = benchmark.finished(run, settings)
@@ -76,6 +76,8 @@ def fake_result(run, psnr=30.0, finite=True):
         "largest_fall": 0.1 if finite else None,
         "rollbacks": 1,
         "finite": finite,
+        "true_spectral_radius": 1.5,
+        "share_beyond_2": 0.0,
         "rolled_back_at": [10],
         "curve": [[10, 20.0], [20, psnr if finite else None]],
     }
@@ -111,9 +113,9 @@ def test_the_command_runs_what_is_missing_and_reports_all(trained, tmp_path, cap
     assert "kept: nearest, preset's rate: no spread of the seeds' PSNR above 0.5 dB (0.10 dB)" in printed
 
     trained.clear()
-    (tmp_path / "runs/linear-rate1-both-seed1.json").unlink()
+    (tmp_path / "runs/preset-linear-rate1-both-seed1.json").unlink()
     assert benchmark.main(arguments) == 0
-    assert trained == [benchmark.Run("linear", 1.0, "both", 1)]
+    assert trained == [benchmark.Run("preset", "linear", 1.0, "both", 1)]
 
 
 def test_results_of_other_settings_are_not_taken(trained, tmp_path, capsys):
@@ -124,7 +126,7 @@ def test_results_of_other_settings_are_not_taken(trained, tmp_path, capsys):
 
 
 def test_broken_promises_are_named():
-    kept = [fake_result(benchmark.Run("nearest", 1.0, "both", seed)) for seed in (0, 1)]
+    kept = [fake_result(benchmark.Run("preset", "nearest", 1.0, "both", seed)) for seed in (0, 1)]
     assert all(line.startswith("kept") for line in benchmark.verdicts(benchmark.aggregate(kept)))
 
     apart = [kept[0], {**kept[1], "final_psnr": 30.6}]
@@ -133,10 +135,10 @@ def test_broken_promises_are_named():
     fallen = [kept[0], {**kept[1], "largest_fall": 0.6}]
     assert sum(line.startswith("BROKEN") for line in benchmark.verdicts(benchmark.aggregate(fallen))) == 1
 
-    lost = [kept[0], fake_result(benchmark.Run("nearest", 1.0, "both", 1), finite=False)]
+    lost = [kept[0], fake_result(benchmark.Run("preset", "nearest", 1.0, "both", 1), finite=False)]
     assert all(line.startswith("BROKEN") for line in benchmark.verdicts(benchmark.aggregate(lost)))
 
-    unprotected = [fake_result(benchmark.Run("nearest", 1.0, "plain", 0), finite=False)]
+    unprotected = [fake_result(benchmark.Run("preset", "nearest", 1.0, "plain", 0), finite=False)]
     assert benchmark.verdicts(benchmark.aggregate(unprotected)) == []
 
 

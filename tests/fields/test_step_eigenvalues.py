@@ -44,9 +44,8 @@ def pictures(field, count=2):
 
 
 def starts(field, images):
-    """Where the gradient steps start."""
-    latents = [torch.zeros_like(field.encode(images))] if field.spec.first_step == "tied" else []
-    return latents + [field.encode(images, steps).detach() for steps in range(1, field.spec.inner_steps)]
+    """Where the steps after the first start."""
+    return [field.encode(images, steps).detach() for steps in range(1, field.spec.inner_steps)]
 
 
 def loss(field, latent, image):
@@ -95,7 +94,7 @@ def test_are_those_of_the_explicit_matrices(grid, interpolation, kernel_size, fi
     images = pictures(field)
     found, wanted = field.step_eigenvalues(images, ALL), expected(field, images)
     blocks = field.spec.latent_shape.cells if interpolation == "nearest" and kernel_size == 1 else 1
-    assert found.shape == (3 if first_step == "tied" else 2, 2, blocks)
+    assert found.shape == (2, 2, blocks)
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
     without = expected(field, images, residual=False)
     assert ((without - wanted).abs() / wanted.abs()).max() > 1e-3, "the residual's curvature shows"
@@ -157,8 +156,8 @@ def test_the_field_is_as_it_was():
     assert all(torch.equal(value, before[name]) for name, value in field.state_dict().items())
 
 
-def test_a_single_free_step_has_none():
-    field = make(first_step="free", inner_steps=1)
+def test_a_single_step_has_none():
+    field = make(inner_steps=1)
     assert field.step_eigenvalues(pictures(field), ALL).shape == (0, 2, 4)
 
 

@@ -348,10 +348,12 @@ class SpatialField(nn.Module):
 
     @torch.no_grad()
     def step_eigenvalues(self, images: Tensor, iterations: int) -> Tensor:
-        """The largest eigenvalues of √α ∇²L √α at the latents from which the inner loop takes its gradient steps.
+        """The largest eigenvalues of √α ∇²L √α at z₁ … z_{n−1}, from which the inner loop takes its further steps.
 
         A step's derivative is I − α ∇²L: latents that differ along an eigenvector of a value above 2 are further apart
-        after the step, on the other side. This is the true matrix, with the residual's curvature, and it may be indefinite.
+        after the step, on the other side, and an outer gradient that passes through it grows as much. At z₀ = 0 there is
+        nothing to be driven apart: it is the same for all images and parameters. This is the true matrix, with the
+        residual's curvature, and it may be indefinite.
 
         Args:
             images: `(B, *resolution, channels)`.
@@ -359,24 +361,19 @@ class SpatialField(nn.Module):
                 fewer they are not above the exact ones.
 
         Returns:
-            `(n, B, m)` for n gradient steps, of which a free first step is none. m is the number of cells if each cell's
-            latent meets its own pixels alone, and the matrix has a block for each; elsewhere 1, for the whole image.
+            `(n − 1, B, m)` for n inner steps. m is the number of cells if each cell's latent meets its own pixels alone, so
+            that the matrix has a block for each; elsewhere 1, for the whole image.
         """
         self._check(images, None)
         targets, siren = self.geometry.to_points(images), self._siren(self.geometry.coordinates)
-        grid, latent = self.spec.latent_shape.grid, self.spec.latent_shape.channels
-        at_zero = images.new_zeros(len(images), *grid, latent)
-        starts = [] if self.spec.first_step == "free" else [at_zero]
-        starts += [self._fit(targets, steps, siren) for steps in range(1, self.spec.inner_steps)]
-        blocks = prod(grid) if prod(self._reach) == 1 else 1
-        vectors = torch.randn(
-            len(images) * blocks, prod(grid) * latent // blocks, generator=torch.Generator().manual_seed(0)
-        )
-        found = [
-            largest_eigenvalues(self._step_product(start, targets, siren), vectors.to(images), iterations)
-            for start in starts
-        ]
-        return torch.stack(found).unflatten(1, (-1, blocks)) if found else images.new_zeros(0, len(images), blocks)
+        cells, latent = self.spec.latent_shape.cells, self.spec.latent_shape.channels
+        blocks = cells if prod(self._reach) == 1 else 1
+        shape, found = (len(images) * blocks, cells * latent // blocks), images.new_zeros(0, len(images) * blocks)
+        vectors = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(images)
+        for steps in range(1, self.spec.inner_steps):
+            product = self._step_product(self._fit(targets, steps, siren), targets, siren)
+            found = torch.cat([found, largest_eigenvalues(product, vectors, iterations)[None]])
+        return found.unflatten(1, (len(images), blocks))
 
     def _step_product(self, latents: Tensor, targets: Tensor, siren: Siren) -> Callable[[Tensor], Tensor]:
         """Vectors, as many numbers as `latents`, → √α ∇²L √α times them, at these latents."""

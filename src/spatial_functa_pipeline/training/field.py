@@ -119,8 +119,8 @@ def start_from_components(field: SpatialField, images: Images) -> None:
 def _validation_metrics(field: SpatialField, images: Images, count: int) -> dict[str, float]:
     """Of the first `count` images: both kinds of PSNR (dB), and how far the inner loop is from its edge.
 
-    `spectral_radius` is what the penalty looks at, `true_spectral_radius` and `share_beyond_2` are of the first few images'
-    true matrices: the largest eigenvalue of any gradient step, and the share of those beyond 2.
+    `spectral_radius` is what the penalty looks at, at z = 0. Of the first few images' `SpatialField.step_eigenvalues`,
+    `true_spectral_radius` is the largest and `share_beyond_2` the share of those above 2.
     """
     device, errors = next(field.parameters()).device, []
     for start in range(0, min(count, len(images)), _VALIDATION_BATCH):
@@ -135,7 +135,7 @@ def _validation_metrics(field: SpatialField, images: Images, count: int) -> dict
         "validation_psnr_of_mean_mse": psnr_of_mean_mse(mse).item(),
         "spectral_radius": field.spectral_radius(_VALIDATION_POWER_ITERATIONS).item(),
     }
-    if len(eigenvalues):  # a single free step is no gradient step
+    if len(eigenvalues):  # a single inner step has none
         metrics["true_spectral_radius"] = eigenvalues.max().item()
         metrics["share_beyond_2"] = (eigenvalues > _EDGE).float().mean().item()
     return metrics
