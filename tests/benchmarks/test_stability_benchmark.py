@@ -57,6 +57,27 @@ def test_a_run_is_the_preset_with_one_change(interpolation, protection, settings
     assert config.training.model_dump(exclude=changed) == preset.training.model_dump(exclude=changed)
 
 
+@pytest.mark.parametrize("recipe", benchmark.RECIPES)
+def test_a_recipe_is_what_its_name_says(recipe, settings):
+    _, config = benchmark.configure(benchmark.Run(recipe, "nearest", 1.0, "both", 0), settings)
+    _, preset = benchmark.configure(benchmark.Run("preset", "nearest", 1.0, "both", 0), settings)
+    field, factors = config.field, config.learning_rate_factors
+    assert config.training == preset.training
+    assert config.spectral_penalty == preset.spectral_penalty
+    if recipe == "preset":
+        assert config == preset
+        return
+    assert field.first_step == ("tied" if "tied" in recipe else "free")
+    assert field.initialisation == ("data" if "data" in recipe else "random")
+    assert factors.siren == (3 if "tripled" in recipe else 1)
+    assert factors.modulation == factors.inner_rates == (1 if recipe in ("tied", "deep-vector-tied") else 3)
+    assert config.training_inner_steps == (None if "tied" in recipe else 2)
+    if "deep" in recipe:
+        assert (field.latent_shape.grid, field.depth, field.omega0) == ((1, 1), 15, 30)
+    else:
+        assert field.model_copy(update={"first_step": preset.field.first_step}) == preset.field
+
+
 def test_a_run_trains_the_embedded_images(settings):
     run = benchmark.Run("preset", "nearest", 1.0, "both", 0)
     settings = benchmark.Settings(4, 2, 1, settings.output)
@@ -67,6 +88,13 @@ def test_a_run_trains_the_embedded_images(settings):
     assert result["finite"]
     assert result["final_psnr"] == result["curve"][-1][1]
     assert result["largest_spectral_radius"] > 0
+    assert result["true_spectral_radius"] > 0
+    assert 0 <= result["share_beyond_2"] <= 1
+
+
+def test_what_is_not_finite_is_not_the_last():
+    assert benchmark.last_finite([1.0, 2.0, math.inf]) == 2.0
+    assert benchmark.last_finite([NAN]) is None
 
 
 def fake_result(run, psnr=30.0, finite=True):
@@ -116,6 +144,14 @@ def test_the_command_runs_what_is_missing_and_reports_all(trained, tmp_path, cap
     (tmp_path / "runs/preset-linear-rate1-both-seed1.json").unlink()
     assert benchmark.main(arguments) == 0
     assert trained == [benchmark.Run("preset", "linear", 1.0, "both", 1)]
+
+
+def test_recipes_have_rows_of_their_own_and_promise_nothing(trained, tmp_path, capsys):
+    one_each = ["--seeds", "0", "--rates", "1", "--interpolations", "nearest", "--protections", "both"]
+    assert benchmark.main([*one_each, "--recipes", "free", "tied", "--output", str(tmp_path)]) == 0
+    assert trained == [benchmark.Run(recipe, "nearest", 1.0, "both", 0) for recipe in ("free", "tied")]
+    assert list(pd.read_csv(tmp_path / "stability.csv").recipe) == ["free", "tied"]
+    assert not {"kept", "BROKEN"} & set(capsys.readouterr().out.replace(":", " ").split())
 
 
 def test_results_of_other_settings_are_not_taken(trained, tmp_path, capsys):
