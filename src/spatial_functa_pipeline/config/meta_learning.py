@@ -69,10 +69,10 @@ class FieldConfig(Block):
 
 
 class SpectralPenaltyConfig(Block):
-    """Added to the loss: weight · max(0, λ_max − threshold)², λ_max of the inner loop's step matrix at z = 0.
+    """Added to the loss: weight · max(0, λ_max − threshold)², λ_max of the inner loop's Gauss–Newton step matrix at z = 0.
 
-    Gradient descent on the latent diverges where λ_max exceeds 2; the penalty keeps meta-learning away from there.
-    It is ours: docs/field.md.
+    A gradient step drives latents apart where the true matrix has an eigenvalue beyond 2; the penalty keeps the part of it
+    that all images share away from there. It is ours: docs/field.md.
     """
 
     weight: Annotated[float, Field(ge=0)] = Field(1e-3, description="0: λ_max is only measured")

@@ -21,6 +21,7 @@ from spatial_functa_pipeline.fields.geometry import (
     cosine_interpolation,
     pixel_centres,
 )
+from spatial_functa_pipeline.fields.lanczos import largest_eigenvalues
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.fields.native_engine import NativeEngine
 from spatial_functa_pipeline.fields.siren import FieldPrecision, Siren, backward, output, waves
@@ -339,10 +340,11 @@ class SpatialField(nn.Module):
         return latents
 
     def spectral_radius(self, iterations: int = 0) -> Tensor:
-        """λ_max of the inner loop's step matrix at z = 0: above 2 the gradient steps diverge. Differentiable.
+        """λ_max of the inner loop's step matrix at z = 0, without the residual's part. Differentiable.
 
         The matrix is √α Jᵀ H J √α for the meta-SGD rates α, the derivative J of all pixels of an image for its latent, and
         the loss's second derivative H: positive, and without λ's mixing and interpolation the same block for each cell.
+        It is the Gauss–Newton part of the true one (`step_eigenvalues`), and the same for all images.
         The value is the Rayleigh quotient of `spectral_vector`, after so many more power iterations of it: from step to
         step of a training one is enough.
         """
@@ -355,6 +357,49 @@ class SpatialField(nn.Module):
                 vector = vector / vector.norm().clamp(min=1e-30)
             self.spectral_vector.copy_(vector)
         return self._residual_scale * self._tangent(roots * vector, basis).square().sum()
+
+    @torch.no_grad()
+    def step_eigenvalues(self, images: Tensor, iterations: int) -> Tensor:
+        """The largest eigenvalues of √α ∇²L √α at z₁ … z_{n−1}, from which the inner loop takes its further steps.
+
+        A step's derivative is I − α ∇²L: latents that differ along an eigenvector of a value above 2 are further apart
+        after the step, on the other side, and an outer gradient that passes through it grows as much. At z₀ = 0 there is
+        nothing to be driven apart: it is the same for all images and parameters. This is the true matrix, with the
+        residual's curvature, and it may be indefinite.
+
+        Args:
+            images: `(B, *resolution, channels)`.
+            iterations: Hessian–vector products for each step. As many as a matrix has rows make the values exact; with
+                fewer they are not above the exact ones.
+
+        Returns:
+            `(n − 1, B, m)` for n inner steps. m is the number of cells if each cell's latent meets its own pixels alone, so
+            that the matrix has a block for each; elsewhere 1, for the whole image.
+        """
+        self._check(images, None)
+        targets, siren = self.geometry.to_points(images), self._siren(self.geometry.coordinates)
+        cells, latent = self.spec.latent_shape.cells, self.spec.latent_shape.channels
+        blocks = cells if prod(self._reach) == 1 else 1
+        shape, found = (len(images) * blocks, cells * latent // blocks), images.new_zeros(0, len(images) * blocks)
+        vectors = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(images)
+        for steps in range(1, self.spec.inner_steps):
+            product = self._step_product(self._fit(targets, steps, siren), targets, siren)
+            found = torch.cat([found, largest_eigenvalues(product, vectors, iterations)[None]])
+        return found.unflatten(1, (len(images), blocks))
+
+    def _step_product(self, latents: Tensor, targets: Tensor, siren: Siren) -> Callable[[Tensor], Tensor]:
+        """Vectors, as many numbers as `latents`, → √α ∇²L √α times them, at these latents."""
+        with torch.enable_grad():
+            latents = latents.detach().requires_grad_()
+            gradient = self._gradient(latents, targets, siren)
+        roots = self._rates.sqrt()
+
+        def product(vectors: Tensor) -> Tensor:
+            direction = roots * vectors.reshape(latents.shape)
+            (found,) = torch.autograd.grad(gradient, latents, direction, retain_graph=True)
+            return (roots * found).reshape(vectors.shape)
+
+        return product
 
     def encode(self, images: Tensor, steps: int | None = None) -> Tensor:
         """Latents `(B, *grid, c)` of images `(B, *resolution, channels)` in [0, 1]: gradient steps from zero.
