@@ -1,6 +1,7 @@
 """The field against a plain float64 implementation, written independently with one loop per cell and autograd."""
 
 import math
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -262,6 +263,16 @@ def test_initialisation_is_sirens():
     assert field.modulation_weight.std().item() == pytest.approx(0.88 * std, rel=0.02)
     assert 0.005 <= field.inner_rates.min() <= field.inner_rates.max() <= 0.1
     assert field.modulation_weight.shape == (3 * 256, 64, 3, 3)
+
+
+def test_a_kernel_that_starts_at_its_centre_is_that_of_one_cell():
+    spec = FieldSpec(LatentShape((2, 2), 64), (8, 8), 3, "nearest", 256, 4, 20.0, 3, "centre")
+    field, single = SpatialField(spec), SpatialField(replace(spec, kernel_size=1))
+    centre = field.modulation_weight[:, :, 1:2, 1:2]
+    assert centre.std().item() == pytest.approx(single.modulation_weight.std().item(), rel=0.02)
+    single.load_state_dict({**field.state_dict(), "modulation_weight": centre})
+    latents = torch.randn(1, 2, 2, 64)
+    torch.testing.assert_close(field.decode(latents), single.decode(latents))
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "linear"])

@@ -13,7 +13,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from spatial_functa_pipeline.fields.cell_maps import MOST_DIMENSIONS, adjoint_weight, apply_adjoint, apply_map
+from spatial_functa_pipeline.fields.cell_maps import (
+    MOST_DIMENSIONS,
+    adjoint_weight,
+    apply_adjoint,
+    apply_map,
+    centre_of,
+)
 from spatial_functa_pipeline.fields.geometry import (
     GEOMETRIES,
     Geometry,
@@ -27,6 +33,7 @@ from spatial_functa_pipeline.fields.native_engine import NativeEngine
 from spatial_functa_pipeline.fields.siren import FieldPrecision, Siren, backward, output, waves
 from spatial_functa_pipeline.fields.torch_engine import TorchEngine, recomputed
 
+KernelInit = Literal["whole", "centre"]
 FirstStep = Literal["tied", "free"]
 Initialisation = Literal["random", "data"]
 
@@ -48,6 +55,7 @@ class FieldSpec:
     depth: int
     omega0: float
     kernel_size: int = 1
+    kernel_init: KernelInit = "whole"
     inner_steps: int = 3
     inner_rate_init: tuple[float, float] = (0.005, 0.1)
     precision: FieldPrecision = "float32"
@@ -137,8 +145,11 @@ class SpatialField(nn.Module):
             bound = 1 / fan_in if index == 0 else sqrt(6 / fan_in) / self.spec.omega0
             layer.weight.uniform_(-bound, bound)
             layer.bias.zero_()
-        std = self.modulation_weight[0].numel() ** -0.5
-        nn.init.trunc_normal_(self.modulation_weight, std=std, a=-2 * std, b=2 * std)
+        started = (
+            centre_of(self.modulation_weight.zero_()) if self.spec.kernel_init == "centre" else self.modulation_weight
+        )
+        std = started[0].numel() ** -0.5
+        nn.init.trunc_normal_(started, std=std, a=-2 * std, b=2 * std)
         self.modulation_bias.zero_()
         self.inner_rates.uniform_(*self.spec.inner_rate_init)
         self.spectral_vector.normal_()
@@ -169,8 +180,7 @@ class SpatialField(nn.Module):
             parameter.zero_()
         self.linear_bias.copy_(mean - 0.5)  # the SIREN's output is ½
         self.linear_weight.zero_()
-        centre = self.linear_weight.flatten(2)[:, :found, self.linear_weight[0, 0].numel() // 2]
-        centre.copy_(length * directions)
+        centre_of(self.linear_weight)[:, :found] = (length * directions).to(self.linear_weight)
         self.inner_rates.fill_(_DATA_RATE)
         of_latents = torch.ones_like(self.inner_rates)
         of_latents[:found] = (deviations / length).to(of_latents)
