@@ -24,6 +24,7 @@ from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -123,6 +124,12 @@ def load_configuration(interpolation: str, recipe: str = "preset") -> CONFIG_LOA
     return CONFIG_LOADER_CLASS(str(ROOT / "conf"), env="sample", runtime_params=changes, **CONFIG_LOADER_ARGS)
 
 
+@cache
+def preset_parameters(interpolation: str, recipe: str = "preset") -> PipelineParameters:
+    """The parameters of the default environment."""
+    return PipelineParameters.model_validate(load_configuration(interpolation, recipe)["parameters"])
+
+
 def load_images(interpolation: str, name: str) -> Images:
     """An image data set of the catalog."""
     entry = load_configuration(interpolation)["catalog"][name]
@@ -134,7 +141,7 @@ def configure(run: Run, settings: Settings) -> tuple[PipelineParameters, MetaLea
 
     Raises ValueError if the preset has no penalty or no guard that could be switched.
     """
-    parameters = PipelineParameters.model_validate(load_configuration(run.interpolation, run.recipe)["parameters"])
+    parameters = preset_parameters(run.interpolation, run.recipe)
     preset = parameters.meta_learning
     if not preset.spectral_penalty.weight or not preset.training.guard:
         raise ValueError(

@@ -25,7 +25,7 @@ from spatial_functa_pipeline.fields.lanczos import largest_eigenvalues
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.fields.native_engine import NativeEngine
 from spatial_functa_pipeline.fields.siren import FieldPrecision, Siren, backward, output, waves
-from spatial_functa_pipeline.fields.torch_engine import TorchEngine
+from spatial_functa_pipeline.fields.torch_engine import TorchEngine, recomputed
 
 FirstStep = Literal["tied", "free"]
 Initialisation = Literal["random", "data"]
@@ -235,44 +235,56 @@ class SpatialField(nn.Module):
 
     # The inner loop. The loss is the mean over a cell's pixels and channels, summed over the cells of an image.
 
-    def _values_at_zero(self, siren: Siren) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """At z = 0, where all images are alike: the SIREN's values `(1, Q, h)`, and its layers."""
-        layers = waves(siren, self._shifts(self.modulation_bias.expand(1, 1, -1)), "float32")
-        return output(siren, layers), layers
+    def _values_at_zero(self, siren: Siren) -> list[Tensor]:
+        """At z = 0, where all images are alike: the SIREN's values `(Q, h)`."""
+        return [output(siren, self._waves_at_zero(siren))[0]]
 
-    def _basis(self, siren: Siren, layers: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """At z = 0: the SIREN's derivatives for the modulations of the point, `(Q, h, L·W)`."""
+    def _waves_at_zero(self, siren: Siren) -> list[tuple[Tensor, Tensor]]:
+        return waves(siren, self._shifts(self.modulation_bias.expand(1, 1, -1)), "float32")
+
+    def _basis(self, siren: Siren) -> list[Tensor]:
+        """At z = 0: the SIREN's values `(Q, h)`, and its derivatives for the latents of a point's cell `(Q, h, c)`; where λ
+        mixes cells, for the modulations of the point `(Q, h, L·W)`."""
+        layers = self._waves_at_zero(siren)
         start = siren.output_weight[:, None, :].expand(-1, len(siren.first), -1)
-        return self.spec.omega0 * torch.cat(backward(siren, start, layers, "float32"), dim=-1).movedim(0, 1)
+        basis = self.spec.omega0 * torch.cat(backward(siren, start, layers, "float32"), dim=-1).movedim(0, 1)
+        if self.spec.kernel_size == 1:
+            basis = basis @ self.modulation_weight.flatten(1)
+        return [output(siren, layers)[0], basis]
+
+    def _at_all_points(self, function: Callable[[Siren], list[Tensor]], siren: Siren) -> list[Tensor]:
+        """What `function` gives for each point, for as many points at a time as the engine's memory allows."""
+        numbers = self.sine_layers * self.spec.width * self.spec.channels
+        parts = siren.first.split(max(1, self.engine.floats_at_once // numbers))
+        if len(parts) == 1:
+            return function(siren)
+        found = [recomputed(function, siren._replace(first=first)) for first in parts]
+        return [torch.cat(tensors) for tensors in zip(*found, strict=True)]
 
     def _tangent(self, latents: Tensor, basis: Tensor) -> Tensor:
         """(∂y/∂z) · latents at z = 0: how the pixels change to first order, as points `(N, Q, h)`."""
-        if self.spec.kernel_size == 1:
-            spread = self.geometry.spread(latents)
-            change = self.geometry.differentiate(spread, basis @ self.modulation_weight.flatten(1))
-        else:
-            spread = self.geometry.spread(apply_map(self.modulation_weight, latents))
-            change = self.geometry.differentiate(spread, basis)
+        cells = latents if self.spec.kernel_size == 1 else apply_map(self.modulation_weight, latents)
+        change = self.geometry.differentiate(self.geometry.spread(cells), basis)
         if self.linear_weight is None:
             return change
         return change + self.geometry.from_cells(apply_map(self.linear_weight, latents), self.spec.channels)
 
     def _tangent_adjoint(self, residual: Tensor, basis: Tensor) -> Tensor:
         """(∂y/∂z)ᵀ · residual at z = 0: points `(N, Q, h)` → latents `(B, *grid, c)`."""
-        if self.spec.kernel_size == 1:
-            latents = self.geometry.project(residual, basis @ self.modulation_weight.flatten(1))
-        else:
-            latents = self.modulate_adjoint(self.geometry.project(residual, basis))
+        cells = self.geometry.project(residual, basis)
+        latents = cells if self.spec.kernel_size == 1 else self.modulate_adjoint(cells)
         if self.linear_weight is None:
             return latents
         return latents + apply_adjoint(self.linear_weight, self.geometry.to_cells(residual))
 
     def _first_order(self) -> Tensor:
         """∂y/∂z at z = 0 as a map of cells, `(P·h, c, *reach)`; for `linear`, whose cells differ, that of the middle one."""
-        siren = self._siren(self.geometry.coordinates)
-        basis = self._basis(siren, self._values_at_zero(siren)[1])
+        _, basis = self._at_all_points(self._basis, self._siren(self.geometry.coordinates))
         if self.spec.interpolation == "nearest":
-            change = torch.tensordot(basis.flatten(0, 1), self.modulation_weight, dims=1)
+            change = basis.flatten(0, 1)
+            if self.spec.kernel_size > 1:
+                change = torch.tensordot(change, self.modulation_weight, dims=1)
+            change = change.reshape(len(change), -1, *self._reach)
             return change if self.linear_weight is None else change + self.linear_weight
         grid, reach, latent = self.spec.latent_shape.grid, self._reach, self.spec.latent_shape.channels
         around = torch.cartesian_prod(*(torch.arange(side) - side // 2 for side in reach)).reshape(-1, len(grid))
@@ -291,17 +303,18 @@ class SpatialField(nn.Module):
     def _first_latents(self, targets: Tensor, siren: Siren) -> Tensor:
         """z₁ `(B, *grid, c)`.
 
-        At z = 0 the activations depend on the point alone, not on the image: one basis ∂output/∂modulation serves all
-        rows. Exact, and far cheaper than a general step. A free first step needs no basis.
+        At z = 0 the activations depend on the point alone, not on the image: one basis, the derivatives of the output, serves
+        all rows. Exact, and far cheaper than a general step. A free first step needs no basis.
         """
-        values, layers = self._values_at_zero(siren)
+        tied = self.first_step_weight is None
+        values, *basis = self._at_all_points(self._basis if tied else self._values_at_zero, siren)
         residual = values - targets
         if self.linear_bias is not None:
             cells = self.geometry.to_cells(residual) + self.linear_bias
             residual = self.geometry.from_cells(cells, self.spec.channels)
         if self.first_step_weight is not None and self.first_step_bias is not None:
             return self.first_step_bias - apply_map(self.first_step_weight, self.geometry.to_cells(residual))
-        return -self._rates * self._residual_scale * self._tangent_adjoint(residual, self._basis(siren, layers))
+        return -self._rates * self._residual_scale * self._tangent_adjoint(residual, *basis)
 
     def _gradient(self, latents: Tensor, targets: Tensor, siren: Siren) -> Tensor:
         """∇_z L at any z, written out, `(B, *grid, c)`."""
@@ -335,8 +348,7 @@ class SpatialField(nn.Module):
         The value is the Rayleigh quotient of `spectral_vector`, after so many more power iterations of it: from step to
         step of a training one is enough.
         """
-        siren = self._siren(self.geometry.coordinates)
-        basis = self._basis(siren, self._values_at_zero(siren)[1])
+        _, basis = self._at_all_points(self._basis, self._siren(self.geometry.coordinates))
         roots = self.inner_rates.clamp(1e-12, 1).sqrt()
         with torch.no_grad():
             vector = self.spectral_vector
