@@ -53,13 +53,14 @@ ALLOWED_SPREAD = 0.5
 Protection = Literal["plain", "penalty", "guard", "both"]
 
 FACTORS = ("siren", "modulation", "inner_rates", "first_step", "linear")
+# A 1×1 λ and three inner steps, where each cell has a step matrix of its own.
 TIED = {
-    "field": {"first_step": "tied"},
+    "field": {"kernel_size": 1, "inner_steps": 3, "first_step": "tied"},
     "learning_rate_factors": dict.fromkeys(FACTORS, 1.0),
     "training_inner_steps": None,
 }
 FREE = {
-    "field": {"first_step": "free"},
+    "field": {"kernel_size": 1, "inner_steps": 3, "first_step": "free"},
     "learning_rate_factors": {"siren": 1.0, "modulation": 3.0, "inner_rates": 3.0, "first_step": 3.0},
     "training_inner_steps": 2,
 }

@@ -9,10 +9,10 @@ from spatial_functa_pipeline.training import field as field_training
 
 
 def test_the_history_has_the_true_matrices_largest_eigenvalue(tmp_path):
-    """Of the first eight validation images, of the averaged weights, which are those that are kept."""
+    """Of the first four validation images, of the averaged weights, which are those that are kept."""
     reported = {}
     field, history = tiny.train(tmp_path / "field.ckpt", report=lambda step, row: reported.update(row), keep="last")
-    few = unit_images(tiny.images(16, 1).batch(range(8)))
+    few = unit_images(tiny.images(16, 1).batch(range(4)))
     found = field.step_eigenvalues(few, 4)  # exact: a cell has four channels
     last = history.iloc[-1]
     assert last.true_spectral_radius == pytest.approx(found.max().item(), rel=1e-5)
