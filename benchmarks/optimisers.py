@@ -29,7 +29,7 @@ from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.field import train_field
 from spatial_functa_pipeline.training.run import TrainingRun
 
-VARIANT = "8x8x8-nearest-k3"
+VARIANT = "8x8x8-nearest"
 CONTESTANTS = (("Adam", 1.0), ("Adam", 2.0), ("Adam", 3.0), ("Muon", 0.3), ("Muon", 1.0), ("Muon", 3.0), ("Muon", 10.0))
 """Optimiser of the hidden matrices, and their rate as a multiple of the preset's learning rate."""
 

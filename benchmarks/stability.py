@@ -118,9 +118,12 @@ class Settings:
 # The preset, as `kedro run` would read it
 
 
-def load_configuration(interpolation: str, recipe: str = "preset") -> CONFIG_LOADER_CLASS:
-    """The configuration of the default environment. To be used before the next one is made: resolvers are global."""
-    changes = {"interpolation": interpolation, **RECIPES[recipe]}
+def load_configuration(interpolation: str, recipe: str = "preset", **more: Any) -> CONFIG_LOADER_CLASS:
+    """The configuration of the default environment. To be used before the next one is made: resolvers are global.
+
+    `more`: parameters, as `--params` has them.
+    """
+    changes = {"interpolation": interpolation, **RECIPES[recipe], **more}
     return CONFIG_LOADER_CLASS(str(ROOT / "conf"), env="sample", runtime_params=changes, **CONFIG_LOADER_ARGS)
 
 
