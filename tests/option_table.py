@@ -220,7 +220,13 @@ OPTIONS: dict[str, Row | list[Row]] = {
         Row("bf16", FIELD, in_use=ENCODED),
         Row("tf32", words({"field"}), because="CUDA's alone"),
     ],
+    "meta_learning.field.overlap": [
+        Row(0.5, FIELD, {"meta_learning.jitter.share": 0.5}, in_use={"samples_enlarged"}),
+        Row(0.5, REFUSED, because="cells are trained beyond their borders by jitter"),
+    ],
     **training("meta_learning.training", FIELD, {"meta_learn_field"}),
+    "meta_learning.jitter.share": Row(0.5, FIELD),
+    "meta_learning.seam_penalty.weight": Row(1.0, FIELD),
     "meta_learning.spectral_penalty.weight": Row(0.0, FIELD),
     "meta_learning.spectral_penalty.threshold": Row(0.002, FIELD),
     "meta_learning.validation_images": Row(4, {"field_history"}),
