@@ -132,6 +132,31 @@ def test_borders_have_no_jump(overlap):
     assert steps[0.0, 64] > 0.8 * steps[0.0, 16]
 
 
+@pytest.mark.parametrize("arguments", FIELDS)
+def test_what_is_trained_beside_the_pixels_is_what_a_finer_image_shows(arguments):
+    """A quarter of a pixel beside the pixels' centres lie those of twice the resolution; the sides are one by one."""
+    field, _ = field_and_latents(**arguments)
+    images = torch.rand(2, *field.spec.resolution, field.spec.channels, dtype=torch.float64)
+    latents = field.encode(images)
+    fine = field.decode(latents, tuple(2 * side for side in field.spec.resolution))
+    for signs in product((-1, 1), repeat=len(field.spec.resolution)):
+        beside, _ = field(images, offset=torch.tensor(signs, dtype=torch.float64) / 4)
+        chosen = fine[(slice(None), *(slice((1 + sign) // 2, None, 2) for sign in signs))]
+        torch.testing.assert_close(beside, chosen, rtol=0, atol=1e-6)
+
+
+def test_the_loss_beside_the_pixels_reaches_all_parameters_through_torch_compile():
+    """As one graph: points that are moved change no shapes."""
+    field, _ = field_and_latents(grid=(2, 2), resolution=(8, 8))
+    images = torch.rand(2, 8, 8, 2, dtype=torch.float64)
+    compiled = torch.compile(field, fullgraph=True, backend="eager", dynamic=False)
+    for offset in torch.tensor([[0.3, -0.4], [-0.2, 0.5]], dtype=torch.float64):
+        beside, _ = compiled(images, 2, offset)
+        torch.testing.assert_close(beside, field(images, 2, offset)[0])
+    gradients = torch.autograd.grad((beside - images).square().mean(), list(field.parameters()))
+    assert all(gradient.abs().sum() > 0 for gradient in gradients)
+
+
 def test_only_points_near_borders_are_computed_more_than_once():
     geometry = overlapping((8, 8), (32, 32), (128, 128), 0.5)
     assert len(geometry.coordinates) == (16 + 2 * 2) ** 2
