@@ -223,7 +223,7 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "meta_learning.field.first_step": Row("free", FIELD),
     "meta_learning.field.initialisation": Row("data", FIELD),
     "meta_learning.field.overlap": [
-        Row(0.5, FIELD, {"meta_learning.jitter.share": 0.5}, in_use={"samples_enlarged"}),
+        Row(0.5, FIELD, {"meta_learning.jitter.share": 0.5}, in_use={"samples_enlarged"} | words(ENCODED)),
         Row(0.5, REFUSED, because="jitter trains cells beyond their borders"),
     ],
     **training("meta_learning.training", FIELD, {"meta_learn_field"}),
