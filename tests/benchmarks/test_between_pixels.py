@@ -51,8 +51,9 @@ def test_a_contestant_is_the_preset_with_its_changes():
     preset = parameters.meta_learning
     assert (config.field.overlap, config.jitter.share, config.training.steps) == (0.5, 0.25, 500)
     assert (config.field.resolution, config.field.channels, str(config.field.latent_shape)) == ((32, 32), 3, "8x8x16")
-    unchanged = {"latent_shape", "resolution", "channels", "overlap"}
-    assert config.field.model_dump(exclude=unchanged) == preset.field.model_dump(exclude=unchanged)
+    assert (config.field.kernel_size, config.field.inner_steps, config.training_inner_steps) == (1, 3, None)
+    changed = {"latent_shape", "resolution", "channels", "overlap", "kernel_size", "inner_steps"}
+    assert config.field.model_dump(exclude=changed) == preset.field.model_dump(exclude=changed)
     assert config.training.learning_rate == preset.training.learning_rate
 
 
