@@ -42,6 +42,15 @@ def tiles(picture: np.ndarray, side: int, stride: int) -> np.ndarray:
     return np.stack(found) if found else np.empty((0, side, side, channels), picture.dtype)
 
 
+def turned(pixels: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Each tile `(N, side, side, 3)` turned by a multiple of 90°, and mirrored or not, at random."""
+    generator = np.random.default_rng(seed)
+    turns, mirrored = generator.integers(4, size=len(pixels)), generator.integers(2, size=len(pixels))
+    return np.stack(
+        [np.rot90(tile[:: 1 - 2 * flip], turn) for tile, turn, flip in zip(pixels, turns, mirrored, strict=True)]
+    )
+
+
 def averaged(pixels: np.ndarray, factor: int) -> np.ndarray:
     """Each square of `factor` pixels becomes their mean: `(N, side, side, 3)` → `(N, side / factor, side / factor, 3)`."""
     side = pixels.shape[1] // factor

@@ -214,6 +214,9 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "meta_learning.field.depth": Row(4, FIELD),
     "meta_learning.field.omega0": Row(20.0, FIELD, in_use=ENCODED | DECODED),
     "meta_learning.field.kernel_size": Row(3, FIELD),
+    "meta_learning.field.kernel_init": Row(
+        "centre", FIELD, {"meta_learning.field.kernel_size": 3}, in_use=words(ENCODED)
+    ),
     "meta_learning.field.inner_steps": Row(2, FIELD, in_use=ENCODED),
     "meta_learning.field.inner_rate_init": Row([0.01, 0.02], FIELD, in_use=words(ENCODED)),
     "meta_learning.field.precision": [

@@ -258,6 +258,7 @@ OFF = {
     "meta_learning.seam_penalty.weight": 0,
     "meta_learning.training_inner_steps": None,
     "meta_learning.field.first_step": "tied",
+    "meta_learning.field.kernel_init": "whole",
     "meta_learning.field.initialisation": "random",
     "meta_learning.field.overlap": 0,
     "meta_learning.field.precision": "float32",

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from spatial_functa_pipeline.config.block import Block, LatentShapeText
 from spatial_functa_pipeline.config.training import TrainingConfig
-from spatial_functa_pipeline.fields.field import FieldSpec, FirstStep, Initialisation
+from spatial_functa_pipeline.fields.field import FieldSpec, FirstStep, Initialisation, KernelInit
 from spatial_functa_pipeline.fields.geometry import Interpolation
 from spatial_functa_pipeline.fields.siren import FieldPrecision
 
@@ -25,6 +25,10 @@ class FieldConfig(Block):
     depth: Annotated[int, Field(ge=2)] = Field(description="counts the linear output layer: depth − 1 sine layers")
     omega0: PositiveFloat = 10.0
     kernel_size: Annotated[int, Field(ge=1)] = Field(1, description="side of λ's convolution kernel, odd")
+    kernel_init: KernelInit = Field(
+        "whole",
+        description="ours: centre: at first a cell has nothing of its neighbours' latents, as with a kernel of 1",
+    )
     inner_steps: PositiveInt = 3
     inner_rate_init: tuple[PositiveFloat, PositiveFloat] = Field(
         (0.005, 0.1),
@@ -75,10 +79,10 @@ class FieldConfig(Block):
 
 
 class SpectralPenaltyConfig(Block):
-    """Added to the loss: weight · max(0, λ_max − threshold)², λ_max of the inner loop's step matrix at z = 0.
+    """Added to the loss: weight · max(0, λ_max − threshold)², λ_max of the inner loop's Gauss–Newton step matrix at z = 0.
 
-    Gradient descent on the latent diverges where λ_max exceeds 2; the penalty keeps meta-learning away from there.
-    It is ours: docs/field.md.
+    A gradient step drives latents apart where the true matrix has an eigenvalue beyond 2; the penalty keeps the part of it
+    that all images share away from there. It is ours: docs/field.md.
     """
 
     weight: Annotated[float, Field(ge=0)] = Field(1e-3, description="0: λ_max is only measured")

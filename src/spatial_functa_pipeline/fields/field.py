@@ -4,6 +4,7 @@ A SIREN of `depth − 1` sine layers, each shifted by a modulation, and a linear
 latents, N rows of Q points (see `geometry`), W width, L = depth − 1 modulated layers, h output channels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod, sqrt
@@ -12,7 +13,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from spatial_functa_pipeline.fields.cell_maps import MOST_DIMENSIONS, adjoint_weight, apply_adjoint, apply_map
+from spatial_functa_pipeline.fields.cell_maps import (
+    MOST_DIMENSIONS,
+    adjoint_weight,
+    apply_adjoint,
+    apply_map,
+    centre_of,
+)
 from spatial_functa_pipeline.fields.geometry import (
     GEOMETRIES,
     Geometry,
@@ -20,11 +27,13 @@ from spatial_functa_pipeline.fields.geometry import (
     OverlappingGeometry,
     cosine_interpolation,
 )
+from spatial_functa_pipeline.fields.lanczos import largest_eigenvalues
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.fields.native_engine import NativeEngine
 from spatial_functa_pipeline.fields.siren import FieldPrecision, Siren, backward, output, waves
-from spatial_functa_pipeline.fields.torch_engine import TorchEngine
+from spatial_functa_pipeline.fields.torch_engine import TorchEngine, recomputed
 
+KernelInit = Literal["whole", "centre"]
 FirstStep = Literal["tied", "free"]
 Initialisation = Literal["random", "data"]
 
@@ -46,6 +55,7 @@ class FieldSpec:
     depth: int
     omega0: float
     kernel_size: int = 1
+    kernel_init: KernelInit = "whole"
     inner_steps: int = 3
     inner_rate_init: tuple[float, float] = (0.005, 0.1)
     precision: FieldPrecision = "float32"
@@ -142,8 +152,11 @@ class SpatialField(nn.Module):
             bound = 1 / fan_in if index == 0 else sqrt(6 / fan_in) / self.spec.omega0
             layer.weight.uniform_(-bound, bound)
             layer.bias.zero_()
-        std = self.modulation_weight[0].numel() ** -0.5
-        nn.init.trunc_normal_(self.modulation_weight, std=std, a=-2 * std, b=2 * std)
+        started = (
+            centre_of(self.modulation_weight.zero_()) if self.spec.kernel_init == "centre" else self.modulation_weight
+        )
+        std = started[0].numel() ** -0.5
+        nn.init.trunc_normal_(started, std=std, a=-2 * std, b=2 * std)
         self.modulation_bias.zero_()
         self.inner_rates.uniform_(*self.spec.inner_rate_init)
         self.spectral_vector.normal_()
@@ -174,8 +187,7 @@ class SpatialField(nn.Module):
             parameter.zero_()
         self.linear_bias.copy_(mean - 0.5)  # the SIREN's output is ½
         self.linear_weight.zero_()
-        centre = self.linear_weight.flatten(2)[:, :found, self.linear_weight[0, 0].numel() // 2]
-        centre.copy_(length * directions)
+        centre_of(self.linear_weight)[:, :found] = (length * directions).to(self.linear_weight)
         self.inner_rates.fill_(_DATA_RATE)
         of_latents = torch.ones_like(self.inner_rates)
         of_latents[:found] = (deviations / length).to(of_latents)
@@ -240,44 +252,56 @@ class SpatialField(nn.Module):
 
     # The inner loop. The loss is the mean over a cell's pixels and channels, summed over the cells of an image.
 
-    def _values_at_zero(self, siren: Siren) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """At z = 0, where all images are alike: the SIREN's values `(1, Q, h)`, and its layers."""
-        layers = waves(siren, self._shifts(self.modulation_bias.expand(1, 1, -1)), "float32")
-        return output(siren, layers), layers
+    def _values_at_zero(self, siren: Siren) -> list[Tensor]:
+        """At z = 0, where all images are alike: the SIREN's values `(Q, h)`."""
+        return [output(siren, self._waves_at_zero(siren))[0]]
 
-    def _basis(self, siren: Siren, layers: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """At z = 0: the SIREN's derivatives for the modulations of the point, `(Q, h, L·W)`."""
+    def _waves_at_zero(self, siren: Siren) -> list[tuple[Tensor, Tensor]]:
+        return waves(siren, self._shifts(self.modulation_bias.expand(1, 1, -1)), "float32")
+
+    def _basis(self, siren: Siren) -> list[Tensor]:
+        """At z = 0: the SIREN's values `(Q, h)`, and its derivatives for the latents of a point's cell `(Q, h, c)`; where λ
+        mixes cells, for the modulations of the point `(Q, h, L·W)`."""
+        layers = self._waves_at_zero(siren)
         start = siren.output_weight[:, None, :].expand(-1, len(siren.first), -1)
-        return self.spec.omega0 * torch.cat(backward(siren, start, layers, "float32"), dim=-1).movedim(0, 1)
+        basis = self.spec.omega0 * torch.cat(backward(siren, start, layers, "float32"), dim=-1).movedim(0, 1)
+        if self.spec.kernel_size == 1:
+            basis = basis @ self.modulation_weight.flatten(1)
+        return [output(siren, layers)[0], basis]
+
+    def _at_all_points(self, function: Callable[[Siren], list[Tensor]], siren: Siren) -> list[Tensor]:
+        """What `function` gives for each point, for as many points at a time as the engine's memory allows."""
+        numbers = self.sine_layers * self.spec.width * self.spec.channels
+        parts = siren.first.split(max(1, self.engine.floats_at_once // numbers))
+        if len(parts) == 1:
+            return function(siren)
+        found = [recomputed(function, siren._replace(first=first)) for first in parts]
+        return [torch.cat(tensors) for tensors in zip(*found, strict=True)]
 
     def _tangent(self, latents: Tensor, basis: Tensor) -> Tensor:
         """(∂y/∂z) · latents at z = 0: how the pixels change to first order, as points `(N, Q, h)`."""
-        if self.spec.kernel_size == 1:
-            spread = self.geometry.spread(latents)
-            change = self.geometry.differentiate(spread, basis @ self.modulation_weight.flatten(1))
-        else:
-            spread = self.geometry.spread(apply_map(self.modulation_weight, latents))
-            change = self.geometry.differentiate(spread, basis)
+        cells = latents if self.spec.kernel_size == 1 else apply_map(self.modulation_weight, latents)
+        change = self.geometry.differentiate(self.geometry.spread(cells), basis)
         if self.linear_weight is None:
             return change
         return change + self.geometry.from_cells(apply_map(self.linear_weight, latents), self.spec.channels)
 
     def _tangent_adjoint(self, residual: Tensor, basis: Tensor) -> Tensor:
         """(∂y/∂z)ᵀ · residual at z = 0: points `(N, Q, h)` → latents `(B, *grid, c)`."""
-        if self.spec.kernel_size == 1:
-            latents = self.geometry.project(residual, basis @ self.modulation_weight.flatten(1))
-        else:
-            latents = self.modulate_adjoint(self.geometry.project(residual, basis))
+        cells = self.geometry.project(residual, basis)
+        latents = cells if self.spec.kernel_size == 1 else self.modulate_adjoint(cells)
         if self.linear_weight is None:
             return latents
         return latents + apply_adjoint(self.linear_weight, self.geometry.to_cells(residual))
 
     def _first_order(self) -> Tensor:
         """∂y/∂z at z = 0 as a map of cells, `(P·h, c, *reach)`; for `linear`, whose cells differ, that of the middle one."""
-        siren = self._siren(self.geometry.coordinates)
-        basis = self._basis(siren, self._values_at_zero(siren)[1])
+        _, basis = self._at_all_points(self._basis, self._siren(self.geometry.coordinates))
         if self.spec.interpolation == "nearest":
-            change = torch.tensordot(basis.flatten(0, 1), self.modulation_weight, dims=1)
+            change = basis.flatten(0, 1)
+            if self.spec.kernel_size > 1:
+                change = torch.tensordot(change, self.modulation_weight, dims=1)
+            change = change.reshape(len(change), -1, *self._reach)
             return change if self.linear_weight is None else change + self.linear_weight
         grid, reach, latent = self.spec.latent_shape.grid, self._reach, self.spec.latent_shape.channels
         around = torch.cartesian_prod(*(torch.arange(side) - side // 2 for side in reach)).reshape(-1, len(grid))
@@ -296,17 +320,18 @@ class SpatialField(nn.Module):
     def _first_latents(self, targets: Tensor, siren: Siren) -> Tensor:
         """z₁ `(B, *grid, c)`.
 
-        At z = 0 the activations depend on the point alone, not on the image: one basis ∂output/∂modulation serves all
-        rows. Exact, and far cheaper than a general step. A free first step needs no basis.
+        At z = 0 the activations depend on the point alone, not on the image: one basis, the derivatives of the output, serves
+        all rows. Exact, and far cheaper than a general step. A free first step needs no basis.
         """
-        values, layers = self._values_at_zero(siren)
+        tied = self.first_step_weight is None
+        values, *basis = self._at_all_points(self._basis if tied else self._values_at_zero, siren)
         residual = values - targets
         if self.linear_bias is not None:
             cells = self.geometry.to_cells(residual) + self.linear_bias
             residual = self.geometry.from_cells(cells, self.spec.channels)
         if self.first_step_weight is not None and self.first_step_bias is not None:
             return self.first_step_bias - apply_map(self.first_step_weight, self.geometry.to_cells(residual))
-        return -self._rates * self._residual_scale * self._tangent_adjoint(residual, self._basis(siren, layers))
+        return -self._rates * self._residual_scale * self._tangent_adjoint(residual, *basis)
 
     def _gradient(self, latents: Tensor, targets: Tensor, siren: Siren) -> Tensor:
         """∇_z L at any z, written out, `(B, *grid, c)`."""
@@ -332,15 +357,15 @@ class SpatialField(nn.Module):
         return latents
 
     def spectral_radius(self, iterations: int = 0) -> Tensor:
-        """λ_max of the inner loop's step matrix at z = 0: above 2 the gradient steps diverge. Differentiable.
+        """λ_max of the inner loop's step matrix at z = 0, without the residual's part. Differentiable.
 
         The matrix is √α Jᵀ H J √α for the meta-SGD rates α, the derivative J of all pixels of an image for its latent, and
         the loss's second derivative H: positive, and without λ's mixing and interpolation the same block for each cell.
+        It is the Gauss–Newton part of the true one (`step_eigenvalues`), and the same for all images.
         The value is the Rayleigh quotient of `spectral_vector`, after so many more power iterations of it: from step to
         step of a training one is enough.
         """
-        siren = self._siren(self.geometry.coordinates)
-        basis = self._basis(siren, self._values_at_zero(siren)[1])
+        _, basis = self._at_all_points(self._basis, self._siren(self.geometry.coordinates))
         roots = self.inner_rates.clamp(1e-12, 1).sqrt()
         with torch.no_grad():
             vector = self.spectral_vector
@@ -349,6 +374,49 @@ class SpatialField(nn.Module):
                 vector = vector / vector.norm().clamp(min=1e-30)
             self.spectral_vector.copy_(vector)
         return self._residual_scale * self._tangent(roots * vector, basis).square().sum()
+
+    @torch.no_grad()
+    def step_eigenvalues(self, images: Tensor, iterations: int) -> Tensor:
+        """The largest eigenvalues of √α ∇²L √α at z₁ … z_{n−1}, from which the inner loop takes its further steps.
+
+        A step's derivative is I − α ∇²L: latents that differ along an eigenvector of a value above 2 are further apart
+        after the step, on the other side, and an outer gradient that passes through it grows as much. At z₀ = 0 there is
+        nothing to be driven apart: it is the same for all images and parameters. This is the true matrix, with the
+        residual's curvature, and it may be indefinite.
+
+        Args:
+            images: `(B, *resolution, channels)`.
+            iterations: Hessian–vector products for each step. As many as a matrix has rows make the values exact; with
+                fewer they are not above the exact ones.
+
+        Returns:
+            `(n − 1, B, m)` for n inner steps. m is the number of cells if each cell's latent meets its own pixels alone, so
+            that the matrix has a block for each; elsewhere 1, for the whole image.
+        """
+        self._check(images, None)
+        targets, siren = self.geometry.to_points(images), self._siren(self.geometry.coordinates)
+        cells, latent = self.spec.latent_shape.cells, self.spec.latent_shape.channels
+        blocks = cells if prod(self._reach) == 1 else 1
+        shape, found = (len(images) * blocks, cells * latent // blocks), images.new_zeros(0, len(images) * blocks)
+        vectors = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(images)
+        for steps in range(1, self.spec.inner_steps):
+            product = self._step_product(self._fit(targets, steps, siren), targets, siren)
+            found = torch.cat([found, largest_eigenvalues(product, vectors, iterations)[None]])
+        return found.unflatten(1, (len(images), blocks))
+
+    def _step_product(self, latents: Tensor, targets: Tensor, siren: Siren) -> Callable[[Tensor], Tensor]:
+        """Vectors, as many numbers as `latents`, → √α ∇²L √α times them, at these latents."""
+        with torch.enable_grad():
+            latents = latents.detach().requires_grad_()
+            gradient = self._gradient(latents, targets, siren)
+        roots = self._rates.sqrt()
+
+        def product(vectors: Tensor) -> Tensor:
+            direction = roots * vectors.reshape(latents.shape)
+            (found,) = torch.autograd.grad(gradient, latents, direction, retain_graph=True)
+            return (roots * found).reshape(vectors.shape)
+
+        return product
 
     def encode(self, images: Tensor, steps: int | None = None) -> Tensor:
         """Latents `(B, *grid, c)` of images `(B, *resolution, channels)` in [0, 1]: gradient steps from zero.

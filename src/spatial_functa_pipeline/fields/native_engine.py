@@ -350,9 +350,11 @@ class NativeEngine:
     """`TorchEngine`'s values and gradients, on the CPU in float32, differentiable once. Raises NativeEngineMemoryError.
 
     `bf16`: whether this processor has bfloat16 products (`has_bf16_products`); without them they are float32.
+    `floats_at_once`: numbers of a kind that are held for what torch computes beside the engine, at z = 0.
     """
 
     bf16: bool = False
+    floats_at_once: int = 2**20
 
     def values(self, siren: Siren, geometry: Geometry, shifts: Tensor) -> Tensor:
         """y `(N, Q, h)`."""
