@@ -47,6 +47,12 @@ class FieldConfig(Block):
         description="ours: data: with a linear part, which starts as the principal components of the cells' pixels",
     )
 
+    overlap: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.0,
+        description="ours: trained pixels by which cells reach beyond their borders, and are blended there, where they are "
+        "decoded between the pixels; needs jitter.share",
+    )
+
     @property
     def spec(self) -> FieldSpec:
         """The same as the method knows it."""
@@ -96,14 +102,23 @@ class LearningRateFactors(Block):
 
 
 class JitterConfig(Block):
-    """The outer loss between the pixels: at x + u, against the cubic interpolation of the images there. It is ours."""
+    """The outer loss between the pixels: at x + u, u uniform within a pixel, against the images' cubic interpolation there.
+
+    It is ours: the loss at the pixels alone leaves open what the field does between them.
+    """
 
     share: Annotated[float, Field(ge=0, le=1)] = Field(
         0.0, description="of the steps that have it; the others have u = 0"
     )
-    reach: PositiveFloat = Field(
-        0.5, description="u is uniform within so many pixels along each axis; 0.5: within a pixel"
-    )
+
+
+class SeamPenaltyConfig(Block):
+    """Added to the loss: weight · mean (e − e′)², e and e′ the errors of two pixels that a border of cells lies between.
+
+    It is ours.
+    """
+
+    weight: Annotated[float, Field(ge=0)] = 0.0
 
 
 class MetaLearningConfig(Block):
@@ -117,12 +132,18 @@ class MetaLearningConfig(Block):
     learning_rate_factors: LearningRateFactors = LearningRateFactors()
     jitter: JitterConfig = JitterConfig()
     spectral_penalty: SpectralPenaltyConfig = SpectralPenaltyConfig()
+    seam_penalty: SeamPenaltyConfig = SeamPenaltyConfig()
     validation_images: PositiveInt = Field(description="images of the validation split used during training")
 
     @model_validator(mode="after")
-    def _jitter_is_possible(self) -> MetaLearningConfig:
-        if self.jitter.share and self.field.interpolation != "nearest":
+    def _cells_can_be_continued(self) -> MetaLearningConfig:
+        if self.field.interpolation != "nearest" and (self.jitter.share or self.field.overlap):
             raise ValueError(
-                "jitter.share must be 0 for the interpolation linear: its coordinates are bits of the pixels' indices"
+                "jitter.share and field.overlap must be 0 for the interpolation linear: its coordinates are bits of the "
+                "pixels' indices, and there is nothing between them"
+            )
+        if self.field.overlap and not self.jitter.share:
+            raise ValueError(
+                f"field.overlap is {self.field.overlap}, but jitter.share is 0: cells are not trained beyond their borders"
             )
         return self

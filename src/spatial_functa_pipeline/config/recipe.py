@@ -62,7 +62,6 @@ def without_effect(parameters: PipelineParameters) -> frozenset[str]:
         "meta_learning.field.inner_rate_init": field.initialisation == "data",
         "meta_learning.learning_rate_factors.first_step": field.first_step == "tied",
         "meta_learning.learning_rate_factors.linear": field.initialisation == "random",
-        "meta_learning.jitter.reach": parameters.meta_learning.jitter.share == 0,
         "meta_learning.spectral_penalty.threshold": parameters.meta_learning.spectral_penalty.weight == 0,
         "functaset.augmentation": functaset.augmented_copies == 0,
         "functaset.augmentation.randaugment_magnitude": functaset.augmentation.randaugment_operations == 0,

@@ -24,8 +24,8 @@ from spatial_functa_pipeline.fields.geometry import (
     GEOMETRIES,
     Geometry,
     Interpolation,
+    OverlappingGeometry,
     cosine_interpolation,
-    pixel_centres,
 )
 from spatial_functa_pipeline.fields.lanczos import largest_eigenvalues
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
@@ -61,6 +61,7 @@ class FieldSpec:
     precision: FieldPrecision = "float32"
     first_step: FirstStep = "tied"
     initialisation: Initialisation = "random"
+    overlap: float = 0.0
 
 
 class SpatialField(nn.Module):
@@ -75,6 +76,7 @@ class SpatialField(nn.Module):
     """
 
     geometry: Geometry
+    geometry_beside: OverlappingGeometry | None
     spectral_vector: Tensor
     first_step_weight: nn.Parameter | None  # A (c, P·h, *reach)
     first_step_bias: nn.Parameter | None  # b (c,)
@@ -87,8 +89,13 @@ class SpatialField(nn.Module):
             raise ValueError(
                 f"λ with a kernel of {spec.kernel_size} needs a grid of 1 to 3 dimensions, got {spec.latent_shape.grid}"
             )
+        if spec.overlap and spec.interpolation != "nearest":
+            raise ValueError(f"only cells of the interpolation nearest have an overlap, got {spec.interpolation}")
         self.spec = spec
-        self.geometry = GEOMETRIES[spec.interpolation](spec.latent_shape.grid, spec.resolution, spec.resolution)
+        shape = (spec.latent_shape.grid, spec.resolution, spec.resolution)
+        self.geometry = GEOMETRIES[spec.interpolation](*shape)
+        # Of points beside the pixels, which are at most half a pixel away.
+        self.geometry_beside = OverlappingGeometry(*shape, spec.overlap, movable=0.5) if spec.overlap else None
         # ∂ loss / ∂ output = this · (output − target): the loss is the mean over the pixels of a cell and their channels.
         self._residual_scale = 2 * prod(spec.latent_shape.grid) / (prod(spec.resolution) * spec.channels)
         self.sine_layers = spec.depth - 1
@@ -231,8 +238,8 @@ class SpatialField(nn.Module):
     def _linear_part(self, latents: Tensor, geometry: Geometry, points: Tensor | None = None) -> Tensor | float:
         """D z and its bias at the points of the geometry, `(N, Q, h)`; 0 without a linear part.
 
-        `points` `(P', D)` in [0, 1]^D: where in a cell they are, if not at the trained pixels; there it has the values of
-        the trained pixels' cosine series.
+        `points` `(P', D)`: where in a cell they are, if not at the trained pixels; there it has the values of the trained
+        pixels' cosine series, which beyond a border is its mirror image.
         """
         if self.linear_weight is None or self.linear_bias is None:
             return 0.0
@@ -424,18 +431,29 @@ class SpatialField(nn.Module):
     def decode(self, latents: Tensor, resolution: tuple[int, ...] | None = None) -> Tensor:
         """Images `(B, *resolution, channels)` of latents `(B, *grid, c)`, not clamped to [0, 1].
 
-        Any `resolution` may be asked for (a multiple of the grid for `nearest`). `nearest` is continuous within a cell.
-        `linear` is not: its coordinates are the bits of a trained pixel's index, so that an enlarged image is blocky.
+        Any `resolution` may be asked for (a multiple of the grid for `nearest`). `nearest` is continuous within a cell, and
+        across its borders if the spec has an overlap. `linear` is not: its coordinates are the bits of a trained pixel's
+        index, so that an enlarged image is blocky.
         """
-        geometry, points, grid = self.geometry, None, self.spec.latent_shape.grid
-        if resolution is not None and tuple(resolution) != self.spec.resolution:
-            geometry = GEOMETRIES[self.spec.interpolation](grid, resolution, self.spec.resolution).to(latents)
-            points = pixel_centres([n // s for n, s in zip(resolution, grid, strict=True)])
-        return self._decode(latents, geometry, self._siren(geometry.coordinates), points)
+        grid, trained, overlap = self.spec.latent_shape.grid, self.spec.resolution, self.spec.overlap
+        if resolution is None or tuple(resolution) == trained:
+            return self._decode(latents, self.geometry)
+        if overlap:
+            return self._decode(latents, OverlappingGeometry(grid, resolution, trained, overlap).to(latents))
+        return self._decode(latents, GEOMETRIES[self.spec.interpolation](grid, resolution, trained).to(latents))
 
-    def _decode(self, latents: Tensor, geometry: Geometry, siren: Siren, points: Tensor | None = None) -> Tensor:
-        values = self.engine.values(siren, geometry, self._shifts(self.modulate(latents)))
-        return geometry.to_images(values + self._linear_part(latents, geometry, points))
+    def _decode(self, latents: Tensor, geometry: Geometry, offset: Tensor | None = None) -> Tensor:
+        """At the points of the geometry, or so far beside them: `offset` `(D,)`, in trained pixels."""
+        coordinates, places = geometry.coordinates, None
+        if offset is not None:
+            coordinates = places = coordinates + offset / offset.new_tensor(self._cell)
+        elif geometry is not self.geometry:
+            places = geometry.places
+        values = self.engine.values(self._siren(coordinates), geometry, self._shifts(self.modulate(latents)))
+        values = values + self._linear_part(latents, geometry, places)
+        if isinstance(geometry, OverlappingGeometry):
+            return geometry.blended(values, coordinates)
+        return geometry.to_images(values)
 
     def forward(self, images: Tensor, steps: int | None = None, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Encode and decode: reconstructions like `images`, and their latents. What the outer loop differentiates.
@@ -443,20 +461,16 @@ class SpatialField(nn.Module):
         Args:
             images: `(B, *resolution, channels)`.
             steps: overrides the spec's number of inner steps (≥ 1).
-            offset: `(D,)`, in pixels: the reconstructions are taken so far beside the pixels, each cell continued beyond its
-                border if need be. `nearest` only.
+            offset: `(D,)`, in pixels, from −½ to ½: the reconstructions are taken so far beside the pixels, where they are
+                what `decode` gives at a finer resolution. `nearest` only.
         """
         self._check(images, steps)
-        siren, points = self._siren(self.geometry.coordinates), None
+        siren = self._siren(self.geometry.coordinates)
         latents = self._fit(self.geometry.to_points(images), steps or self.spec.inner_steps, siren)
-        if offset is not None:
-            if self.spec.interpolation != "nearest":
-                raise ValueError(
-                    "coordinates of the interpolation linear are bits: there is nothing between the pixels"
-                )
-            points = self.geometry.coordinates + offset / offset.new_tensor(self._cell)
-            siren = self._siren(points)
-        return self._decode(latents, self.geometry, siren, points), latents
+        if offset is not None and self.spec.interpolation != "nearest":
+            raise ValueError("coordinates of the interpolation linear are bits: there is nothing between the pixels")
+        geometry = self.geometry if offset is None or self.geometry_beside is None else self.geometry_beside
+        return self._decode(latents, geometry, offset), latents
 
     def _check(self, images: Tensor, steps: int | None) -> None:
         if steps is not None and steps < 1:

@@ -1,7 +1,7 @@
 """Meta-learning of the field: θ, λ and the inner rates, by gradients through the inner loop (App. A)."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import numpy as np
@@ -47,7 +47,8 @@ def train_field(
     field = SpatialField(config.field.spec)
     if config.field.initialisation == "data":
         start_from_components(field, train_images)
-    training, penalty, jitter = config.training, config.spectral_penalty, config.jitter
+    training, penalty, jitter, seams = config.training, config.spectral_penalty, config.jitter, config.seam_penalty
+    grid = config.field.latent_shape.grid
     device = resolve_device(run.runtime.device)
     fit = accelerated(field, run.runtime, calls=training.steps, device=device, name="field", training=True)
 
@@ -55,12 +56,15 @@ def train_field(
         images, offset = unit_images(batch[0]), None
         if torch.rand((), generator=generator) < jitter.share:
             dims = len(config.field.resolution)
-            offset = ((2 * torch.rand(dims, generator=generator) - 1) * jitter.reach).to(images.device)
+            offset = (torch.rand(dims, generator=generator) - 0.5).to(images.device)
         reconstructions, _ = fit(images, config.training_inner_steps, offset)
-        error = (reconstructions - (images if offset is None else shifted(images, offset))).square().mean()
-        if not penalty.weight:
-            return error
-        return error + penalty.weight * (field.spectral_radius() - penalty.threshold).relu().square()
+        errors = reconstructions - (images if offset is None else shifted(images, offset))
+        loss = errors.square().mean()
+        if seams.weight:
+            loss = loss + seams.weight * seam_error(errors, grid)
+        if penalty.weight:
+            loss = loss + penalty.weight * (field.spectral_radius() - penalty.threshold).relu().square()
+        return loss
 
     def batches(start: int) -> Iterable[Batch]:
         order = (training.batch_size, run.seed, training.steps, start)
@@ -90,6 +94,20 @@ def train_field(
         precision=config.field.precision,
     ).train()
     return field, history
+
+
+def seam_error(errors: Tensor, grid: Sequence[int]) -> Tensor:
+    """Mean squared difference of the errors `(B, *resolution, channels)` of two pixels that a border of cells lies between.
+
+    0 where there is one cell.
+    """
+    squares, count = errors.new_zeros(()), 0
+    for axis, cells in enumerate(grid, start=1):
+        side = errors.shape[axis] // cells
+        borders = torch.arange(side, errors.shape[axis], side, device=errors.device)
+        across = errors.index_select(axis, borders) - errors.index_select(axis, borders - 1)
+        squares, count = squares + across.square().sum(), count + across.numel()
+    return squares / max(1, count)
 
 
 def rate_factors(field: SpatialField, factors: LearningRateFactors) -> dict[str, float]:
