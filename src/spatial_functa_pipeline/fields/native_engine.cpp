@@ -29,6 +29,9 @@
 #include <vector>
 
 #include <omp.h>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 #if defined(__AVX512F__)
 constexpr int LANES = 16;
@@ -61,71 +64,109 @@ static inline uint32_t round_bf16(float x) {
 }
 
 #if defined(__AVX512BF16__)
-#include <immintrin.h>
 constexpr bool HAS_BF16 = true;
-typedef __m256i Short;  // as many bfloat16 values as there are lanes
-static inline Short shorten(Aligned v) { return (__m256i)_mm512_cvtneps_pbh((__m512)v); }
-static inline void store_short(uint16_t* to, Short v) { _mm256_storeu_si256((__m256i*)to, v); }
-static inline void pair_up(Pair* to, Short low, Short high) {
-    _mm512_storeu_si512(to, _mm512_or_si512(_mm512_cvtepu16_epi32(low), _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16)));
+// Two vectors as bfloat16, one after the other, and value by value as pairs.
+static inline void store_halves(void* to, Aligned first, Aligned second) {
+    _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first));
+}
+static inline void store_pairs(Pair* to, Aligned low, Aligned high) {
+    const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20,
+                                           4, 19, 3, 18, 2, 17, 1, 16, 0);
+    _mm512_storeu_si512(to, _mm512_permutexvar_epi16(order, halves));
 }
 static inline Aligned multiply_add(Aligned sum, Pair a, const Pair* b) {
     return (Aligned)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(a), (__m512bh)_mm512_loadu_si512(b));
 }
 #else
 constexpr bool HAS_BF16 = false;
-typedef Aligned Short;
-static inline Short shorten(Aligned v) { abort(); return v; }
-static inline void store_short(uint16_t*, Short) { abort(); }
-static inline void pair_up(Pair*, Short, Short) { abort(); }
+static inline void store_halves(void*, Aligned, Aligned) { abort(); }
+static inline void store_pairs(Pair*, Aligned, Aligned) { abort(); }
 static inline Aligned multiply_add(Aligned sum, Pair, const Pair*) { abort(); return sum; }
 #endif
 static inline Aligned multiply_add(Aligned sum, float a, const float* b) { return sum + a * load(b); }
 
-// C (ROWS x TILE) = or += A B over `depth`; A's element (i, k) is a[i * row + k * step], B's row k starts at b + k * next.
+// All loops over a tile are unrolled, so that its numbers stay in registers.
+typedef Aligned Tile[ROWS][VECTORS];
+#define EACH_ROW _Pragma("GCC unroll 8") for (int i = 0; i < ROWS; i++)
+#define EACH_VECTOR _Pragma("GCC unroll 2") for (int j = 0; j < VECTORS; j++)
+#define INLINE inline __attribute__((always_inline))
+
+// C += A B over `depth`; A's element (i, k) is a[i * row + k * step], B's row k starts at b + k * next.
 template <class Number>
-static inline void tile(int depth, const Number* a, long row, long step, const Number* b, long next, float* c, long ldc,
-                        bool add) {
-    Aligned sum[ROWS][VECTORS];
-    for (int i = 0; i < ROWS; i++)
-        for (int j = 0; j < VECTORS; j++) sum[i][j] = add ? load(c + i * ldc + j * LANES) : Aligned{};
+static INLINE void multiply_add(Tile& c, int depth, const Number* a, long row, long step, const Number* b, long next) {
+    Tile sum;
+    EACH_ROW EACH_VECTOR sum[i][j] = c[i][j];
     for (int k = 0; k < depth; k++) {
-        for (int i = 0; i < ROWS; i++)
-            for (int j = 0; j < VECTORS; j++)
-                sum[i][j] = multiply_add(sum[i][j], a[i * row + k * step], b + k * next + j * LANES);
+        EACH_ROW EACH_VECTOR sum[i][j] = multiply_add(sum[i][j], a[i * row + k * step], b + k * next + j * LANES);
     }
-    for (int i = 0; i < ROWS; i++)
-        for (int j = 0; j < VECTORS; j++) store(c + i * ldc + j * LANES, sum[i][j]);
+    EACH_ROW EACH_VECTOR c[i][j] = sum[i][j];
 }
 
-// Sine and cosine in one pass. x = n pi/2 + r with |r| <= pi/4, by Cody and Waite: pi/2 is a number of 8 bits, whose multiples
-// are exact, and a remainder, so that x - n pi/2 is rounded once. Up to |x| = 1000 either result is within 1e-7. Polynomials:
-// least squares on Chebyshev nodes. Where the sine is rounded to bfloat16 anyway, one degree less is a thousand times as
-// accurate as that. Beyond |x| = 5e6 n is no longer exact: r = 0 there keeps the results within [-1, 1]; NaN stays NaN.
-template <bool HALF>
-static inline void sine_cosine(Aligned x, Aligned& sine, Aligned& cosine) {
+static INLINE void load(Tile& t, const float* from, long row) {
+    EACH_ROW EACH_VECTOR t[i][j] = load(from + i * row + j * LANES);
+}
+static INLINE void store(float* to, long row, const Tile& t) {
+    EACH_ROW EACH_VECTOR store(to + i * row + j * LANES, t[i][j]);
+}
+
+static inline float sum_of(Aligned v) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)v);
+#else
+    float total = 0;
+    for (int i = 0; i < LANES; i++) total += v[i];
+    return total;
+#endif
+}
+
+// x - round(x), in [-1/2, 1/2]; 0 where x is too large to have a fraction; NaN if x is not finite.
+static inline Aligned fraction(Aligned x) {
+#if defined(__AVX512F__)
+    return x - (Aligned)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
+    const float shift = 12582912.f;
+    const Aligned r = x - (x + shift - shift);
+    return r * r > 0.26f ? Aligned{} : r;
+#endif
+}
+
+// Sine and cosine in one pass, of an argument x = (n + r) pi/2 with |r| <= 1/2. Polynomials: minimax. Where the sine is
+// rounded to bfloat16 anyway, one degree less is a hundred times as accurate as that.
+//
+// EXACT: either result is within 1e-7 up to |x| = 1000. r comes from Cody and Waite's reduction: pi/2 is a number of 8 bits,
+// whose multiples are exact, and a remainder, so that x - n pi/2 is rounded once. Otherwise x is rounded once more, which is
+// nothing beside the rounding that a sum of products has already.
+//
+// Where |x| is so large that n is no longer exact, the results stay within [-1, 1]; NaN stays NaN.
+template <bool EXACT, bool HALF>
+static INLINE void sine_cosine(Aligned x, Aligned& sine, Aligned& cosine) {
     const float shift = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer, which stands in the lowest bits
-    Aligned n = x * 0.63661977236758134f + shift;
-    const Integers quadrant = (Integers)n, sign = quadrant << 30 & INT32_MIN, odd = quadrant << 31 < 0;
-    n -= shift;
-    Aligned r = x - n * 1.5703125f;
-    r -= n * 4.838267948966e-4f;
-    Aligned u = r * r, s, c;
-    const Integers far = u > 1.f;
-    r = far ? Aligned{} : r;
-    u = far ? Aligned{} : u;
+    const Aligned turns = x * 0.63661977236758134f;
+    Aligned n = turns + shift, r, s, c;
+    const Integers quadrant = (Integers)n, sign = quadrant >> 1 << 31, odd = quadrant << 31 < 0;
+    if constexpr (EXACT) {
+        n -= shift;
+        r = x - n * 1.5703125f;
+        r = (r - n * 4.838267948966e-4f) * 0.63661977236758134f;
+        r = r * r > 0.26f ? Aligned{} : r;
+    } else {
+        r = fraction(turns);
+    }
+    const Aligned u = r * r;
     r = (Aligned)((Integers)r ^ sign);
     if constexpr (HALF) {
-        s = 0.00815149949f * u + -0.166627522f;
-        c = -0.00136503577f * u + 0.0416611616f;
+        s = 0.0776673928f * u + -0.645712018f;
+        s = s * u + 1.5707885f;
+        c = 0.246499404f * u + -1.23314857f;
     } else {
-        s = -0.000194933242f * u + 0.00833195661f;
-        s = s * u + -0.166666502f;
-        c = 2.44356701e-05f * u + -0.00138873399f;
-        c = c * u + 0.0416666462f;
+        s = -0.00459228922f * u + 0.0796759054f;
+        s = s * u + -0.645962954f;
+        s = s * u + 1.57079625f;
+        c = -0.020426251f * u + 0.253606349f;
+        c = c * u + -1.23369801f;
     }
-    s = s * (u * r) + r;
-    c = c * u + -0.5f;
+    s = s * r;
     c = (Aligned)((Integers)(c * u + 1.f) ^ sign);
     sine = odd ? c : s;
     cosine = odd ? -s : c;
@@ -151,78 +192,241 @@ struct Flow {
     float *values, *shifts;
 };
 
-// One thread's blocks. Number: float, or Pair for bfloat16. STREAMS: 2 with tangents. LEARN: gradients of all parameters.
-template <class Number, int STREAMS, bool LEARN>
+enum Task { VALUES, VALUES_BACKWARD, GRADIENT, GRADIENT_BACKWARD };
+
+// One thread's blocks of R points. Number: float, or Pair for bfloat16. What a product's tile is needed for is done while it is
+// in registers: sines on the way forwards, the sines' derivatives on the way back.
+template <class Number, Task TASK>
 class Worker {
+   public:
+    static constexpr bool LEARN = TASK == VALUES_BACKWARD || TASK == GRADIENT_BACKWARD;  // gradients of all parameters
+
+   private:
+    static constexpr int STREAMS = TASK == GRADIENT_BACKWARD ? 2 : 1;  // 2: with tangents, whose rows follow the values'
     static constexpr bool HALF = std::is_same<Number, Pair>::value;
+    static constexpr int IN_ONE = HALF ? 2 : 1;  // numbers in a Number
     const Problem& p;
     const int L, W, R, C;
     const std::vector<Number>&ahead, &back;  // packed weights of the hidden layers, for either direction
-    std::vector<float> waves, cosines, rates, products, deltas, y, gy, mixed;
-    std::vector<Number> wave_rows, wave_pairs, delta_rows, delta_pairs;
+    // Of each layer (STREAMS * R, W): sines as the products take them, and in pairs of rows for the gradients of the weights.
+    std::vector<Number> waves, wave_pairs;
+    std::vector<float> top;                // the last layer's sines, if those are not floats
+    std::vector<float> cosines, bends;     // of each layer (R, W); bends: -sine * rate, with the rate of the argument
+    std::vector<Number> deltas, delta_pairs;  // gradients of the arguments, as `waves`, of this layer and the one above
+    std::vector<float> mixed, y, gy;
     std::vector<size_t> places;  // of the block's points: where the shifts of their neighbours begin (R, neighbours)
     std::vector<int> within;     // position of each point in its row (R,)
     float* first = nullptr;      // gradient of the first layer's part (points, W)
 
-    static int keep(int layers) { return LEARN ? layers : 1; }
     size_t plane() const { return (size_t)STREAMS * R * W; }
-    float* wave(int l) { return waves.data() + (LEARN ? l : 0) * plane(); }
+    Number* wave(int l) { return waves.data() + (!HALF && LEARN ? l : l & 1) * (plane() / IN_ONE); }
+    Number* delta(int l) { return deltas.data() + (l & 1) * (plane() / IN_ONE); }
+    float* last_wave() {
+        if constexpr (HALF) return top.data();
+        else return wave(L - 1);
+    }
+    float* cosine(int l, int r) { return cosines.data() + ((size_t)l * R + r) * W; }
+    float* bend(int l, int r) { return bends.data() + ((size_t)l * R + r) * W; }
 
-    // Rows of floats as the products take them, and in pairs of rows for the gradients of the weights.
-    void convert(const float* from, Number* rows, Number* pairs) {
-        for (int r = 0; r < STREAMS * R; r += 2) {
-            const float *even = from + (size_t)r * W, *odd = even + W;
-            uint16_t* to = (uint16_t*)rows + (size_t)r * W;
-            Pair* pair = (Pair*)pairs + (size_t)r / 2 * W;
+    // Rows m …, columns n … of `t` as the products take them.
+    void put(const Tile& t, int m, int n, Number* rows, Number* pairs) {
+        if constexpr (!HALF) {
+            store(rows + (size_t)m * W + n, W, t);
+        } else {
+            EACH_ROW store_halves((uint16_t*)rows + (size_t)(m + i) * W + n, t[i][0], t[i][1]);
+            if constexpr (LEARN) {
+                _Pragma("GCC unroll 4") for (int i = 0; i < ROWS; i += 2)
+                    EACH_VECTOR store_pairs(pairs + (size_t)(m + i) / 2 * W + n + j * LANES, t[i][j], t[i + 1][j]);
+            }
+        }
+    }
+
+    // Rows m … of `rows` times the panel of columns n ….
+    void multiply(Tile& t, const Number* rows, const std::vector<Number>& packed, int l, int m, int n) {
+        const int depth = W / IN_ONE;
+        EACH_ROW EACH_VECTOR t[i][j] = Aligned{};
+        multiply_add(t, depth, rows + (size_t)m * depth, depth, 1, packed.data() + ((size_t)l * W + n) * depth, TILE);
+    }
+
+    // The shift of layer l at row r; for several neighbours it stands in `mixed`.
+    const float* shift(const float* shifts, const float* mixed, int l, int r) const {
+        return p.neighbours == 1 ? shifts + places[r] + (size_t)l * W : mixed + (size_t)r * W;
+    }
+
+    void interpolate(const float* shifts, int l, float* into) const {
+        if (p.neighbours == 1) return;
+        for (int r = 0; r < R; r++, into += W) {
+            const size_t* at = places.data() + r * p.neighbours;
+            const float* weight = p.weight + within[r] * p.neighbours;
+            for (int k = 0; k < p.neighbours; k++) {
+                const float* from = shifts + at[k] + (size_t)l * W;
+                for (int j = 0; j < W; j += LANES)
+                    store(into + j, k > 0 ? load(into + j) + weight[k] * load(from + j) : weight[k] * load(from + j));
+            }
+        }
+    }
+
+    void keep_waves(const Tile& t, int l, int m, int n) {
+        if (HALF && l == L - 1) store(top.data() + (size_t)m * W + n, W, t);
+        else put(t, m, n, wave(l), HALF && LEARN ? wave_pairs.data() + l * (plane() / 2) : nullptr);
+    }
+
+    // Sines of the arguments without shift in `t`.
+    template <bool EXACT>
+    void bend_values(Tile& t, int l, int m, int n) {
+        EACH_ROW {
+            const float* s = shift(p.shifts, mixed.data(), l, m + i) + n;
+            EACH_VECTOR {
+                Aligned c;
+                sine_cosine<EXACT, HALF>(t[i][j] + load(s + j * LANES), t[i][j], c);
+                if (TASK != VALUES) store(cosine(l, m + i) + n + j * LANES, c);
+                if (STREAMS == 2) store(bend(l, m + i) + n + j * LANES, t[i][j]);
+            }
+        }
+        keep_waves(t, l, m, n);
+    }
+
+    // Tangents of the sines, from those of the arguments without the shift's.
+    void bend_tangents(Tile& t, const float* direction, int l, int m, int n) {
+        EACH_ROW {
+            const float* s = shift(direction, mixed.data() + (size_t)R * W, l, m + i) + n;
+            EACH_VECTOR {
+                float* at = bend(l, m + i) + n + j * LANES;
+                const Aligned rate = t[i][j] + load(s + j * LANES);
+                store(at, -load(at) * rate);
+                t[i][j] = load(cosine(l, m + i) + n + j * LANES) * rate;
+            }
+        }
+        keep_waves(t, l, R + m, n);
+    }
+
+    // Values (and tangents) of the block.
+    void forward(const float* direction) {
+        for (int l = 0; l < L; l++) {
+            interpolate(p.shifts, l, mixed.data());
+            if (STREAMS == 2) interpolate(direction, l, mixed.data() + (size_t)R * W);
+            for (int n = 0; n < W; n += TILE)
+                for (int m = 0; m < R; m += ROWS) {
+                    Tile t;
+                    if (l == 0) {
+                        EACH_ROW EACH_VECTOR t[i][j] = load(p.first + (size_t)within[m + i] * W + n + j * LANES);
+                        bend_values<true>(t, l, m, n);
+                    } else {
+                        multiply(t, wave(l - 1), ahead, l - 1, m, n);
+                        bend_values<false>(t, l, m, n);
+                    }
+                    if constexpr (STREAMS == 2) {
+                        if (l == 0) EACH_ROW EACH_VECTOR t[i][j] = Aligned{};
+                        else multiply(t, wave(l - 1), ahead, l - 1, R + m, n);
+                        bend_tangents(t, direction, l, m, n);
+                    }
+                }
+        }
+        const float* h = last_wave();
+        for (int r = 0; r < STREAMS * R; r++)
+            for (int k = 0; k < C; k++) {
+                Aligned sum = {};
+                for (int j = 0; j < W; j += LANES) sum += load(h + (size_t)r * W + j) * load(p.output_weight + k * W + j);
+                y[r * C + k] = (r < R ? p.output_bias[k] : 0.f) + sum_of(sum);
+            }
+    }
+
+    // The output layer's gradients, from those of the outputs in `gy`.
+    void learn_output() {
+        float* weight = learned.data() + (size_t)(L - 1) * W * W;
+        const float* h = last_wave();
+        for (int k = 0; k < C; k++) {
             for (int j = 0; j < W; j += LANES) {
-                const Short low = shorten(load(even + j)), high = shorten(load(odd + j));
-                store_short(to + j, low);
-                store_short(to + W + j, high);
-                pair_up(pair + j, low, high);
+                Aligned sum = load(weight + k * W + j);
+                for (int r = 0; r < STREAMS * R; r++) sum += gy[r * C + k] * load(h + (size_t)r * W + j);
+                store(weight + k * W + j, sum);
             }
+            for (int r = 0; r < R; r++) weight[C * W + k] += gy[r * C + k];
         }
     }
 
-    const Number* wave_operand(int l) {
-        if constexpr (HALF) return wave_rows.data() + (LEARN ? l : 0) * plane() / 2;
-        else return wave(l);
-    }
-
-    void multiply(const Number* rows, const Number* packed) {
-        const int depth = HALF ? W / 2 : W;
+    // Those of the weights between the layers l - 1 and l.
+    void learn_hidden(int l) {
+        const Number *a = delta(l), *b = wave(l - 1);
+        if constexpr (HALF) a = delta_pairs.data(), b = wave_pairs.data() + (l - 1) * (plane() / 2);
+        float* to = learned.data() + (size_t)(l - 1) * W * W;
         for (int n = 0; n < W; n += TILE)
-            for (int m = 0; m < STREAMS * R; m += ROWS)
-                tile(depth, rows + (size_t)m * depth, depth, 1, packed + (size_t)n * depth, TILE,
-                     products.data() + (size_t)m * W + n, W, false);
+            for (int m = 0; m < W; m += ROWS) {
+                Tile t;
+                load(t, to + (size_t)m * W + n, W);
+                // What is next, as all of it is too much for the nearer caches.
+                EACH_ROW EACH_VECTOR __builtin_prefetch(to + (size_t)(m + ROWS + i) * W + n + j * LANES, 1);
+                multiply_add(t, STREAMS * R / IN_ONE, a + m, 1, W, b + n, W);
+                store(to + (size_t)m * W + n, W, t);
+            }
     }
 
-   public:
-    std::vector<float> learned;  // gradients of hidden, output weight, output bias, and of first unless it is shared
+    // Gradients of the last layer's sines, rows m …, columns n ….
+    void from_output(Tile& t, int m, int n) {
+        EACH_ROW {
+            EACH_VECTOR t[i][j] = Aligned{};
+            for (int k = 0; k < C; k++)
+                EACH_VECTOR t[i][j] += gy[(m + i) * C + k] * load(p.output_weight + (size_t)k * W + n + j * LANES);
+        }
+    }
 
-    Worker(const Problem& p, int R, const std::vector<Number>& ahead, const std::vector<Number>& back, float* shared_first)
-        : p(p), L(p.layers), W(p.width), R(R), C(p.channels), ahead(ahead), back(back) {
-        waves.resize(keep(L) * plane());
-        cosines.resize((size_t)L * R * W);
-        if (STREAMS == 2) rates.resize((size_t)L * R * W);
-        products.resize(plane());
-        deltas.resize(plane());
-        mixed.resize(2 * W);
-        y.resize((size_t)STREAMS * R * C);
-        gy.resize((size_t)STREAMS * R * C);
-        places.resize((size_t)R * p.neighbours);
-        within.resize(R);
-        if (HALF) {
-            wave_rows.resize(keep(L) * plane() / 2);
-            delta_rows.resize(plane() / 2);
-            if (LEARN) {
-                wave_pairs.resize(L * plane() / 2);
-                delta_pairs.resize(plane() / 2);
+    void add_to_shifts(const Tile& t, float* shifts, int l, int m, int n) {
+        const size_t layer = (size_t)l * W + n;
+        if (p.neighbours == 1 && places[m] == places[m + ROWS - 1]) {  // points that follow each other mostly share their cell
+            EACH_VECTOR {
+                float* to = shifts + places[m] + layer + j * LANES;
+                Aligned sum = load(to);
+                EACH_ROW sum += t[i][j];
+                store(to, sum);
+            }
+            return;
+        }
+        EACH_ROW {
+            const float* weight = p.weight + within[m + i] * p.neighbours;
+            for (int k = 0; k < p.neighbours; k++) {
+                float* to = shifts + places[(m + i) * p.neighbours + k] + layer;
+                EACH_VECTOR store(to + j * LANES, load(to + j * LANES) + weight[k] * t[i][j]);
             }
         }
-        if (LEARN) {
-            const size_t others = (size_t)(L - 1) * W * W + (size_t)C * W + C;
-            learned.resize(others + (shared_first ? 0 : p.points * W));
-            first = shared_first ? shared_first : learned.data() + others;
+    }
+
+    // Gradients, from those of the outputs in `gy`, for the shifts (added to `shifts`) and, if asked for, all else. Rows
+    // beyond the block's points have none.
+    void backward(float* shifts) {
+        if constexpr (LEARN) learn_output();
+        for (int l = L - 1; l >= 0; l--) {
+            const auto from_above = [&](Tile& t, int m, int n) {
+                if (l == L - 1) from_output(t, m, n);
+                else multiply(t, delta(l + 1), back, l, m, n);
+            };
+            Number* pairs = delta_pairs.data();
+            for (int n = 0; n < W; n += TILE)
+                for (int m = 0; m < R; m += ROWS) {
+                    Tile t;
+                    if constexpr (STREAMS == 2) {
+                        from_above(t, R + m, n);
+                        EACH_ROW EACH_VECTOR {
+                            float* at = bend(l, m + i) + n + j * LANES;
+                            store(at, load(at) * t[i][j]);
+                            t[i][j] *= load(cosine(l, m + i) + n + j * LANES);
+                        }
+                        if (l > 0) put(t, R + m, n, delta(l), pairs);
+                    }
+                    from_above(t, m, n);
+                    EACH_ROW EACH_VECTOR {
+                        t[i][j] *= load(cosine(l, m + i) + n + j * LANES);
+                        if (STREAMS == 2) t[i][j] += load(bend(l, m + i) + n + j * LANES);
+                    }
+                    add_to_shifts(t, shifts, l, m, n);
+                    if (l > 0) put(t, m, n, delta(l), pairs);
+                    else if (LEARN)
+                        EACH_ROW EACH_VECTOR {
+                            float* to = first + (size_t)within[m + i] * W + n + j * LANES;
+                            store(to, load(to) + t[i][j]);
+                        }
+                }
+            if constexpr (LEARN)
+                if (l > 0) learn_hidden(l);
         }
     }
 
@@ -237,147 +441,29 @@ class Worker {
         }
     }
 
-    // The shift of layer l at row r.
-    const float* interpolated(const float* shifts, int r, int l, float* into) const {
-        const size_t* at = places.data() + r * p.neighbours;
-        const size_t layer = (size_t)l * W;
-        if (p.neighbours == 1) return shifts + at[0] + layer;
-        const float* weight = p.weight + within[r] * p.neighbours;
-        for (int k = 0; k < p.neighbours; k++) {
-            const float* from = shifts + at[k] + layer;
-            for (int j = 0; j < W; j += LANES)
-                store(into + j, k > 0 ? load(into + j) + weight[k] * load(from + j) : weight[k] * load(from + j));
-        }
-        return into;
-    }
+   public:
+    std::vector<float> learned;  // gradients of hidden, output weight, output bias, and of first unless it is shared
 
-    // Values (and tangents) of the block.
-    void forward(const float* direction) {
-        for (int l = 0; l < L; l++) {
-            if (l > 0) multiply(wave_operand(l - 1), ahead.data() + (size_t)(l - 1) * W * W / (HALF ? 2 : 1));
-            float* h = wave(l);
-            const bool shortened = HALF && !LEARN && l < L - 1;  // nothing but the product reads this layer
-            for (int r = 0; r < R; r++) {
-                const float* shift = interpolated(p.shifts, r, l, mixed.data());
-                const float* along = STREAMS == 2 ? interpolated(direction, r, l, mixed.data() + W) : nullptr;
-                const float* base = l > 0 ? products.data() + (size_t)r * W : p.first + (size_t)within[r] * W;
-                float* c = cosines.data() + ((size_t)l * R + r) * W;
-                for (int j = 0; j < W; j += LANES) {
-                    Aligned sine, cosine;
-                    sine_cosine<HALF>(load(base + j) + load(shift + j), sine, cosine);
-                    if (shortened) store_short((uint16_t*)wave_rows.data() + (size_t)r * W + j, shorten(sine));
-                    else store(h + (size_t)r * W + j, sine);
-                    store(c + j, cosine);
-                    if constexpr (STREAMS == 2) {
-                        Aligned rate = load(along + j);
-                        if (l > 0) rate += load(products.data() + (size_t)(R + r) * W + j);
-                        store(rates.data() + ((size_t)l * R + r) * W + j, rate);
-                        store(h + (size_t)(R + r) * W + j, cosine * rate);
-                    }
-                }
-            }
-            if (HALF && LEARN && l < L - 1) convert(h, (Number*)wave_operand(l), wave_pairs.data() + l * plane() / 2);
+    Worker(const Problem& p, int R, const std::vector<Number>& ahead, const std::vector<Number>& back, float* shared_first)
+        : p(p), L(p.layers), W(p.width), R(R), C(p.channels), ahead(ahead), back(back) {
+        waves.resize((!HALF && LEARN ? L : 2) * (plane() / IN_ONE));
+        if (HALF) top.resize(plane());
+        if (HALF && LEARN) wave_pairs.resize((L - 1) * (plane() / 2));
+        if (TASK != VALUES) {
+            cosines.resize((size_t)L * R * W);
+            deltas.resize(2 * (plane() / IN_ONE));
         }
-        const float* h = wave(L - 1);
-        for (int r = 0; r < STREAMS * R; r++)
-            for (int k = 0; k < C; k++) {
-                Aligned sum = {};
-                for (int j = 0; j < W; j += LANES) sum += load(h + (size_t)r * W + j) * load(p.output_weight + k * W + j);
-                float total = r < R ? p.output_bias[k] : 0.f;
-                for (int i = 0; i < LANES; i++) total += sum[i];
-                y[r * C + k] = total;
-            }
-    }
-
-    // Gradients, from those of the outputs in `gy`, for the shifts (added to `shifts`) and, if asked for, all else.
-    void backward(int n, float* shifts) {
-        for (int r = 0; r < STREAMS * R; r++)
-            for (int j = 0; j < W; j += LANES) {
-                Aligned g = {};
-                for (int k = 0; k < C; k++) g += gy[r * C + k] * load(p.output_weight + k * W + j);
-                store(products.data() + (size_t)r * W + j, g);
-            }
-        float* hidden = learned.data();
-        if constexpr (LEARN) {
-            float* weight = hidden + (size_t)(L - 1) * W * W;
-            const float* h = wave(L - 1);
-            for (int k = 0; k < C; k++) {
-                for (int j = 0; j < W; j += LANES) {
-                    Aligned sum = load(weight + k * W + j);
-                    for (int r = 0; r < STREAMS * R; r++) sum += gy[r * C + k] * load(h + (size_t)r * W + j);
-                    store(weight + k * W + j, sum);
-                }
-                for (int r = 0; r < R; r++) weight[C * W + k] += gy[r * C + k];
-            }
-        }
-        for (int l = L - 1; l >= 0; l--) {
-            const float* h = wave(l);
-            for (int r = 0; r < R; r++) {
-                const size_t row = (size_t)r * W, kept = ((size_t)l * R + r) * W, other = (size_t)(R + r) * W;
-                for (int j = 0; j < W; j += LANES) {
-                    const Aligned cosine = load(cosines.data() + kept + j);
-                    Aligned delta = load(products.data() + row + j) * cosine;
-                    if constexpr (STREAMS == 2) {
-                        const Aligned g = load(products.data() + other + j);
-                        delta -= g * load(rates.data() + kept + j) * load(h + row + j);
-                        store(deltas.data() + other + j, g * cosine);
-                    }
-                    store(deltas.data() + row + j, delta);
-                    if (HALF && !LEARN) store_short((uint16_t*)delta_rows.data() + row + j, shorten(delta));
-                }
-            }
-            if (p.neighbours == 1) {
-                for (int r = 0; r < n;) {  // points that follow each other mostly share their cell
-                    const size_t at = places[r] + (size_t)l * W;
-                    int end = r + 1;
-                    while (end < n && places[end] == places[r]) end++;
-                    for (int j = 0; j < W; j += LANES) {
-                        Aligned sum = load(shifts + at + j);
-                        for (int i = r; i < end; i++) sum += load(deltas.data() + (size_t)i * W + j);
-                        store(shifts + at + j, sum);
-                    }
-                    r = end;
-                }
-            } else {
-                for (int r = 0; r < n; r++)
-                    for (int k = 0; k < p.neighbours; k++) {
-                        float* to = shifts + places[r * p.neighbours + k] + (size_t)l * W;
-                        const float weight = p.weight[within[r] * p.neighbours + k];
-                        for (int j = 0; j < W; j += LANES)
-                            store(to + j, load(to + j) + weight * load(deltas.data() + (size_t)r * W + j));
-                    }
-            }
-            if (l == 0) {
-                if (LEARN)
-                    for (int r = 0; r < n; r++) {
-                        float* to = first + (size_t)within[r] * W;
-                        for (int j = 0; j < W; j += LANES)
-                            store(to + j, load(to + j) + load(deltas.data() + (size_t)r * W + j));
-                    }
-                continue;
-            }
-            const Number* rows;
-            if constexpr (HALF) {
-                if (LEARN) convert(deltas.data(), delta_rows.data(), delta_pairs.data());
-                rows = delta_rows.data();
-            } else {
-                rows = deltas.data();
-            }
-            if constexpr (LEARN) {
-                const Number *a, *b;
-                if constexpr (HALF) {
-                    a = delta_pairs.data();
-                    b = wave_pairs.data() + (l - 1) * plane() / 2;
-                } else {
-                    a = deltas.data();
-                    b = wave(l - 1);
-                }
-                float* to = hidden + (size_t)(l - 1) * W * W;
-                for (int n = 0; n < W; n += TILE)
-                    for (int m = 0; m < W; m += ROWS)
-                        tile(STREAMS * R / (HALF ? 2 : 1), a + m, 1, W, b + n, W, to + (size_t)m * W + n, W, true);
-            }
-            multiply(rows, back.data() + (size_t)(l - 1) * W * W / (HALF ? 2 : 1));
+        if (STREAMS == 2) bends.resize((size_t)L * R * W);
+        if (HALF && LEARN) delta_pairs.resize(plane() / 2);
+        if (p.neighbours > 1) mixed.resize(plane());
+        y.resize((size_t)STREAMS * R * C);
+        gy.resize((size_t)STREAMS * R * C);
+        places.resize((size_t)R * p.neighbours);
+        within.resize(R);
+        if (LEARN) {
+            const size_t others = (size_t)(L - 1) * W * W + (size_t)C * W + C;
+            learned.resize(others + (shared_first ? 0 : p.points * W));
+            first = shared_first ? shared_first : learned.data() + others;
         }
     }
 
@@ -385,20 +471,23 @@ class Worker {
         place(t0, n);
         forward(flow.direction);
         if (flow.values) std::copy(y.begin(), y.begin() + n * C, flow.values + t0 * C);
-        if (!flow.shifts) return;
-        std::fill(gy.begin(), gy.end(), 0.f);
-        for (int i = 0; i < n * C; i++) {
-            const long at = t0 * C + i;
-            if constexpr (STREAMS == 1) {
-                gy[i] = LEARN ? flow.from_values[at] : p.scale * (y[i] - p.targets[at]);
-            } else {
-                const float rate = p.scale * y[R * C + i];
-                gy[i] = rate + flow.from_values[at];
-                from_targets[at] = -rate;
-                gy[R * C + i] = p.scale * (y[i] - p.targets[at]);
+        if constexpr (TASK != VALUES) {
+            std::fill(gy.begin(), gy.end(), 0.f);
+            for (int i = 0; i < n * C; i++) {
+                const long at = t0 * C + i;
+                if constexpr (TASK == VALUES_BACKWARD) {
+                    gy[i] = flow.from_values[at];
+                } else if constexpr (TASK == GRADIENT) {
+                    gy[i] = p.scale * (y[i] - p.targets[at]);
+                } else {
+                    const float rate = p.scale * y[R * C + i];
+                    gy[i] = rate + flow.from_values[at];
+                    from_targets[at] = -rate;
+                    gy[R * C + i] = p.scale * (y[i] - p.targets[at]);
+                }
             }
+            backward(flow.shifts);
         }
-        backward(n, flow.shifts);
     }
 };
 
@@ -413,8 +502,9 @@ static void pack(Number* to, int W, At at) {
             }
 }
 
-template <class Number, int STREAMS, bool LEARN>
+template <class Number, Task TASK>
 static void run(const Problem& p, const Flow& flow, Gradients* gradients) {
+    constexpr bool LEARN = Worker<Number, TASK>::LEARN;
     const int L = p.layers, W = p.width, C = p.channels;
     const size_t square = (size_t)W * W / (std::is_same<Number, Pair>::value ? 2 : 1);
     std::vector<Number> ahead((L - 1) * square), back(flow.shifts ? (L - 1) * square : 0);
@@ -432,13 +522,13 @@ static void run(const Problem& p, const Flow& flow, Gradients* gradients) {
     const bool shares = LEARN && blocks >= 4 * threads;
     float* shared_first = shares ? gradients->first : nullptr;
     if (shares) std::fill(shared_first, shared_first + p.points * W, 0.f);
-    std::vector<std::unique_ptr<Worker<Number, STREAMS, LEARN>>> workers(threads);
+    std::vector<std::unique_ptr<Worker<Number, TASK>>> workers(threads);
     std::atomic<bool> failed{false};
 #pragma omp parallel num_threads(threads)
     {
         const int id = omp_get_thread_num(), count = omp_get_num_threads();
         try {
-            workers[id] = std::make_unique<Worker<Number, STREAMS, LEARN>>(p, block, ahead, back, shared_first);
+            workers[id] = std::make_unique<Worker<Number, TASK>>(p, block, ahead, back, shared_first);
         } catch (const std::bad_alloc&) {  // must not leave the thread
             failed = true;
         }
@@ -496,26 +586,26 @@ extern "C" {
 int functa_has_bf16() { return HAS_BF16 ? 1 : 0; }
 
 int functa_values(const Problem* p, float* values) {
-    return status_of([&] { run<float, 1, false>(*p, {nullptr, nullptr, values, nullptr}, nullptr); });
+    return status_of([&] { run<float, VALUES>(*p, {nullptr, nullptr, values, nullptr}, nullptr); });
 }
 
 int functa_values_backward(const Problem* p, const float* from_values, Gradients* to) {
-    return status_of([&] { run<float, 1, true>(*p, {nullptr, from_values, nullptr, to->shifts}, to); });
+    return status_of([&] { run<float, VALUES_BACKWARD>(*p, {nullptr, from_values, nullptr, to->shifts}, to); });
 }
 
 int functa_gradient(const Problem* p, float* gradient, float* values) {
     return status_of([&] {
         const Flow flow{nullptr, nullptr, values, gradient};
-        if (p->half) run<Pair, 1, false>(*p, flow, nullptr);
-        else run<float, 1, false>(*p, flow, nullptr);
+        if (p->half) run<Pair, GRADIENT>(*p, flow, nullptr);
+        else run<float, GRADIENT>(*p, flow, nullptr);
     });
 }
 
 int functa_gradient_backward(const Problem* p, const float* direction, const float* from_values, Gradients* to) {
     return status_of([&] {
         const Flow flow{direction, from_values, nullptr, to->shifts};
-        if (p->half) run<Pair, 2, true>(*p, flow, to);
-        else run<float, 2, true>(*p, flow, to);
+        if (p->half) run<Pair, GRADIENT_BACKWARD>(*p, flow, to);
+        else run<float, GRADIENT_BACKWARD>(*p, flow, to);
     });
 }
 }
