@@ -1,8 +1,8 @@
 // The field's heavy part on a CPU: values of the SIREN, gradients for its shifts, and what differentiates both.
 //
 // A point's activations never leave the cache: each thread takes the points in small blocks and runs all layers of a
-// block, forwards and backwards, before it goes on to the next. Nothing is stored for a backward pass; it runs the block
-// forwards again, which costs less than the memory traffic.
+// block, forwards and backwards, before it goes on to the next. For the backward pass two numbers are kept for each unit of a
+// layer, which save two products of six; where there is no room for them, the block is run again.
 //
 //   a_1 = u + s_1,  a_l = h_{l-1} V_l' + s_l,  h_l = sin a_l,  y = h_L w' + b
 //
@@ -66,14 +66,14 @@ static inline uint32_t round_bf16(float x) {
 #if defined(__AVX512BF16__)
 constexpr bool HAS_BF16 = true;
 // Two vectors as bfloat16, one after the other, and value by value as pairs.
-static inline void store_halves(void* to, Aligned first, Aligned second) {
-    _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first));
+static inline __m512i halves(Aligned first, Aligned second) {
+    return (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
 }
+static inline void store_halves(void* to, Aligned first, Aligned second) { _mm512_storeu_si512(to, halves(first, second)); }
 static inline void store_pairs(Pair* to, Aligned low, Aligned high) {
-    const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
     const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20,
                                            4, 19, 3, 18, 2, 17, 1, 16, 0);
-    _mm512_storeu_si512(to, _mm512_permutexvar_epi16(order, halves));
+    _mm512_storeu_si512(to, _mm512_permutexvar_epi16(order, halves(low, high)));
 }
 static inline Aligned multiply_add(Aligned sum, Pair a, const Pair* b) {
     return (Aligned)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(a), (__m512bh)_mm512_loadu_si512(b));
@@ -110,6 +110,63 @@ static INLINE void store(float* to, long row, const Tile& t) {
     EACH_ROW EACH_VECTOR store(to + i * row + j * LANES, t[i][j]);
 }
 
+// Past the caches, as it is read much later: a register tile's row of `GRADIENTS`, or of `PHASES` in radians.
+// With half as many bits gradients are bfloat16, and phases are counted in 65536 parts of a turn.
+enum Kept { PHASES, GRADIENTS };
+constexpr float PARTS = 10430.378350470453f;  // of a radian
+
+template <Kept KEPT>
+static INLINE void keep(float* to, Aligned first, Aligned second) {
+#if defined(__AVX512F__)
+    _mm512_stream_ps(to, (__m512)first);
+    _mm512_stream_ps(to + LANES, (__m512)second);
+#else
+    store(to, first);
+    store(to + LANES, second);
+#endif
+}
+// Before another thread may read what was kept.
+static inline void settle() {
+#if defined(__AVX512F__)
+    _mm_sfence();
+#endif
+}
+template <Kept KEPT>
+static INLINE void recall(const float* from, Aligned& first, Aligned& second) {
+    first = load(from);
+    second = load(from + LANES);
+}
+#if defined(__AVX512BF16__)
+template <Kept KEPT>
+static INLINE void keep(uint16_t* to, Aligned first, Aligned second) {
+    __m512i row;
+    if constexpr (KEPT == GRADIENTS) {
+        row = halves(first, second);
+    } else {
+        const __m512i low = _mm512_cvtps_epi32((__m512)(first * PARTS)), high = _mm512_cvtps_epi32((__m512)(second * PARTS));
+        const __m512i even = _mm512_set_epi16(62, 60, 58, 56, 54, 52, 50, 48, 46, 44, 42, 40, 38, 36, 34, 32, 30, 28, 26, 24, 22,
+                                              20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+        row = _mm512_permutex2var_epi16(low, even, high);
+    }
+    _mm512_stream_si512((__m512i*)to, row);
+}
+template <Kept KEPT>
+static INLINE Aligned lengthened(__m256i half) {
+    if constexpr (KEPT == GRADIENTS) return (Aligned)_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16);
+    else return (Aligned)_mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(half)) * (1 / PARTS);
+}
+template <Kept KEPT>
+static INLINE void recall(const uint16_t* from, Aligned& first, Aligned& second) {
+    first = lengthened<KEPT>(_mm256_loadu_si256((const __m256i*)from));
+    second = lengthened<KEPT>(_mm256_loadu_si256((const __m256i*)from + 1));
+}
+#else
+template <Kept KEPT>
+static INLINE void keep(uint16_t*, Aligned, Aligned) { abort(); }
+template <Kept KEPT>
+static INLINE void recall(const uint16_t*, Aligned&, Aligned&) { abort(); }
+#endif
+
 static inline float sum_of(Aligned v) {
 #if defined(__AVX512F__)
     return _mm512_reduce_add_ps((__m512)v);
@@ -120,54 +177,56 @@ static inline float sum_of(Aligned v) {
 #endif
 }
 
-// x - round(x), in [-1/2, 1/2]; 0 where x is too large to have a fraction; NaN if x is not finite.
-static inline Aligned fraction(Aligned x) {
+constexpr float SHIFT = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer, which stands in the lowest bits
+
+// x itself where x is too large to have a fraction.
+static inline Aligned nearest_integer(Aligned x) {
 #if defined(__AVX512F__)
-    return x - (Aligned)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    return (Aligned)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #else
-    const float shift = 12582912.f;
-    const Aligned r = x - (x + shift - shift);
-    return r * r > 0.26f ? Aligned{} : r;
+    const Aligned n = x + SHIFT - SHIFT, r = x - n;
+    return r * r > 0.26f ? x : n;
 #endif
 }
 
-// Sine and cosine in one pass, of an argument x = (n + r) pi/2 with |r| <= 1/2. Polynomials: minimax. Where the sine is
-// rounded to bfloat16 anyway, one degree less is a hundred times as accurate as that.
+// The highest coefficient first.
+template <class... Floats>
+static INLINE Aligned polynomial(Aligned u, float highest, Floats... others) {
+    Aligned sum = Aligned{} + highest;
+    ((sum = sum * u + others), ...);
+    return sum;
+}
+
+// Sine and cosine in one pass, of n quarter turns and r, at most half a quarter turn. Polynomials: minimax.
 //
-// EXACT: either result is within 1e-7 up to |x| = 1000. r comes from Cody and Waite's reduction: pi/2 is a number of 8 bits,
-// whose multiples are exact, and a remainder, so that x - n pi/2 is rounded once. Otherwise x is rounded once more, which is
-// nothing beside the rounding that a sum of products has already.
+// Either result is within 1e-7 up to |x| = 1000. r comes from Cody and Waite's reduction: pi/2 is a number of 8 bits, whose
+// multiples are exact, and a remainder, so that x - n pi/2 is rounded once. HALF, for sines that are rounded to bfloat16 anyway:
+// r is in quarter turns and rounded twice, and the polynomials have one degree less, a hundred times as accurate as bfloat16.
 //
 // Where |x| is so large that n is no longer exact, the results stay within [-1, 1]; NaN stays NaN.
-template <bool EXACT, bool HALF>
+template <bool HALF>
 static INLINE void sine_cosine(Aligned x, Aligned& sine, Aligned& cosine) {
-    const float shift = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer, which stands in the lowest bits
-    const Aligned turns = x * 0.63661977236758134f;
-    Aligned n = turns + shift, r, s, c;
-    const Integers quadrant = (Integers)n, sign = quadrant >> 1 << 31, odd = quadrant << 31 < 0;
-    if constexpr (EXACT) {
-        n -= shift;
-        r = x - n * 1.5703125f;
-        r = (r - n * 4.838267948966e-4f) * 0.63661977236758134f;
-        r = r * r > 0.26f ? Aligned{} : r;
+    const Aligned turns = x * 0.63661977236758134f, n = nearest_integer(turns);
+    const Integers quadrant = (Integers)(n + SHIFT), sign = quadrant >> 1 << 31, odd = quadrant << 31 < 0;
+    Aligned r, s, c;
+    if constexpr (HALF) {
+        r = turns - n;
     } else {
-        r = fraction(turns);
+        r = x - n * 1.5703125f;
+        r -= n * 4.838267948966e-4f;
+        r = r * r > 1.f ? Aligned{} : r;
     }
     const Aligned u = r * r;
     r = (Aligned)((Integers)r ^ sign);
     if constexpr (HALF) {
-        s = 0.0776673928f * u + -0.645712018f;
-        s = s * u + 1.5707885f;
-        c = 0.246499404f * u + -1.23314857f;
+        s = polynomial(u, 0.0776673928f, -0.645712018f, 1.5707885f);
+        c = polynomial(u, 0.246499404f, -1.23314857f, 1.f);
     } else {
-        s = -0.00459228922f * u + 0.0796759054f;
-        s = s * u + -0.645962954f;
-        s = s * u + 1.57079625f;
-        c = -0.020426251f * u + 0.253606349f;
-        c = c * u + -1.23369801f;
+        s = polynomial(u, -0.000194933242f, 0.00833195661f, -0.166666502f, 1.f);
+        c = polynomial(u, 2.44356701e-05f, -0.00138873399f, 0.0416666462f, -0.5f, 1.f);
     }
-    s = s * r;
-    c = (Aligned)((Integers)(c * u + 1.f) ^ sign);
+    s *= r;
+    c = (Aligned)((Integers)c ^ sign);
     sine = odd ? c : s;
     cosine = odd ? -s : c;
 }
@@ -179,6 +238,11 @@ struct Problem {
     const int32_t* cell;    // (points, neighbours)
     const float* weight;    // (points, neighbours)
     const float *shifts, *first, *hidden, *output_weight, *output_bias, *targets;
+    // What the functions without `_backward` keep of the first `kept_points` of all points, so that the others need not
+    // compute it again: arguments of the layers 1 … L - 1, and for `gradient` the gradients of the sines 0 … L - 2 as well,
+    // each (L - 1, kept_points, W).
+    void* kept;
+    int64_t kept_points;
 };
 
 struct Gradients {
@@ -205,6 +269,7 @@ class Worker {
     static constexpr int STREAMS = TASK == GRADIENT_BACKWARD ? 2 : 1;  // 2: with tangents, whose rows follow the values'
     static constexpr bool HALF = std::is_same<Number, Pair>::value;
     static constexpr int IN_ONE = HALF ? 2 : 1;  // numbers in a Number
+    using Brief = typename std::conditional<HALF, uint16_t, float>::type;  // what is kept
     const Problem& p;
     const int L, W, R, C;
     const std::vector<Number>&ahead, &back;  // packed weights of the hidden layers, for either direction
@@ -217,6 +282,8 @@ class Worker {
     std::vector<size_t> places;  // of the block's points: where the shifts of their neighbours begin (R, neighbours)
     std::vector<int> within;     // position of each point in its row (R,)
     float* first = nullptr;      // gradient of the first layer's part (points, W)
+    long start = 0;              // the block's first point
+    int used = 0, kept = 0;      // how many points it has, and of how many of them there is something kept
 
     size_t plane() const { return (size_t)STREAMS * R * W; }
     Number* wave(int l) { return waves.data() + (!HALF && LEARN ? l : l & 1) * (plane() / IN_ONE); }
@@ -271,14 +338,47 @@ class Worker {
         else put(t, m, n, wave(l), HALF && LEARN ? wave_pairs.data() + l * (plane() / 2) : nullptr);
     }
 
-    // Sines of the arguments without shift in `t`.
-    template <bool EXACT>
-    void bend_values(Tile& t, int l, int m, int n) {
+    Brief* kept_at(Kept what, int l, int m, int n) const {
+        return (Brief*)p.kept + (((size_t)what * (L - 1) + l) * p.kept_points + start + m) * W + n;
+    }
+
+    template <Kept KEPT>
+    void keep_tile(const Tile& t, int l, int m, int n) const {
+        Brief* to = kept_at(KEPT, l, m, n);
+        EACH_ROW if (m + i < kept) keep<KEPT>(to + (size_t)i * W, t[i][0], t[i][1]);
+    }
+
+    // Zeros in the rows beyond the block's points. The next tile is fetched meanwhile.
+    template <Kept KEPT>
+    void recall_tile(Tile& t, int l, int m, int n) const {
+        const Brief* from = kept_at(KEPT, l, m, n);
+        const Brief* next = m + ROWS < R ? from + (size_t)ROWS * W : from - (size_t)m * W + TILE;
+        EACH_ROW for (int j = 0; j < TILE; j += 64 / sizeof(Brief)) __builtin_prefetch(next + (size_t)i * W + j);
+        EACH_ROW {
+            if (m + i < used) recall<KEPT>(from + (size_t)i * W, t[i][0], t[i][1]);
+            else EACH_VECTOR t[i][j] = Aligned{};
+        }
+    }
+
+    bool recalls() const { return LEARN && kept == used; }
+
+    // Arguments of the sines.
+    void arguments(Tile& t, int l, int m, int n) {
+        if (l > 0 && recalls()) return recall_tile<PHASES>(t, l - 1, m, n);
+        if (l > 0) multiply(t, wave(l - 1), ahead, l - 1, m, n);
+        else EACH_ROW EACH_VECTOR t[i][j] = load(p.first + (size_t)within[m + i] * W + n + j * LANES);
         EACH_ROW {
             const float* s = shift(p.shifts, mixed.data(), l, m + i) + n;
+            EACH_VECTOR t[i][j] += load(s + j * LANES);
+        }
+        if (!LEARN && l > 0 && m < kept) keep_tile<PHASES>(t, l - 1, m, n);
+    }
+
+    void bend_values(Tile& t, int l, int m, int n) {
+        EACH_ROW {
             EACH_VECTOR {
                 Aligned c;
-                sine_cosine<EXACT, HALF>(t[i][j] + load(s + j * LANES), t[i][j], c);
+                sine_cosine<HALF>(t[i][j], t[i][j], c);
                 if (TASK != VALUES) store(cosine(l, m + i) + n + j * LANES, c);
                 if (STREAMS == 2) store(bend(l, m + i) + n + j * LANES, t[i][j]);
             }
@@ -308,13 +408,8 @@ class Worker {
             for (int n = 0; n < W; n += TILE)
                 for (int m = 0; m < R; m += ROWS) {
                     Tile t;
-                    if (l == 0) {
-                        EACH_ROW EACH_VECTOR t[i][j] = load(p.first + (size_t)within[m + i] * W + n + j * LANES);
-                        bend_values<true>(t, l, m, n);
-                    } else {
-                        multiply(t, wave(l - 1), ahead, l - 1, m, n);
-                        bend_values<false>(t, l, m, n);
-                    }
+                    arguments(t, l, m, n);
+                    bend_values(t, l, m, n);
                     if constexpr (STREAMS == 2) {
                         if (l == 0) EACH_ROW EACH_VECTOR t[i][j] = Aligned{};
                         else multiply(t, wave(l - 1), ahead, l - 1, R + m, n);
@@ -397,7 +492,9 @@ class Worker {
         for (int l = L - 1; l >= 0; l--) {
             const auto from_above = [&](Tile& t, int m, int n) {
                 if (l == L - 1) from_output(t, m, n);
+                else if (STREAMS == 2 && m >= R && recalls()) recall_tile<GRADIENTS>(t, l, m - R, n);
                 else multiply(t, delta(l + 1), back, l, m, n);
+                if (TASK == GRADIENT && l < L - 1 && m < kept) keep_tile<GRADIENTS>(t, l, m, n);
             };
             Number* pairs = delta_pairs.data();
             for (int n = 0; n < W; n += TILE)
@@ -467,8 +564,12 @@ class Worker {
         }
     }
 
+    // The block of points t0 … t0 + n - 1.
     void run(const Flow& flow, long t0, int n, float* from_targets) {
         place(t0, n);
+        start = t0;
+        used = n;
+        kept = std::max<int64_t>(0, std::min<int64_t>(n, p.kept_points - t0));
         forward(flow.direction);
         if (flow.values) std::copy(y.begin(), y.begin() + n * C, flow.values + t0 * C);
         if constexpr (TASK != VALUES) {
@@ -550,6 +651,7 @@ static void run(const Problem& p, const Flow& flow, Gradients* gradients) {
             } else {
                 run(start * p.points, stop * p.points);
             }
+            settle();
             if constexpr (LEARN) {
 #pragma omp barrier
                 // Each thread adds up its part of the parameters, always in the same order.
