@@ -15,19 +15,19 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from cases import CASES, Case, Precision
 from ceiling import Ceiling, outer_products
-from memory import peak_memory
+from contestants import Call, Contestant, jax_contestant, our_contestant, torch_contestant
+from memory import Step, can_measure, peak_memory
 from ours import Ours, use_all_cores
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from torch_peer import TorchPeer
 
 TOLERANCES: dict[Precision, tuple[float, float]] = {"float32": (1e-4, 1e-3), "bf16": (0.03, 0.05)}
 """Largest relative error of the latents, and of each parameter's outer gradient (norms), against PyTorch in float32.
@@ -36,56 +36,11 @@ bf16 rounds each factor to 3 digits, which came to 0.9 % in the latents and 0.5 
 rounding from a wrong formula at these untrained weights; what bf16 costs a trained field is measured in PSNR.
 """
 
-Call = Callable[[], Any]
 Result = dict[str, Any]
 
 
 class DisagreementError(RuntimeError):
     """Two contestants do not compute the same: their times cannot be compared."""
-
-
-class Contestant:
-    """Something that encodes the case's images and takes its outer step; `gradients` are named as the field's."""
-
-    def __init__(self, encode: Call, outer: Call, to_tensor: Callable[[Any], Tensor] = lambda array: array) -> None:
-        self.encode, self.outer, self._to_tensor = encode, outer, to_tensor
-
-    def latents(self) -> Tensor:
-        """Latents (B, s, s, c) of the images."""
-        return self._to_tensor(self.encode())
-
-    def gradients(self) -> dict[str, Tensor]:
-        """The outer gradient, by the parameters' names."""
-        return {name: self._to_tensor(value).clone() for name, value in self.outer()[1].items()}
-
-
-def our_contestant(case: Case, precision: Precision) -> Contestant:
-    """The project's field."""
-    ours, images = Ours(case, precision), case.images()
-    return Contestant(lambda: ours.encode(images), lambda: ours.outer(images))
-
-
-def torch_contestant(case: Case) -> Contestant:
-    """The usual formulation in PyTorch."""
-    peer, images, parameters = TorchPeer(case.spec("float32")), case.images(), dict(case.field().named_parameters())
-    return Contestant(lambda: peer.encode(parameters, images), lambda: peer.outer(parameters, images))
-
-
-def jax_contestant(case: Case) -> Contestant:
-    """The usual formulation in JAX."""
-    import jax
-    import jax_peer
-    import numpy as np
-
-    encode, outer = jax_peer.build(case.spec("float32"))
-    parameters = jax_peer.to_jax({name: value.detach().numpy() for name, value in case.field().named_parameters()})
-    images = jax.numpy.asarray(case.images().numpy())
-    return Contestant(
-        # JAX returns before it has computed: without waiting, only the call would be timed.
-        lambda: jax.block_until_ready(encode(parameters, images)),
-        lambda: jax.block_until_ready(outer(parameters, images)),
-        lambda array: torch.from_numpy(np.array(array)),
-    )
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:
@@ -174,7 +129,8 @@ def measure(case: Case, precisions: list[Precision], rounds: int, with_jax: bool
                 result[f"{key}_vs_{peer}"] = seconds[peer] / seconds[precision] if peer in seconds else None
                 result[f"{key}_vs_{peer}_range"] = ratio_range(turns, peer, precision)
         result["ceiling_share"] = shortest / outer_time[precision]
-        result["peak_memory_mb"] = peak_memory(case.name, precision)
+        step = peak_memory("ours", case, precision) if can_measure() else None
+        result["peak_memory_mb"] = step.megabytes if isinstance(step, Step) else None
         results.append(result)
         times.append(
             {

@@ -1,6 +1,7 @@
 """The project's own field as a contestant, accelerated as a training would have it, encoding as `functaset_build` does."""
 
 import os
+from typing import Literal
 
 import torch
 from cases import Case, Precision
@@ -21,13 +22,13 @@ def use_all_cores() -> int:
 
 
 class Ours:
-    """Outer step and encoding of `case` at `precision`, with `runtime.compile` left at `auto`."""
+    """Outer step and encoding of `case` at `precision`, with `runtime.compile` left at `auto` unless it is given."""
 
-    def __init__(self, case: Case, precision: Precision) -> None:
+    def __init__(self, case: Case, precision: Precision, compile: Literal["auto", "off"] = "auto") -> None:
         self.field = case.field(precision)
         self.encode_batch = 16  # as in conf/sample
         name, cpu = f"{case.name} {precision}", torch.device("cpu")
-        self._forward = accelerated(self.field, RuntimeConfig(), calls=_CALLS, device=cpu, name=name)
+        self._forward = accelerated(self.field, RuntimeConfig(compile=compile), calls=_CALLS, device=cpu, name=name)
         self._encode = self.field.encode
         if self._forward is not self.field:  # no kernel for it on this machine, so that torch.compile is used
             self._encode = torch.compile(self.field.encode, fullgraph=True, dynamic=False)

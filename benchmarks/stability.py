@@ -1,11 +1,12 @@
 """How steady meta-learning is: does PSNR fall on the way, and what do the spectral penalty and the guard do about it?
 
     python benchmarks/stability.py [--seeds 0 1 2] [--rates 0.3333 1 3 10] [--interpolations nearest linear] [--steps N]
-                                   [--processes N] [--output FOLDER] [--json PATH]
+                                   [--recipes preset] [--processes N] [--output FOLDER] [--json PATH]
 
-Trains the field of `conf/sample` on the embedded images with `train_field`, once for each seed, each outer learning rate (as
-a multiple of the preset's), each interpolation, and each protection: `plain`, `penalty`, `guard`, `both`. A run is
-one JSON file in the output folder; what is there is not run again, so that the command can be interrupted and repeated.
+Trains the field of `conf/sample` on the embedded images with `train_field`, once for each recipe, each seed, each outer
+learning rate (as a multiple of the preset's), each interpolation, and each protection: `plain`, `penalty`, `guard`, `both`.
+Recipes are the preset with changes, some of which are known to fail elsewhere: `RECIPES`. A run is one
+JSON file in the output folder; what is there is not run again, so that the command can be interrupted and repeated.
 Writes `stability.csv` and `stability.png` beside them, and prints a summary.
 """
 
@@ -23,6 +24,7 @@ from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,16 +46,54 @@ from spatial_functa_pipeline.training.run import TrainingRun
 
 ROOT = Path(__file__).parents[1]
 PROTECTIONS = ("plain", "penalty", "guard", "both")
+TRUE_SPECTRUM = ("true_spectral_radius", "share_beyond_2")
 ALLOWED_FALL = 0.5
 ALLOWED_SPREAD = 0.5
 
 Protection = Literal["plain", "penalty", "guard", "both"]
+
+FACTORS = ("siren", "modulation", "inner_rates", "first_step", "linear")
+# A 1×1 λ and three inner steps, where each cell has a step matrix of its own.
+TIED = {
+    "field": {"kernel_size": 1, "inner_steps": 3, "first_step": "tied"},
+    "learning_rate_factors": dict.fromkeys(FACTORS, 1.0),
+    "training_inner_steps": None,
+}
+FREE = {
+    "field": {"kernel_size": 1, "inner_steps": 3, "first_step": "free"},
+    "learning_rate_factors": {"siren": 1.0, "modulation": 3.0, "inner_rates": 3.0, "first_step": 3.0},
+    "training_inner_steps": 2,
+}
+# 15 layers at ω0 30, as functa has them, at the preset's width: a vector for the whole image.
+DEEP = {"depth": 15, "omega0": 30.0}
+# An inner gradient is the mean over 64 times as many pixels as a cell of the preset has, and so is a free first step's map.
+FREE_VECTOR = {**FREE, "learning_rate_factors": {**FREE["learning_rate_factors"], "first_step": 3 / 64}}
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "preset": {},
+    "tied": {"meta_learning": TIED},
+    "free": {"meta_learning": FREE},
+    # All rates × 3, the SIREN's too.
+    "tripled-tied": {"meta_learning": {**TIED, "learning_rate_factors": dict.fromkeys(FACTORS, 3.0)}},
+    "tripled-free": {"meta_learning": {**FREE, "learning_rate_factors": dict.fromkeys(FACTORS, 3.0)}},
+    "deep-vector-tied": {"latent_shape": "1x1x512", "meta_learning": {**TIED, "field": {**TIED["field"], **DEEP}}},
+    "deep-vector-free": {
+        "latent_shape": "1x1x512",
+        "meta_learning": {**FREE_VECTOR, "field": {**FREE["field"], **DEEP}},
+    },
+    "deep-vector-data": {
+        "latent_shape": "1x1x512",
+        "meta_learning": {**FREE_VECTOR, "field": {**FREE["field"], **DEEP, "initialisation": "data"}},
+    },
+}
+"""Parameters of a run, as `--params` has them."""
 
 
 @dataclass(frozen=True)
 class Run:
     """One training. `rate` is a multiple of the preset's learning rate."""
 
+    recipe: str
     interpolation: Literal["nearest", "linear"]
     rate: float
     protection: Protection
@@ -61,8 +101,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        """As in `nearest-rate3-both-seed0`."""
-        return f"{self.interpolation}-rate{self.rate:.3g}-{self.protection}-seed{self.seed}"
+        """As in `preset-nearest-rate3-both-seed0`."""
+        return f"{self.recipe}-{self.interpolation}-rate{self.rate:.3g}-{self.protection}-seed{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -78,11 +118,19 @@ class Settings:
 # The preset, as `kedro run` would read it
 
 
-def load_configuration(interpolation: str) -> CONFIG_LOADER_CLASS:
-    """The configuration of the default environment. To be used before the next one is made: resolvers are global."""
-    return CONFIG_LOADER_CLASS(
-        str(ROOT / "conf"), env="sample", runtime_params={"interpolation": interpolation}, **CONFIG_LOADER_ARGS
-    )
+def load_configuration(interpolation: str, recipe: str = "preset", **more: Any) -> CONFIG_LOADER_CLASS:
+    """The configuration of the default environment. To be used before the next one is made: resolvers are global.
+
+    `more`: parameters, as `--params` has them.
+    """
+    changes = {"interpolation": interpolation, **RECIPES[recipe], **more}
+    return CONFIG_LOADER_CLASS(str(ROOT / "conf"), env="sample", runtime_params=changes, **CONFIG_LOADER_ARGS)
+
+
+@cache
+def preset_parameters(interpolation: str, recipe: str = "preset") -> PipelineParameters:
+    """The parameters of the default environment."""
+    return PipelineParameters.model_validate(load_configuration(interpolation, recipe)["parameters"])
 
 
 def load_images(interpolation: str, name: str) -> Images:
@@ -96,7 +144,7 @@ def configure(run: Run, settings: Settings) -> tuple[PipelineParameters, MetaLea
 
     Raises ValueError if the preset has no penalty or no guard that could be switched.
     """
-    parameters = PipelineParameters.model_validate(load_configuration(run.interpolation)["parameters"])
+    parameters = preset_parameters(run.interpolation, run.recipe)
     preset = parameters.meta_learning
     if not preset.spectral_penalty.weight or not preset.training.guard:
         raise ValueError(
@@ -126,13 +174,13 @@ def train(run: Run, settings: Settings, images: tuple[Images, Images]) -> dict[s
     """Train; returns what the run's file holds: see `summarise`, and the curve as [step, validation PSNR or None]."""
     parameters, config = configure(run, settings)
     points: list[tuple[int, float]] = []
-    radii: list[float] = []
+    spectra: list[dict[str, float]] = []
     rollbacks: list[int] = []
 
     def report(step: int, metrics: dict[str, float]) -> None:
         if "validation_psnr" in metrics:
             points.append((step, metrics["validation_psnr"]))
-            radii.append(metrics["spectral_radius"])
+            spectra.append(metrics)
         elif metrics.keys() == {"rollbacks"}:
             rollbacks.append(step)
 
@@ -155,7 +203,8 @@ def train(run: Run, settings: Settings, images: tuple[Images, Images]) -> dict[s
         **asdict(run),
         "learning_rate": config.training.learning_rate,
         **summarise(points, rollbacks, field),
-        "largest_spectral_radius": max(filter(math.isfinite, radii), default=None),
+        "largest_spectral_radius": max(filter(math.isfinite, (at["spectral_radius"] for at in spectra)), default=None),
+        **{name: last_finite(at[name] for at in spectra if name in at) for name in TRUE_SPECTRUM},
         "outcome": outcome,
         "seconds": time.monotonic() - start,
         "rolled_back_at": rollbacks,
@@ -189,6 +238,11 @@ def summarise(points: Sequence[tuple[int, float]], rollbacks: Sequence[int], fie
         "rollbacks": len(rollbacks),
         "finite": finite,
     }
+
+
+def last_finite(values: Iterable[float]) -> float | None:
+    """The last of the values that are finite, or None."""
+    return next(filter(math.isfinite, reversed(list(values))), None)
 
 
 def result_path(run: Run, settings: Settings) -> Path:
@@ -262,12 +316,13 @@ def spread_out(runs: Sequence[Run], settings: Settings, processes: int) -> None:
 
 
 def aggregate(results: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """One row for each interpolation, rate and protection, over its seeds."""
+    """One row for each recipe, interpolation, rate and protection, over its seeds."""
     frame = pd.DataFrame(results)
     order = pd.CategoricalDtype(PROTECTIONS, ordered=True)
     frame["protection"] = frame["protection"].astype(order)
-    frame = frame.astype({"final_psnr": float, "largest_fall": float})
-    groups = frame.groupby(["interpolation", "rate", "protection"], observed=True, sort=True)
+    frame = frame.astype(dict.fromkeys(("final_psnr", "largest_fall", *TRUE_SPECTRUM), float))
+    frame["recipe"] = frame["recipe"].astype(pd.CategoricalDtype(list(RECIPES), ordered=True))
+    groups = frame.groupby(["recipe", "interpolation", "rate", "protection"], observed=True, sort=True)
     return groups.agg(
         seeds=("seed", "count"),
         final_psnr=("final_psnr", "mean"),
@@ -275,12 +330,14 @@ def aggregate(results: Iterable[dict[str, Any]]) -> pd.DataFrame:
         largest_fall=("largest_fall", "max"),
         rollbacks=("rollbacks", "sum"),
         not_finite=("finite", lambda finite: int((~finite).sum())),
+        true_spectral_radius=("true_spectral_radius", "max"),
+        share_beyond_2=("share_beyond_2", "mean"),
     ).reset_index()
 
 
 def verdicts(summary: pd.DataFrame) -> list[str]:
-    """For the protected runs (`both`): is what the project promises kept? One line for each promise that was measured."""
-    both = summary[summary["protection"] == "both"]
+    """For the preset's protected runs (`both`): is what the project promises kept? A line for each promise measured."""
+    both = summary[(summary["recipe"] == "preset") & (summary["protection"] == "both")]
     lines = []
     if len(both):
         lost = int(both["not_finite"].sum())
@@ -298,35 +355,45 @@ def verdicts(summary: pd.DataFrame) -> list[str]:
 
 def table(summary: pd.DataFrame) -> Table:
     """The summary for the terminal."""
-    out = Table(title="Final validation PSNR (mean of the seeds), its spread, the largest fall: dB")
-    headings = ("interpolation", "rate", "protection", "seeds", "PSNR", "spread", "fall", "roll-backs", "not finite")
-    for heading in headings:
-        out.add_column(heading, justify="left" if heading in ("interpolation", "protection") else "right")
+    out = Table(
+        title="Final validation PSNR (mean of the seeds), its spread, the largest fall: dB; true λ_max, share > 2"
+    )
+    names = ("recipe", "interpolation", "protection")
+    headings = ("recipe", "interpolation", "rate", "protection", "seeds", "PSNR", "spread", "fall", "roll-backs")
+    for heading in (*headings, "not finite", "true λ_max", "beyond 2"):
+        out.add_column(heading, justify="left" if heading in names else "right")
     for row in summary.itertuples(index=False):
-        numbers = ("–" if math.isnan(x) else f"{x:.2f}" for x in (row.final_psnr, row.spread, row.largest_fall))
+        numbers = (number(x) for x in (row.final_psnr, row.spread, row.largest_fall))
         counts = map(str, (row.rollbacks, row.not_finite))
-        out.add_row(row.interpolation, f"× {row.rate:.3g}", row.protection, str(row.seeds), *numbers, *counts)
+        spectrum = number(row.true_spectral_radius), number(row.share_beyond_2, ".1%")
+        run = (row.recipe, row.interpolation, f"× {row.rate:.3g}", row.protection, str(row.seeds))
+        out.add_row(*run, *numbers, *counts, *spectrum)
     return out
 
 
+def number(value: float, how: str = ".2f") -> str:
+    """As text; a dash for what is not a number."""
+    return "–" if math.isnan(value) else f"{value:{how}}"
+
+
 def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
-    """PSNR curves as small multiples: rows are interpolations, columns rates; a cross where a run was rolled back."""
+    """PSNR curves as small multiples: rows are recipes and interpolations, columns rates; a cross is a roll-back."""
     from matplotlib.figure import Figure
 
-    kinds = sorted({result["interpolation"] for result in results}, reverse=True)
+    kinds = list(dict.fromkeys((result["recipe"], result["interpolation"]) for result in results))
     rates = sorted({result["rate"] for result in results})
     figure = Figure(figsize=(1 + 3 * len(rates), 1 + 2.5 * len(kinds)), layout="constrained")
     panels = figure.subplots(len(kinds), len(rates), sharex=True, sharey=True, squeeze=False)
     colours = dict(zip(PROTECTIONS, ("tab:grey", "tab:orange", "tab:blue", "tab:green"), strict=True))
     for result in sorted(results, key=lambda result: PROTECTIONS.index(result["protection"])):
-        panel = panels[kinds.index(result["interpolation"])][rates.index(result["rate"])]
+        panel = panels[kinds.index((result["recipe"], result["interpolation"]))][rates.index(result["rate"])]
         colour = colours[result["protection"]]
         psnr = [math.nan if value is None else value for _, value in result["curve"]]
         panel.plot([step for step, _ in result["curve"]], psnr, color=colour, linewidth=1, alpha=0.8)
         level = next((value for value in reversed(psnr) if math.isfinite(value)), 0.0)
         panel.plot(result["rolled_back_at"], [level] * len(result["rolled_back_at"]), "x", color=colour, markersize=5)
     for row, kind in zip(panels, kinds, strict=True):
-        row[0].set_ylabel(f"{kind}\nvalidation PSNR, dB")
+        row[0].set_ylabel(f"{', '.join(kind)}\nvalidation PSNR, dB")
     for column, rate in enumerate(rates):
         panels[0][column].set_title(f"{rate:.3g} × the preset's rate")
         panels[-1][column].set_xlabel("step")
@@ -348,6 +415,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     kinds, cores = ("nearest", "linear"), os.cpu_count() or 1
+    parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=["preset"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument(
         "--rates", nargs="+", type=lambda text: float(Fraction(text)), default=[1 / 3, 1.0, 3.0, 10.0], help="as in 1/3"
@@ -376,7 +444,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     settings = Settings(options.steps, options.validate_every, options.threads, options.output)
     runs = [
-        Run(interpolation, rate, protection, seed)
+        Run(recipe, interpolation, rate, protection, seed)
+        for recipe in options.recipes
         for interpolation in options.interpolations
         for protection in options.protections
         for rate in options.rates

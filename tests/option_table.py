@@ -214,6 +214,9 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "meta_learning.field.depth": Row(4, FIELD),
     "meta_learning.field.omega0": Row(20.0, FIELD, in_use=ENCODED | DECODED),
     "meta_learning.field.kernel_size": Row(3, FIELD),
+    "meta_learning.field.kernel_init": Row(
+        "centre", FIELD, {"meta_learning.field.kernel_size": 3}, in_use=words(ENCODED)
+    ),
     "meta_learning.field.inner_steps": Row(2, FIELD, in_use=ENCODED),
     "meta_learning.field.inner_rate_init": Row([0.01, 0.02], FIELD, in_use=words(ENCODED)),
     "meta_learning.field.precision": [
@@ -222,7 +225,12 @@ OPTIONS: dict[str, Row | list[Row]] = {
     ],
     "meta_learning.field.first_step": Row("free", FIELD),
     "meta_learning.field.initialisation": Row("data", FIELD),
+    "meta_learning.field.overlap": [
+        Row(0.5, FIELD, {"meta_learning.jitter.share": 0.5}, in_use={"samples_enlarged"} | words(ENCODED)),
+        Row(0.5, REFUSED, because="jitter trains cells beyond their borders"),
+    ],
     **training("meta_learning.training", FIELD, {"meta_learn_field"}),
+    "meta_learning.seam_penalty.weight": Row(1.0, FIELD),
     "meta_learning.spectral_penalty.weight": Row(0.0, FIELD),
     "meta_learning.spectral_penalty.threshold": Row(0.002, FIELD),
     "meta_learning.validation_images": Row(4, {"field_history"}),
@@ -236,7 +244,6 @@ OPTIONS: dict[str, Row | list[Row]] = {
         Row(1.0, FIELD),
         Row(1.0, REFUSED, {"interpolation": "linear", "meta_learning.field.interpolation": "linear"}),
     ],
-    "meta_learning.jitter.reach": Row(0.25, FIELD, {"meta_learning.jitter.share": 1.0}),
     "functaset.augmented_copies": Row(2, {"encoded_train_functaset"}),
     "functaset.augmentation.flip": [
         Row(False, AUGMENTED),

@@ -33,7 +33,6 @@ from spatial_functa_pipeline.config_loader import ProjectConfigLoader
 from spatial_functa_pipeline.functasets.encoding import plan_functaset
 from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.models.weights import Weights
-from spatial_functa_pipeline.pipelines.classification.nodes import train_latent_classifier
 from spatial_functa_pipeline.pipelines.diffusion.nodes import train_latent_denoiser
 from spatial_functa_pipeline.pipelines.functaset_build.nodes import _plan as build_plan
 from spatial_functa_pipeline.settings import CONFIG_LOADER_ARGS
@@ -223,11 +222,8 @@ def mutated(function: Callable[..., Any], old: str, new: str) -> CodeType:
 SPEC = "in fields(FieldSpec)}"
 MUTANTS = [  # a key, the function that hands it on, and what stands in the place of it
     ("diffusion.normalisation.gamma", train_latent_denoiser, "config.normalisation.gamma", "1.0"),
-    ("diffusion.normalisation.kind", train_latent_denoiser, "config.normalisation.kind", "'array'"),
-    ("classification.normalisation_scale", train_latent_classifier, "config.normalisation_scale or ", ""),
     ("classification.label_smoothing", train_classifier, "=config.label_smoothing", "=0.0"),
     ("meta_learning.field.omega0", FieldConfig.spec.fget, SPEC, f"{SPEC} | {{'omega0': 10.0}}"),
-    ("meta_learning.field.kernel_size", FieldConfig.spec.fget, SPEC, f"{SPEC} | {{'kernel_size': 1}}"),
     ("functaset.augmented_copies", build_plan, "=config.augmented_copies", "=min(1, config.augmented_copies)"),
     ("functaset.storage_type", plan_functaset, "=config.storage_type", "='float32'"),
 ]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from cases import CASES, Case
 from ceiling import Ceiling, Products, outer_products
+from memory import Step
 from torch.utils.flop_counter import FlopCounterMode
 from torch_peer import TorchPeer
 
@@ -137,7 +138,7 @@ def test_the_ceiling_is_the_best_seen():
     assert ceiling.measure(seconds=1e-5, repeats=1) == 1e30
 
 
-@pytest.mark.skipif(not memory._RESET.exists(), reason="peak memory is measured on Linux")
+@pytest.mark.skipif(not memory.can_measure(), reason="peak memory is measured on Linux")
 def test_peak_memory_is_what_a_call_holds_at_most():
     size = 64 * 2**20
     risen = memory.rise(lambda: torch.ones(size, dtype=torch.uint8))
@@ -148,7 +149,8 @@ def test_peak_memory_is_what_a_call_holds_at_most():
 def small_benchmark(monkeypatch, eager):
     """The whole command, on tiny fields in this process."""
     monkeypatch.setattr(benchmark, "CASES", TINY[:2])
-    monkeypatch.setattr(benchmark, "peak_memory", lambda configuration, precision: 1.5)
+    monkeypatch.setattr(benchmark, "can_measure", lambda: True)
+    monkeypatch.setattr(benchmark, "peak_memory", lambda contestant, case, precision: Step(1_500_000, 1.0))
     monkeypatch.setattr(benchmark.take_turns, "__defaults__", (0.0,))
     monkeypatch.setattr(benchmark, "use_all_cores", lambda: 1)
     monkeypatch.setattr(Ceiling.measure, "__defaults__", (1e-5, 1))

@@ -41,7 +41,7 @@ def test_a_lost_run_has_neither_final_psnr_nor_fall():
 @pytest.mark.parametrize("interpolation", ["nearest", "linear"])
 @pytest.mark.parametrize("protection", benchmark.PROTECTIONS)
 def test_a_run_is_the_preset_with_one_change(interpolation, protection, settings):
-    parameters, config = benchmark.configure(benchmark.Run(interpolation, 3.0, protection, 0), settings)
+    parameters, config = benchmark.configure(benchmark.Run("preset", interpolation, 3.0, protection, 0), settings)
     preset = parameters.meta_learning
     assert parameters.interpolation == config.field.interpolation == interpolation
     assert config.field == preset.field
@@ -57,8 +57,31 @@ def test_a_run_is_the_preset_with_one_change(interpolation, protection, settings
     assert config.training.model_dump(exclude=changed) == preset.training.model_dump(exclude=changed)
 
 
+@pytest.mark.parametrize("recipe", benchmark.RECIPES)
+def test_a_recipe_is_what_its_name_says(recipe, settings):
+    _, config = benchmark.configure(benchmark.Run(recipe, "nearest", 1.0, "both", 0), settings)
+    _, preset = benchmark.configure(benchmark.Run("preset", "nearest", 1.0, "both", 0), settings)
+    field, factors = config.field, config.learning_rate_factors
+    assert config.training == preset.training
+    assert config.spectral_penalty == preset.spectral_penalty
+    if recipe == "preset":
+        assert config == preset
+        return
+    assert field.first_step == ("tied" if "tied" in recipe else "free")
+    assert field.initialisation == ("data" if "data" in recipe else "random")
+    assert factors.siren == (3 if "tripled" in recipe else 1)
+    assert factors.modulation == factors.inner_rates == (1 if recipe in ("tied", "deep-vector-tied") else 3)
+    assert config.training_inner_steps == (None if "tied" in recipe else 2)
+    if "deep" in recipe:
+        assert (field.latent_shape.grid, field.depth, field.omega0) == ((1, 1), 15, 30)
+    else:
+        own = {"first_step", "kernel_size", "inner_steps"}
+        assert field.model_dump(exclude=own) == preset.field.model_dump(exclude=own)
+        assert (field.kernel_size, field.inner_steps) == (1, 3)
+
+
 def test_a_run_trains_the_embedded_images(settings):
-    run = benchmark.Run("nearest", 1.0, "both", 0)
+    run = benchmark.Run("preset", "nearest", 1.0, "both", 0)
     settings = benchmark.Settings(4, 2, 1, settings.output)
     benchmark.train_all([run], settings)
     result = benchmark.finished(run, settings)
@@ -67,6 +90,13 @@ def test_a_run_trains_the_embedded_images(settings):
     assert result["finite"]
     assert result["final_psnr"] == result["curve"][-1][1]
     assert result["largest_spectral_radius"] > 0
+    assert result["true_spectral_radius"] > 0
+    assert 0 <= result["share_beyond_2"] <= 1
+
+
+def test_what_is_not_finite_is_not_the_last():
+    assert benchmark.last_finite([1.0, 2.0, math.inf]) == 2.0
+    assert benchmark.last_finite([NAN]) is None
 
 
 def fake_result(run, psnr=30.0, finite=True):
@@ -76,6 +106,8 @@ def fake_result(run, psnr=30.0, finite=True):
         "largest_fall": 0.1 if finite else None,
         "rollbacks": 1,
         "finite": finite,
+        "true_spectral_radius": 1.5,
+        "share_beyond_2": 0.0,
         "rolled_back_at": [10],
         "curve": [[10, 20.0], [20, psnr if finite else None]],
     }
@@ -111,9 +143,17 @@ def test_the_command_runs_what_is_missing_and_reports_all(trained, tmp_path, cap
     assert "kept: nearest, preset's rate: no spread of the seeds' PSNR above 0.5 dB (0.10 dB)" in printed
 
     trained.clear()
-    (tmp_path / "runs/linear-rate1-both-seed1.json").unlink()
+    (tmp_path / "runs/preset-linear-rate1-both-seed1.json").unlink()
     assert benchmark.main(arguments) == 0
-    assert trained == [benchmark.Run("linear", 1.0, "both", 1)]
+    assert trained == [benchmark.Run("preset", "linear", 1.0, "both", 1)]
+
+
+def test_recipes_have_rows_of_their_own_and_promise_nothing(trained, tmp_path, capsys):
+    one_each = ["--seeds", "0", "--rates", "1", "--interpolations", "nearest", "--protections", "both"]
+    assert benchmark.main([*one_each, "--recipes", "free", "tied", "--output", str(tmp_path)]) == 0
+    assert trained == [benchmark.Run(recipe, "nearest", 1.0, "both", 0) for recipe in ("free", "tied")]
+    assert list(pd.read_csv(tmp_path / "stability.csv").recipe) == ["free", "tied"]
+    assert not {"kept", "BROKEN"} & set(capsys.readouterr().out.replace(":", " ").split())
 
 
 def test_results_of_other_settings_are_not_taken(trained, tmp_path, capsys):
@@ -124,7 +164,7 @@ def test_results_of_other_settings_are_not_taken(trained, tmp_path, capsys):
 
 
 def test_broken_promises_are_named():
-    kept = [fake_result(benchmark.Run("nearest", 1.0, "both", seed)) for seed in (0, 1)]
+    kept = [fake_result(benchmark.Run("preset", "nearest", 1.0, "both", seed)) for seed in (0, 1)]
     assert all(line.startswith("kept") for line in benchmark.verdicts(benchmark.aggregate(kept)))
 
     apart = [kept[0], {**kept[1], "final_psnr": 30.6}]
@@ -133,10 +173,10 @@ def test_broken_promises_are_named():
     fallen = [kept[0], {**kept[1], "largest_fall": 0.6}]
     assert sum(line.startswith("BROKEN") for line in benchmark.verdicts(benchmark.aggregate(fallen))) == 1
 
-    lost = [kept[0], fake_result(benchmark.Run("nearest", 1.0, "both", 1), finite=False)]
+    lost = [kept[0], fake_result(benchmark.Run("preset", "nearest", 1.0, "both", 1), finite=False)]
     assert all(line.startswith("BROKEN") for line in benchmark.verdicts(benchmark.aggregate(lost)))
 
-    unprotected = [fake_result(benchmark.Run("nearest", 1.0, "plain", 0), finite=False)]
+    unprotected = [fake_result(benchmark.Run("preset", "nearest", 1.0, "plain", 0), finite=False)]
     assert benchmark.verdicts(benchmark.aggregate(unprotected)) == []
 
 

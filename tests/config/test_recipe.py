@@ -255,9 +255,12 @@ OFF = {
         for part in ("siren", "modulation", "inner_rates", "first_step")
     },
     "meta_learning.jitter.share": 0,
+    "meta_learning.seam_penalty.weight": 0,
     "meta_learning.training_inner_steps": None,
     "meta_learning.field.first_step": "tied",
+    "meta_learning.field.kernel_init": "whole",
     "meta_learning.field.initialisation": "random",
+    "meta_learning.field.overlap": 0,
     "meta_learning.field.precision": "float32",
     "meta_learning.training.schedule": "constant",
     "meta_learning.training.ema_decay": None,
@@ -457,7 +460,8 @@ def test_a_run_lists_what_the_paper_leaves_open_and_what_it_takes(caplog):
     headline, *lines = block.splitlines()
     assert headline == "The paper leaves these settings open; this run takes"
     assert lines[:-1] == [f"  {line}" for line in settings_by_block(config.left_open)]
-    field = 'depth=6, first_step="tied", initialisation="random", inner_rate_init=[0.005, 0.1], precision="float32", width=256'
+    ours = 'first_step="tied", initialisation="random", inner_rate_init=[0.005, 0.1], overlap=0.0, precision="float32"'
+    field = f"depth=6, {ours}, width=256"
     assert f"  meta_learning.field: {field}" in lines
     assert lines[-1] == "  given: seed=3"
 

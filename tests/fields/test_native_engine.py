@@ -121,7 +121,8 @@ def test_native_derivatives_from_what_was_kept_are_those_computed_again(shape, p
     points = targets.shape[:2].numel()
     room = int(share * points) * KEPT_OF_A_POINT[precision] * siren.hidden[..., 0].numel()
     found, wanted = (
-        gradients(NativeEngine(True, kept), *single(siren, geometry, shifts, targets), precision) for kept in (room, 0)
+        gradients(NativeEngine(bf16=True, kept_bytes=kept), *single(siren, geometry, shifts, targets), precision)
+        for kept in (room, 0)
     )
     errors = relative_errors(found, [result.double() for result in wanted])
     assert max(errors[:2]) == 0

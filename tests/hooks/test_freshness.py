@@ -24,8 +24,6 @@ from spatial_functa_pipeline.pipeline_registry import register_pipelines
 pytestmark = pytest.mark.slow
 
 CHANGES = {  # in the configuration files: on the command line they would name other folders
-    "meta_learning.training.learning_rate": 0.003,
-    "functaset.shard_rows": 64,
     "quantisation.bits": 6,
     "classification.dropout": 0.2,
     "diffusion.normalisation.gamma": 1.5,
@@ -208,8 +206,7 @@ def test_what_a_parameter_does_not_reach_is_left(sessions):
     messages = sessions[0]
     assert "train_latent_classifier" not in nodes_in(messages["diffusion.normalisation.gamma"])
     assert "train_latent_denoiser" not in nodes_in(messages["classification.dropout"])
-    assert "meta_learn_field" not in nodes_in(messages["functaset.shard_rows"])
-    assert not {f"build_{split}_functaset" for split in ("train", "validation", "test")} & set(
+    assert not {"meta_learn_field", *(f"build_{split}_functaset" for split in ("train", "validation", "test"))} & set(
         nodes_in(messages["quantisation.bits"])
     )
     assert "train_latent_denoiser" not in nodes_in(messages["evaluation.sampling.steps"])

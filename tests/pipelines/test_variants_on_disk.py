@@ -1,4 +1,4 @@
-"""Ten variants of one run beside each other: each makes what depends on its change, and shares the rest."""
+"""Nine variants of one run beside each other: each makes what depends on its change, and shares the rest."""
 
 import json
 import logging
@@ -45,7 +45,6 @@ VARIANTS = {  # what is changed → the nodes that run, and the folder of the me
     "MLP": ({"classification.architecture": "mlp"}, OF_CLASSIFIER, "/classification.architecture=mlp"),
     "guidance": ({"evaluation.sampling.guidance_scale": 3.0}, OF_SAMPLES, "/evaluation.sampling.guidance_scale=3.0"),
     "seed": ({"seed": 1}, ALL, "/seed=1"),
-    "omega0": ({"meta_learning.field.omega0": 20.0}, ALL - OF_IMAGES, "/meta_learning.field.omega0=20.0"),
 }
 
 

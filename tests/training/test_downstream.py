@@ -66,16 +66,16 @@ def test_a_trained_denoiser_samples_each_class(functasets, tmp_path, prediction,
         mlp=DenoiserMLPConfig(width=128, blocks=2),
         prediction=prediction,
         noise_schedule=schedule,
-        timesteps=200,
+        timesteps=100,
         training=TrainingConfig(
-            steps=1500,
+            steps=800,
             batch_size=128,
             learning_rate=2e-3,
             schedule="cosine",
             warmup_steps=50,
             ema_decay=0.99,
-            validate_every=1500,
-            checkpoint_every=1500,
+            validate_every=800,
+            checkpoint_every=800,
         ),
     )
     train, validation = functasets
@@ -90,7 +90,7 @@ def test_a_trained_denoiser_samples_each_class(functasets, tmp_path, prediction,
     )
     assert history.validation_loss.dropna().iloc[-1] < 1
     labels = torch.arange(1000) % 2
-    how = SamplingConfig(samples=1000, sampler="ddpm", steps=200, guidance_scale=1.0, batch_size=1000)
+    how = SamplingConfig(samples=1000, sampler="ddpm", steps=100, guidance_scale=1.0, batch_size=1000)
     drawn = sample(denoiser, config, how, labels, train.latent_shape, normaliser.clip_range, seed=1, device="cpu")
     latents = normaliser.inverse(drawn)[:, 0, 0].numpy()
     for label in (0, 1):

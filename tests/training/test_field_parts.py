@@ -9,7 +9,7 @@ from spatial_functa_pipeline.fields.field import SpatialField
 from spatial_functa_pipeline.images.shifting import shifted
 from spatial_functa_pipeline.metrics.image_quality import pca_psnr
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
-from spatial_functa_pipeline.training.field import rate_factors, start_from_components, train_field
+from spatial_functa_pipeline.training.field import rate_factors, seam_error, start_from_components, train_field
 from spatial_functa_pipeline.training.run import TrainingRun
 
 GROUPS = {
@@ -84,12 +84,14 @@ def test_more_latents_than_a_cell_has_pixels():
     torch.testing.assert_close(field.decode(field.encode(pixels)), pixels, atol=1e-4, rtol=0)
 
 
-def test_the_loss_beside_the_pixels_is_of_the_images_there(tmp_path):
+@pytest.mark.parametrize("overlap", [0.0, 0.5])
+def test_the_loss_beside_the_pixels_is_of_the_images_there(tmp_path, overlap):
     """A field trained only there reconstructs the images between the pixels better than one trained at the pixels."""
     psnr = {}
     for share in (0.0, 1.0):
-        given = {"jitter": {"share": share, "reach": 0.5}, "learning_rate_factors": {"inner_rates": 1}}
-        config = config_of(given, {"initialisation": "random", "width": 32}, steps=150, learning_rate=2e-3)
+        given = {"jitter": {"share": share}, "learning_rate_factors": {"inner_rates": 1}}
+        parts = {"initialisation": "random", "width": 32, "overlap": overlap if share else 0.0}
+        config = config_of(given, parts, steps=150, learning_rate=2e-3)
         field, _ = train(tmp_path / str(share), config)
         fine = tiny_images_between_pixels()
         found = field.decode(field.encode(tiny.images(16, 1).batch(range(16)).float() / 255), (16, 16))[:, 1::2, 1::2]
@@ -109,6 +111,33 @@ def test_the_offset_is_the_same_for_all_parts_of_a_batch(tmp_path):
     parts, _ = train(tmp_path / "parts", config_of(given, steps=6, micro_batch=1))
     for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("grid", [(2, 3), (4, 1), (2, 1, 2), (3,)])
+def test_the_seam_error_is_of_the_errors_on_both_sides_of_borders(grid):
+    resolution = tuple(2 * cells for cells in grid)
+    errors = torch.randn(2, *resolution, 3)
+    steps = []
+    for axis, cells in enumerate(grid):
+        for border in range(2, 2 * cells, 2):
+            here, there = ((slice(None),) * (axis + 1) + (pixel,) for pixel in (border - 1, border))
+            steps.append((errors[here] - errors[there]).flatten())
+    torch.testing.assert_close(seam_error(errors, grid), torch.cat(steps).square().mean())
+
+
+def test_one_cell_has_no_seams():
+    assert seam_error(torch.randn(2, 4, 4, 1), (1, 1)) == 0
+
+
+def test_a_penalty_on_seams_makes_them_smaller(tmp_path):
+    found = {}
+    for weight in (0.0, 10.0):
+        given = {"seam_penalty": {"weight": weight}, "learning_rate_factors": {"inner_rates": 1}}
+        config = config_of(given, {"initialisation": "random", "width": 32}, steps=100, learning_rate=2e-3)
+        field, _ = train(tmp_path / str(weight), config)
+        pixels = tiny.images(16, 1).batch(range(16)).float() / 255
+        found[weight] = seam_error(field(pixels)[0] - pixels, field.spec.latent_shape.grid).item()
+    assert found[10.0] < 0.9 * found[0.0]
 
 
 def test_training_with_fewer_inner_steps_validates_with_those_of_encoding(tmp_path):

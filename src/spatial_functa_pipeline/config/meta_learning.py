@@ -9,7 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from spatial_functa_pipeline.config.block import Block, LatentShapeText
 from spatial_functa_pipeline.config.training import TrainingConfig
-from spatial_functa_pipeline.fields.field import FieldSpec, FirstStep, Initialisation
+from spatial_functa_pipeline.fields.field import FieldSpec, FirstStep, Initialisation, KernelInit
 from spatial_functa_pipeline.fields.geometry import Interpolation
 from spatial_functa_pipeline.fields.siren import FieldPrecision
 
@@ -25,6 +25,10 @@ class FieldConfig(Block):
     depth: Annotated[int, Field(ge=2)] = Field(description="counts the linear output layer: depth − 1 sine layers")
     omega0: PositiveFloat = 10.0
     kernel_size: Annotated[int, Field(ge=1)] = Field(1, description="side of λ's convolution kernel, odd")
+    kernel_init: KernelInit = Field(
+        "whole",
+        description="ours: centre: at first a cell has nothing of its neighbours' latents, as with a kernel of 1",
+    )
     inner_steps: PositiveInt = 3
     inner_rate_init: tuple[PositiveFloat, PositiveFloat] = Field(
         (0.005, 0.1),
@@ -41,6 +45,12 @@ class FieldConfig(Block):
     initialisation: Initialisation = Field(
         "random",
         description="ours: data: with a linear part, which starts as the principal components of the cells' pixels",
+    )
+
+    overlap: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.0,
+        description="ours: trained pixels by which cells reach beyond their borders, and are blended there, where they are "
+        "decoded between the pixels; needs jitter.share",
     )
 
     @property
@@ -69,10 +79,10 @@ class FieldConfig(Block):
 
 
 class SpectralPenaltyConfig(Block):
-    """Added to the loss: weight · max(0, λ_max − threshold)², λ_max of the inner loop's step matrix at z = 0.
+    """Added to the loss: weight · max(0, λ_max − threshold)², λ_max of the inner loop's Gauss–Newton step matrix at z = 0.
 
-    Gradient descent on the latent diverges where λ_max exceeds 2; the penalty keeps meta-learning away from there.
-    It is ours: docs/field.md.
+    A gradient step drives latents apart where the true matrix has an eigenvalue beyond 2; the penalty keeps the part of it
+    that all images share away from there. It is ours: docs/field.md.
     """
 
     weight: Annotated[float, Field(ge=0)] = Field(1e-3, description="0: λ_max is only measured")
@@ -92,14 +102,23 @@ class LearningRateFactors(Block):
 
 
 class JitterConfig(Block):
-    """The outer loss between the pixels: at x + u, against the cubic interpolation of the images there. It is ours."""
+    """The outer loss between the pixels: at x + u, u uniform within a pixel, against the images' cubic interpolation there.
+
+    It is ours: the loss at the pixels alone leaves open what the field does between them.
+    """
 
     share: Annotated[float, Field(ge=0, le=1)] = Field(
         0.0, description="of the steps that have it; the others have u = 0"
     )
-    reach: PositiveFloat = Field(
-        0.5, description="u is uniform within so many pixels along each axis; 0.5: within a pixel"
-    )
+
+
+class SeamPenaltyConfig(Block):
+    """Added to the loss: weight · mean (e − e′)², e and e′ the errors of two pixels that a border of cells lies between.
+
+    It is ours.
+    """
+
+    weight: Annotated[float, Field(ge=0)] = 0.0
 
 
 class MetaLearningConfig(Block):
@@ -113,12 +132,18 @@ class MetaLearningConfig(Block):
     learning_rate_factors: LearningRateFactors = LearningRateFactors()
     jitter: JitterConfig = JitterConfig()
     spectral_penalty: SpectralPenaltyConfig = SpectralPenaltyConfig()
+    seam_penalty: SeamPenaltyConfig = SeamPenaltyConfig()
     validation_images: PositiveInt = Field(description="images of the validation split used during training")
 
     @model_validator(mode="after")
-    def _jitter_is_possible(self) -> MetaLearningConfig:
-        if self.jitter.share and self.field.interpolation != "nearest":
+    def _cells_can_be_continued(self) -> MetaLearningConfig:
+        if self.field.interpolation != "nearest" and (self.jitter.share or self.field.overlap):
             raise ValueError(
-                "jitter.share must be 0 for the interpolation linear: its coordinates are bits of the pixels' indices"
+                "jitter.share and field.overlap must be 0 for the interpolation linear: its coordinates are bits of the "
+                "pixels' indices, and there is nothing between them"
+            )
+        if self.field.overlap and not self.jitter.share:
+            raise ValueError(
+                f"field.overlap is {self.field.overlap}, but jitter.share is 0: cells are not trained beyond their borders"
             )
         return self

@@ -58,10 +58,10 @@ def without_effect(parameters: PipelineParameters) -> frozenset[str]:
     }
     idle = {
         "meta_learning.field.kernel_size": shape.cells == 1,
+        "meta_learning.field.kernel_init": field.kernel_size == 1 or field.initialisation == "data",
         "meta_learning.field.inner_rate_init": field.initialisation == "data",
         "meta_learning.learning_rate_factors.first_step": field.first_step == "tied",
         "meta_learning.learning_rate_factors.linear": field.initialisation == "random",
-        "meta_learning.jitter.reach": parameters.meta_learning.jitter.share == 0,
         "meta_learning.spectral_penalty.threshold": parameters.meta_learning.spectral_penalty.weight == 0,
         "functaset.augmentation": functaset.augmented_copies == 0,
         "functaset.augmentation.randaugment_magnitude": functaset.augmentation.randaugment_operations == 0,

@@ -84,7 +84,8 @@ def sample_figure(images: Tensor, labels: Tensor | None, classes: Sequence[str],
 def resolution_figure(renderings: Sequence[Tensor]) -> Figure:
     """The same latents decoded at several resolutions, a row for each, at one size.
 
-    With `nearest` the field is continuous within a cell; with `linear` an enlargement is blocky.
+    With `nearest` the field is continuous within a cell, and across borders if cells overlap (`field.overlap`); with
+    `linear` an enlargement is blocky.
 
     Args:
         renderings: each `(B, *resolution, channels)`, of the same B latents, usually the resolution that the field was

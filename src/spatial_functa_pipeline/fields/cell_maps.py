@@ -36,3 +36,8 @@ def apply_adjoint(weight: Tensor, cells: Tensor) -> Tensor:
 def adjoint_weight(weight: Tensor) -> Tensor:
     """`(n, m, *kernel)`, whose `apply_map` is the adjoint of this weight's."""
     return weight.transpose(0, 1).flip(*range(2, weight.ndim)) if weight.ndim > 2 else weight.T
+
+
+def centre_of(weight: Tensor) -> Tensor:
+    """What a cell has from itself, `(m, n)`: a view of the weight `(m, n, *kernel)`."""
+    return weight.flatten(2)[..., weight[0, 0].numel() // 2]

@@ -4,6 +4,7 @@ A SIREN of `depth − 1` sine layers, each shifted by a modulation, and a linear
 latents, N rows of Q points (see `geometry`), W width, L = depth − 1 modulated layers, h output channels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod, sqrt
@@ -12,19 +13,27 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from spatial_functa_pipeline.fields.cell_maps import MOST_DIMENSIONS, adjoint_weight, apply_adjoint, apply_map
+from spatial_functa_pipeline.fields.cell_maps import (
+    MOST_DIMENSIONS,
+    adjoint_weight,
+    apply_adjoint,
+    apply_map,
+    centre_of,
+)
 from spatial_functa_pipeline.fields.geometry import (
     GEOMETRIES,
     Geometry,
     Interpolation,
+    OverlappingGeometry,
     cosine_interpolation,
-    pixel_centres,
 )
+from spatial_functa_pipeline.fields.lanczos import largest_eigenvalues
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.fields.native_engine import NativeEngine
 from spatial_functa_pipeline.fields.siren import FieldPrecision, Siren, backward, output, waves
-from spatial_functa_pipeline.fields.torch_engine import TorchEngine
+from spatial_functa_pipeline.fields.torch_engine import TorchEngine, recomputed
 
+KernelInit = Literal["whole", "centre"]
 FirstStep = Literal["tied", "free"]
 Initialisation = Literal["random", "data"]
 
@@ -46,11 +55,13 @@ class FieldSpec:
     depth: int
     omega0: float
     kernel_size: int = 1
+    kernel_init: KernelInit = "whole"
     inner_steps: int = 3
     inner_rate_init: tuple[float, float] = (0.005, 0.1)
     precision: FieldPrecision = "float32"
     first_step: FirstStep = "tied"
     initialisation: Initialisation = "random"
+    overlap: float = 0.0
 
 
 class SpatialField(nn.Module):
@@ -65,6 +76,7 @@ class SpatialField(nn.Module):
     """
 
     geometry: Geometry
+    geometry_beside: OverlappingGeometry | None
     spectral_vector: Tensor
     first_step_weight: nn.Parameter | None  # A (c, P·h, *reach)
     first_step_bias: nn.Parameter | None  # b (c,)
@@ -77,8 +89,13 @@ class SpatialField(nn.Module):
             raise ValueError(
                 f"λ with a kernel of {spec.kernel_size} needs a grid of 1 to 3 dimensions, got {spec.latent_shape.grid}"
             )
+        if spec.overlap and spec.interpolation != "nearest":
+            raise ValueError(f"only cells of the interpolation nearest have an overlap, got {spec.interpolation}")
         self.spec = spec
-        self.geometry = GEOMETRIES[spec.interpolation](spec.latent_shape.grid, spec.resolution, spec.resolution)
+        shape = (spec.latent_shape.grid, spec.resolution, spec.resolution)
+        self.geometry = GEOMETRIES[spec.interpolation](*shape)
+        # Of points beside the pixels, which are at most half a pixel away.
+        self.geometry_beside = OverlappingGeometry(*shape, spec.overlap, movable=0.5) if spec.overlap else None
         # ∂ loss / ∂ output = this · (output − target): the loss is the mean over the pixels of a cell and their channels.
         self._residual_scale = 2 * prod(spec.latent_shape.grid) / (prod(spec.resolution) * spec.channels)
         self.sine_layers = spec.depth - 1
@@ -135,8 +152,11 @@ class SpatialField(nn.Module):
             bound = 1 / fan_in if index == 0 else sqrt(6 / fan_in) / self.spec.omega0
             layer.weight.uniform_(-bound, bound)
             layer.bias.zero_()
-        std = self.modulation_weight[0].numel() ** -0.5
-        nn.init.trunc_normal_(self.modulation_weight, std=std, a=-2 * std, b=2 * std)
+        started = (
+            centre_of(self.modulation_weight.zero_()) if self.spec.kernel_init == "centre" else self.modulation_weight
+        )
+        std = started[0].numel() ** -0.5
+        nn.init.trunc_normal_(started, std=std, a=-2 * std, b=2 * std)
         self.modulation_bias.zero_()
         self.inner_rates.uniform_(*self.spec.inner_rate_init)
         self.spectral_vector.normal_()
@@ -167,8 +187,7 @@ class SpatialField(nn.Module):
             parameter.zero_()
         self.linear_bias.copy_(mean - 0.5)  # the SIREN's output is ½
         self.linear_weight.zero_()
-        centre = self.linear_weight.flatten(2)[:, :found, self.linear_weight[0, 0].numel() // 2]
-        centre.copy_(length * directions)
+        centre_of(self.linear_weight)[:, :found] = (length * directions).to(self.linear_weight)
         self.inner_rates.fill_(_DATA_RATE)
         of_latents = torch.ones_like(self.inner_rates)
         of_latents[:found] = (deviations / length).to(of_latents)
@@ -219,8 +238,8 @@ class SpatialField(nn.Module):
     def _linear_part(self, latents: Tensor, geometry: Geometry, points: Tensor | None = None) -> Tensor | float:
         """D z and its bias at the points of the geometry, `(N, Q, h)`; 0 without a linear part.
 
-        `points` `(P', D)` in [0, 1]^D: where in a cell they are, if not at the trained pixels; there it has the values of
-        the trained pixels' cosine series.
+        `points` `(P', D)`: where in a cell they are, if not at the trained pixels; there it has the values of the trained
+        pixels' cosine series, which beyond a border is its mirror image.
         """
         if self.linear_weight is None or self.linear_bias is None:
             return 0.0
@@ -233,44 +252,56 @@ class SpatialField(nn.Module):
 
     # The inner loop. The loss is the mean over a cell's pixels and channels, summed over the cells of an image.
 
-    def _values_at_zero(self, siren: Siren) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """At z = 0, where all images are alike: the SIREN's values `(1, Q, h)`, and its layers."""
-        layers = waves(siren, self._shifts(self.modulation_bias.expand(1, 1, -1)), "float32")
-        return output(siren, layers), layers
+    def _values_at_zero(self, siren: Siren) -> list[Tensor]:
+        """At z = 0, where all images are alike: the SIREN's values `(Q, h)`."""
+        return [output(siren, self._waves_at_zero(siren))[0]]
 
-    def _basis(self, siren: Siren, layers: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """At z = 0: the SIREN's derivatives for the modulations of the point, `(Q, h, L·W)`."""
+    def _waves_at_zero(self, siren: Siren) -> list[tuple[Tensor, Tensor]]:
+        return waves(siren, self._shifts(self.modulation_bias.expand(1, 1, -1)), "float32")
+
+    def _basis(self, siren: Siren) -> list[Tensor]:
+        """At z = 0: the SIREN's values `(Q, h)`, and its derivatives for the latents of a point's cell `(Q, h, c)`; where λ
+        mixes cells, for the modulations of the point `(Q, h, L·W)`."""
+        layers = self._waves_at_zero(siren)
         start = siren.output_weight[:, None, :].expand(-1, len(siren.first), -1)
-        return self.spec.omega0 * torch.cat(backward(siren, start, layers, "float32"), dim=-1).movedim(0, 1)
+        basis = self.spec.omega0 * torch.cat(backward(siren, start, layers, "float32"), dim=-1).movedim(0, 1)
+        if self.spec.kernel_size == 1:
+            basis = basis @ self.modulation_weight.flatten(1)
+        return [output(siren, layers)[0], basis]
+
+    def _at_all_points(self, function: Callable[[Siren], list[Tensor]], siren: Siren) -> list[Tensor]:
+        """What `function` gives for each point, for as many points at a time as the engine's memory allows."""
+        numbers = self.sine_layers * self.spec.width * self.spec.channels
+        parts = siren.first.split(max(1, self.engine.floats_at_once // numbers))
+        if len(parts) == 1:
+            return function(siren)
+        found = [recomputed(function, siren._replace(first=first)) for first in parts]
+        return [torch.cat(tensors) for tensors in zip(*found, strict=True)]
 
     def _tangent(self, latents: Tensor, basis: Tensor) -> Tensor:
         """(∂y/∂z) · latents at z = 0: how the pixels change to first order, as points `(N, Q, h)`."""
-        if self.spec.kernel_size == 1:
-            spread = self.geometry.spread(latents)
-            change = self.geometry.differentiate(spread, basis @ self.modulation_weight.flatten(1))
-        else:
-            spread = self.geometry.spread(apply_map(self.modulation_weight, latents))
-            change = self.geometry.differentiate(spread, basis)
+        cells = latents if self.spec.kernel_size == 1 else apply_map(self.modulation_weight, latents)
+        change = self.geometry.differentiate(self.geometry.spread(cells), basis)
         if self.linear_weight is None:
             return change
         return change + self.geometry.from_cells(apply_map(self.linear_weight, latents), self.spec.channels)
 
     def _tangent_adjoint(self, residual: Tensor, basis: Tensor) -> Tensor:
         """(∂y/∂z)ᵀ · residual at z = 0: points `(N, Q, h)` → latents `(B, *grid, c)`."""
-        if self.spec.kernel_size == 1:
-            latents = self.geometry.project(residual, basis @ self.modulation_weight.flatten(1))
-        else:
-            latents = self.modulate_adjoint(self.geometry.project(residual, basis))
+        cells = self.geometry.project(residual, basis)
+        latents = cells if self.spec.kernel_size == 1 else self.modulate_adjoint(cells)
         if self.linear_weight is None:
             return latents
         return latents + apply_adjoint(self.linear_weight, self.geometry.to_cells(residual))
 
     def _first_order(self) -> Tensor:
         """∂y/∂z at z = 0 as a map of cells, `(P·h, c, *reach)`; for `linear`, whose cells differ, that of the middle one."""
-        siren = self._siren(self.geometry.coordinates)
-        basis = self._basis(siren, self._values_at_zero(siren)[1])
+        _, basis = self._at_all_points(self._basis, self._siren(self.geometry.coordinates))
         if self.spec.interpolation == "nearest":
-            change = torch.tensordot(basis.flatten(0, 1), self.modulation_weight, dims=1)
+            change = basis.flatten(0, 1)
+            if self.spec.kernel_size > 1:
+                change = torch.tensordot(change, self.modulation_weight, dims=1)
+            change = change.reshape(len(change), -1, *self._reach)
             return change if self.linear_weight is None else change + self.linear_weight
         grid, reach, latent = self.spec.latent_shape.grid, self._reach, self.spec.latent_shape.channels
         around = torch.cartesian_prod(*(torch.arange(side) - side // 2 for side in reach)).reshape(-1, len(grid))
@@ -289,17 +320,18 @@ class SpatialField(nn.Module):
     def _first_latents(self, targets: Tensor, siren: Siren) -> Tensor:
         """z₁ `(B, *grid, c)`.
 
-        At z = 0 the activations depend on the point alone, not on the image: one basis ∂output/∂modulation serves all
-        rows. Exact, and far cheaper than a general step. A free first step needs no basis.
+        At z = 0 the activations depend on the point alone, not on the image: one basis, the derivatives of the output, serves
+        all rows. Exact, and far cheaper than a general step. A free first step needs no basis.
         """
-        values, layers = self._values_at_zero(siren)
+        tied = self.first_step_weight is None
+        values, *basis = self._at_all_points(self._basis if tied else self._values_at_zero, siren)
         residual = values - targets
         if self.linear_bias is not None:
             cells = self.geometry.to_cells(residual) + self.linear_bias
             residual = self.geometry.from_cells(cells, self.spec.channels)
         if self.first_step_weight is not None and self.first_step_bias is not None:
             return self.first_step_bias - apply_map(self.first_step_weight, self.geometry.to_cells(residual))
-        return -self._rates * self._residual_scale * self._tangent_adjoint(residual, self._basis(siren, layers))
+        return -self._rates * self._residual_scale * self._tangent_adjoint(residual, *basis)
 
     def _gradient(self, latents: Tensor, targets: Tensor, siren: Siren) -> Tensor:
         """∇_z L at any z, written out, `(B, *grid, c)`."""
@@ -325,15 +357,15 @@ class SpatialField(nn.Module):
         return latents
 
     def spectral_radius(self, iterations: int = 0) -> Tensor:
-        """λ_max of the inner loop's step matrix at z = 0: above 2 the gradient steps diverge. Differentiable.
+        """λ_max of the inner loop's step matrix at z = 0, without the residual's part. Differentiable.
 
         The matrix is √α Jᵀ H J √α for the meta-SGD rates α, the derivative J of all pixels of an image for its latent, and
         the loss's second derivative H: positive, and without λ's mixing and interpolation the same block for each cell.
+        It is the Gauss–Newton part of the true one (`step_eigenvalues`), and the same for all images.
         The value is the Rayleigh quotient of `spectral_vector`, after so many more power iterations of it: from step to
         step of a training one is enough.
         """
-        siren = self._siren(self.geometry.coordinates)
-        basis = self._basis(siren, self._values_at_zero(siren)[1])
+        _, basis = self._at_all_points(self._basis, self._siren(self.geometry.coordinates))
         roots = self.inner_rates.clamp(1e-12, 1).sqrt()
         with torch.no_grad():
             vector = self.spectral_vector
@@ -342,6 +374,49 @@ class SpatialField(nn.Module):
                 vector = vector / vector.norm().clamp(min=1e-30)
             self.spectral_vector.copy_(vector)
         return self._residual_scale * self._tangent(roots * vector, basis).square().sum()
+
+    @torch.no_grad()
+    def step_eigenvalues(self, images: Tensor, iterations: int) -> Tensor:
+        """The largest eigenvalues of √α ∇²L √α at z₁ … z_{n−1}, from which the inner loop takes its further steps.
+
+        A step's derivative is I − α ∇²L: latents that differ along an eigenvector of a value above 2 are further apart
+        after the step, on the other side, and an outer gradient that passes through it grows as much. At z₀ = 0 there is
+        nothing to be driven apart: it is the same for all images and parameters. This is the true matrix, with the
+        residual's curvature, and it may be indefinite.
+
+        Args:
+            images: `(B, *resolution, channels)`.
+            iterations: Hessian–vector products for each step. As many as a matrix has rows make the values exact; with
+                fewer they are not above the exact ones.
+
+        Returns:
+            `(n − 1, B, m)` for n inner steps. m is the number of cells if each cell's latent meets its own pixels alone, so
+            that the matrix has a block for each; elsewhere 1, for the whole image.
+        """
+        self._check(images, None)
+        targets, siren = self.geometry.to_points(images), self._siren(self.geometry.coordinates)
+        cells, latent = self.spec.latent_shape.cells, self.spec.latent_shape.channels
+        blocks = cells if prod(self._reach) == 1 else 1
+        shape, found = (len(images) * blocks, cells * latent // blocks), images.new_zeros(0, len(images) * blocks)
+        vectors = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(images)
+        for steps in range(1, self.spec.inner_steps):
+            product = self._step_product(self._fit(targets, steps, siren), targets, siren)
+            found = torch.cat([found, largest_eigenvalues(product, vectors, iterations)[None]])
+        return found.unflatten(1, (len(images), blocks))
+
+    def _step_product(self, latents: Tensor, targets: Tensor, siren: Siren) -> Callable[[Tensor], Tensor]:
+        """Vectors, as many numbers as `latents`, → √α ∇²L √α times them, at these latents."""
+        with torch.enable_grad():
+            latents = latents.detach().requires_grad_()
+            gradient = self._gradient(latents, targets, siren)
+        roots = self._rates.sqrt()
+
+        def product(vectors: Tensor) -> Tensor:
+            direction = roots * vectors.reshape(latents.shape)
+            (found,) = torch.autograd.grad(gradient, latents, direction, retain_graph=True)
+            return (roots * found).reshape(vectors.shape)
+
+        return product
 
     def encode(self, images: Tensor, steps: int | None = None) -> Tensor:
         """Latents `(B, *grid, c)` of images `(B, *resolution, channels)` in [0, 1]: gradient steps from zero.
@@ -356,18 +431,29 @@ class SpatialField(nn.Module):
     def decode(self, latents: Tensor, resolution: tuple[int, ...] | None = None) -> Tensor:
         """Images `(B, *resolution, channels)` of latents `(B, *grid, c)`, not clamped to [0, 1].
 
-        Any `resolution` may be asked for (a multiple of the grid for `nearest`). `nearest` is continuous within a cell.
-        `linear` is not: its coordinates are the bits of a trained pixel's index, so that an enlarged image is blocky.
+        Any `resolution` may be asked for (a multiple of the grid for `nearest`). `nearest` is continuous within a cell, and
+        across its borders if the spec has an overlap. `linear` is not: its coordinates are the bits of a trained pixel's
+        index, so that an enlarged image is blocky.
         """
-        geometry, points, grid = self.geometry, None, self.spec.latent_shape.grid
-        if resolution is not None and tuple(resolution) != self.spec.resolution:
-            geometry = GEOMETRIES[self.spec.interpolation](grid, resolution, self.spec.resolution).to(latents)
-            points = pixel_centres([n // s for n, s in zip(resolution, grid, strict=True)])
-        return self._decode(latents, geometry, self._siren(geometry.coordinates), points)
+        grid, trained, overlap = self.spec.latent_shape.grid, self.spec.resolution, self.spec.overlap
+        if resolution is None or tuple(resolution) == trained:
+            return self._decode(latents, self.geometry)
+        if overlap:
+            return self._decode(latents, OverlappingGeometry(grid, resolution, trained, overlap).to(latents))
+        return self._decode(latents, GEOMETRIES[self.spec.interpolation](grid, resolution, trained).to(latents))
 
-    def _decode(self, latents: Tensor, geometry: Geometry, siren: Siren, points: Tensor | None = None) -> Tensor:
-        values = self.engine.values(siren, geometry, self._shifts(self.modulate(latents)))
-        return geometry.to_images(values + self._linear_part(latents, geometry, points))
+    def _decode(self, latents: Tensor, geometry: Geometry, offset: Tensor | None = None) -> Tensor:
+        """At the points of the geometry, or so far beside them: `offset` `(D,)`, in trained pixels."""
+        coordinates, places = geometry.coordinates, None
+        if offset is not None:
+            coordinates = places = coordinates + offset / offset.new_tensor(self._cell)
+        elif geometry is not self.geometry:
+            places = geometry.places
+        values = self.engine.values(self._siren(coordinates), geometry, self._shifts(self.modulate(latents)))
+        values = values + self._linear_part(latents, geometry, places)
+        if isinstance(geometry, OverlappingGeometry):
+            return geometry.blended(values, coordinates)
+        return geometry.to_images(values)
 
     def forward(self, images: Tensor, steps: int | None = None, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Encode and decode: reconstructions like `images`, and their latents. What the outer loop differentiates.
@@ -375,20 +461,16 @@ class SpatialField(nn.Module):
         Args:
             images: `(B, *resolution, channels)`.
             steps: overrides the spec's number of inner steps (≥ 1).
-            offset: `(D,)`, in pixels: the reconstructions are taken so far beside the pixels, each cell continued beyond its
-                border if need be. `nearest` only.
+            offset: `(D,)`, in pixels, from −½ to ½: the reconstructions are taken so far beside the pixels, where they are
+                what `decode` gives at a finer resolution. `nearest` only.
         """
         self._check(images, steps)
-        siren, points = self._siren(self.geometry.coordinates), None
+        siren = self._siren(self.geometry.coordinates)
         latents = self._fit(self.geometry.to_points(images), steps or self.spec.inner_steps, siren)
-        if offset is not None:
-            if self.spec.interpolation != "nearest":
-                raise ValueError(
-                    "coordinates of the interpolation linear are bits: there is nothing between the pixels"
-                )
-            points = self.geometry.coordinates + offset / offset.new_tensor(self._cell)
-            siren = self._siren(points)
-        return self._decode(latents, self.geometry, siren, points), latents
+        if offset is not None and self.spec.interpolation != "nearest":
+            raise ValueError("coordinates of the interpolation linear are bits: there is nothing between the pixels")
+        geometry = self.geometry if offset is None or self.geometry_beside is None else self.geometry_beside
+        return self._decode(latents, geometry, offset), latents
 
     def _check(self, images: Tensor, steps: int | None) -> None:
         if steps is not None and steps < 1:

@@ -7,7 +7,7 @@ their Q = X pixels.
 """
 
 from collections.abc import Sequence
-from math import prod
+from math import ceil, prod
 from typing import Literal
 
 import torch
@@ -106,6 +106,11 @@ class NearestGeometry(nn.Module):
         self.register_buffer("weight", torch.ones(prod(patch), 1), persistent=False)
 
     @property
+    def places(self) -> Tensor:
+        """Where in its cell each point is, `(Q, D)`: in [0, 1]^D, or beyond its borders."""
+        return self.coordinates
+
+    @property
     def cells_per_row(self) -> int:
         """Cells that the points of a row depend on."""
         return 1
@@ -148,6 +153,74 @@ class NearestGeometry(nn.Module):
         return (residual.flatten(1) @ basis.flatten(0, 1)).reshape(-1, *self.grid, basis.shape[-1])
 
 
+class OverlappingGeometry(NearestGeometry):
+    """To decode between the pixels: cells of 1-NN interpolation that are continued beyond their borders, and blended there.
+
+    A row has a cell's points and those of its neighbours that lie within the overlap. Along each axis a cell's weight falls
+    linearly across the border, from 1 to 0; at each point the weights of all cells sum to 1. There is nothing to blend with
+    beyond the edge of the image, nor along an axis of one cell.
+
+    Args:
+        grid: cells along each axis.
+        resolution: of the images, a multiple of the grid.
+        trained_resolution: whose pixels the overlap is measured in.
+        overlap: how far a cell is continued, in trained pixels, at most ½: at the centres of the trained pixels cells are
+            then alone, and have the values that they were fitted to.
+        movable: how far points may be moved from the centres of the pixels, in pixels of `resolution`, at most ½.
+    """
+
+    def __init__(
+        self,
+        grid: Sequence[int],
+        resolution: Sequence[int],
+        trained_resolution: Sequence[int],
+        overlap: float,
+        movable: float = 0.0,
+    ) -> None:
+        super().__init__(grid, resolution, trained_resolution)
+        self._reach = [overlap * cells / trained for cells, trained in zip(grid, trained_resolution, strict=True)]
+        self._margins = [  # points of a neighbour, along each axis
+            max(0, ceil(overlap * pixels / trained - 0.5 + movable)) if cells > 1 else 0
+            for pixels, trained, cells in zip(resolution, trained_resolution, grid, strict=True)
+        ]
+        self._sides = [pixels // cells for pixels, cells in zip(resolution, grid, strict=True)]
+        positions = [
+            (torch.arange(-margin, side + margin, dtype=torch.float64) + 0.5) / side
+            for side, margin in zip(self._sides, self._margins, strict=True)
+        ]
+        coordinates = torch.stack(torch.meshgrid(*positions, indexing="ij"), dim=-1).flatten(0, -2)
+        self.coordinates = coordinates.to(torch.get_default_dtype())
+        self.cell, self.weight = self.cell[:1].repeat(len(coordinates), 1), self.weight[:1].repeat(len(coordinates), 1)
+
+    def blended(self, points: Tensor, coordinates: Tensor) -> Tensor:
+        """`(B·S, Q, channels)`, at coordinates `(Q, D)` → `(B, *resolution, channels)`: the cells' weighted means."""
+        window = self._window(coordinates)
+        return self._added(points * window) / self._added(window.expand(prod(self.grid), -1, -1))
+
+    def _window(self, coordinates: Tensor) -> Tensor:
+        """Weights of a cell's points, `(Q, 1)`: the product over the axes. At the image's edges they are too small."""
+        window = torch.ones_like(coordinates[:, :1])
+        for axis, (reach, margin) in enumerate(zip(self._reach, self._margins, strict=True)):
+            if margin:
+                inside = 0.5 - (coordinates[:, axis, None] - 0.5).abs()  # distance from the border, negative beyond it
+                window = window * (0.5 + inside / (2 * reach)).clamp(0, 1)
+        return window
+
+    def _added(self, points: Tensor) -> Tensor:
+        """`(B·S, Q, channels)` → `(B, *resolution, channels)`: where cells overlap, their sum."""
+        dims = len(self.grid)
+        extended = [side + 2 * margin for side, margin in zip(self._sides, self._margins, strict=True)]
+        cells = points.reshape(-1, *self.grid, *extended, points.shape[-1])
+        for axis, (side, margin) in enumerate(zip(self._sides, self._margins, strict=True), start=1):
+            within = dims + axis
+            before, inside, after = cells.split([margin, side, margin], dim=within)
+            cells, borders = inside.clone(), self.grid[axis - 1] - 1
+            firsts, lasts = cells.narrow(within, 0, margin), cells.narrow(within, side - margin, margin)
+            firsts.narrow(axis, 1, borders).add_(after.narrow(axis, 0, borders))
+            lasts.narrow(axis, 0, borders).add_(before.narrow(axis, 1, borders))
+        return join_cells(cells.flatten(dims + 1, 2 * dims), self.resolution)
+
+
 class LinearGeometry(nn.Module):
     """Multilinear interpolation of the cells' modulations; coordinates are the binary code of the pixel's index.
 
@@ -169,6 +242,11 @@ class LinearGeometry(nn.Module):
         cell, weight = interpolation_neighbours(resolution, grid)
         self.register_buffer("cell", cell, persistent=False)
         self.register_buffer("weight", weight.to(torch.get_default_dtype()), persistent=False)
+
+    @property
+    def places(self) -> Tensor:
+        """Where in its cell each point of a cell is, `(P, D)` in [0, 1]^D."""
+        return pixel_centres([n // s for n, s in zip(self.resolution, self.grid, strict=True)])
 
     @property
     def cells_per_row(self) -> int:

@@ -428,10 +428,12 @@ class NativeEngine:
     """`TorchEngine`'s values and gradients, on the CPU in float32, differentiable once. Raises NativeEngineMemoryError.
 
     `bf16`: whether this processor has bfloat16 products (`has_bf16_products`); without them they are float32.
+    `floats_at_once`: numbers of a kind that are held for what torch computes beside the engine, at z = 0.
     `kept_bytes`: how much a call that is to be differentiated may keep for that; what has no room is computed again.
     """
 
     bf16: bool = False
+    floats_at_once: int = 2**20
     kept_bytes: int = 2**27
 
     def values(self, siren: Siren, geometry: Geometry, shifts: Tensor) -> Tensor:

@@ -70,14 +70,14 @@ class TorchEngine:
             return of_rows(siren, rows, *targets)
         if points <= limit:
             parts = zip(*(tensor.split(limit // points) for tensor in (rows, *targets)), strict=True)
-            return _joined([_recomputed(of_rows, siren, *part) for part in parts])
+            return _joined([recomputed(of_rows, siren, *part) for part in parts])
         results = []
         for row, *wanted in zip(*(tensor.split(1) for tensor in (rows, *targets)), strict=True):
             spread, firsts = _spread(geometry, row), siren.first.split(limit)
             shared = spread.shape[1] == 1
             shifts = [spread] * len(firsts) if shared else spread.split(limit, dim=1)
             parts = zip(firsts, shifts, *(target.split(limit, dim=1) for target in wanted), strict=True)
-            found = [_recomputed(function, siren._replace(first=first), *part) for first, *part in parts]
+            found = [recomputed(function, siren._replace(first=first), *part) for first, *part in parts]
             values, *gradients = zip(*found, strict=True)
             # Shifts that the parts share have the sum of the parts' gradients.
             whole = (sum(some[1:], some[0]) if shared else torch.cat(some, dim=1) for some in gradients)
@@ -116,5 +116,6 @@ def _joined(parts: list[list[Tensor]]) -> list[Tensor]:
     return [torch.cat(kind) for kind in zip(*parts, strict=True)]
 
 
-def _recomputed(function: Callable[..., list[Tensor]], *arguments: Siren | Tensor) -> list[Tensor]:
+def recomputed(function: Callable[..., list[Tensor]], *arguments: Siren | Tensor) -> list[Tensor]:
+    """`function(*arguments)`, whose intermediate results are computed again for the backward pass instead of kept."""
     return checkpoint(function, *arguments, use_reentrant=False) if torch.is_grad_enabled() else function(*arguments)
