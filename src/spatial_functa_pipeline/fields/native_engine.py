@@ -260,9 +260,13 @@ def _bytes_of_a_point(shifts: Tensor, kinds: int, half: bool) -> int:
 
 
 def _kept_size(shifts: Tensor, shared: list[Tensor], kinds: int, half: bool, limit: int) -> int:
-    """Bytes of what is kept: of all points, or of as many of the first ones as `limit` bytes have room for."""
-    each = _bytes_of_a_point(shifts, kinds, half)
-    return each * min(len(shifts) * len(shared[0]), limit // each) if each else 0
+    """Bytes of what is kept: of all points, or of as many of the first ones as `limit` bytes have room for.
+
+    Nothing where that is half of the points or less: it would save little of the time of a field that is large.
+    """
+    each, points = _bytes_of_a_point(shifts, kinds, half), len(shifts) * len(shared[0])
+    count = min(points, limit // each) if each else 0
+    return each * count if 2 * count > points else 0
 
 
 def _memory(size: int, limit: int) -> Tensor:
@@ -429,7 +433,8 @@ class NativeEngine:
 
     `bf16`: whether this processor has bfloat16 products (`has_bf16_products`); without them they are float32.
     `floats_at_once`: numbers of a kind that are held for what torch computes beside the engine, at z = 0.
-    `kept_bytes`: how much a call that is to be differentiated may keep for that; what has no room is computed again.
+    `kept_bytes`: how much a call that is to be differentiated may keep for that; what has no room is computed again, and
+    nothing is kept where most of it would be.
     """
 
     bf16: bool = False
