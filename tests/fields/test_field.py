@@ -303,7 +303,7 @@ def test_wrong_shapes_are_errors():
 
 def with_data(field, components=3):
     """Start from random orthonormal directions; returns them, the mean and the deviations."""
-    pixels = field.linear_bias.numel()
+    pixels = field.linear.bias.numel()
     directions, _ = torch.linalg.qr(torch.randn(pixels, components, dtype=torch.float64))
     mean, deviations = torch.rand(pixels, dtype=torch.float64), torch.rand(components, dtype=torch.float64) + 0.1
     field.start_from(mean, directions, deviations)
@@ -317,14 +317,14 @@ def reference_first_step(field, images):
     )
     residual, grid = residual.flatten(-2), field.spec.latent_shape.grid
     latents = torch.zeros(len(images), *grid, field.spec.latent_shape.channels, dtype=images.dtype)
-    side = field.first_step_weight.shape[2]
+    side = field.first_step.weight.shape[2]
     cells = list(product(*(range(s) for s in grid)))
     for cell, offset in product(cells, product(range(side), repeat=len(grid))):
         source = tuple(k + o - side // 2 for k, o in zip(cell, offset, strict=True))
         if source in cells:
-            step = residual[(slice(None), *source)] @ field.first_step_weight[(..., *offset)].T
+            step = residual[(slice(None), *source)] @ field.first_step.weight[(..., *offset)].T
             latents[(slice(None), *cell)] -= step
-    return latents + field.first_step_bias
+    return latents + field.first_step.bias
 
 
 @pytest.mark.parametrize("initialisation", ["random", "data"])
@@ -389,6 +389,17 @@ def test_each_latent_of_the_data_shifts_the_sines_by_as_much():
     assert shifts.std(dim=0).tolist() == pytest.approx([0.1 / 2] * 3, rel=0.1)  # of four channels
 
 
+def test_data_that_never_vary_along_a_direction():
+    """Such as black borders: their channel shifts the sines by no more than a finite λ does."""
+    field = make(grid=(2, 2), resolution=(8, 8), initialisation="data", first_step="free")
+    directions, _ = torch.linalg.qr(torch.randn(32, 3, dtype=torch.float64))
+    field.start_from(torch.zeros(32), directions, torch.tensor([1.0, 0.1, 0.0], dtype=torch.float64))
+    rows = field.modulation_weight.flatten(1).norm(dim=0)
+    assert rows[2] < 2000 * rows[0]
+    images = random_images(field)
+    assert field(images)[0].isfinite().all()
+
+
 def test_a_random_field_cannot_start_from_data():
     with pytest.raises(ValueError, match="random has no linear part"):
         make(grid=(2, 2), resolution=(8, 8)).start_from(torch.zeros(32), torch.eye(32)[:, :3], torch.ones(3))
@@ -403,9 +414,9 @@ def test_the_linear_part_is_a_cosine_series_between_the_pixels(grid):
     with torch.no_grad():
         field.layers[-1].weight.zero_()
         field.layers[-1].bias.fill_(-0.5)
-        field.linear_bias.zero_()
-        field.linear_weight.zero_()
-        field.linear_weight[:, 0, 0, 0] = (
+        field.linear.bias.zero_()
+        field.linear.weight.zero_()
+        field.linear.weight[:, 0, 0, 0] = (
             torch.cos(torch.pi * rows)[:, None] * torch.cos(2 * torch.pi * columns)
         ).flatten()
     latents = torch.zeros(1, *grid, 3, dtype=torch.float64)

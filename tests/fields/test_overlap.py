@@ -81,7 +81,7 @@ FIELDS = [
 
 def field_and_latents(overlap=0.5, **arguments):
     field = make(**arguments, overlap=overlap)
-    if field.linear_weight is not None:
+    if field.linear is not None:
         with_data(field)
         with torch.no_grad():
             field.layers[-1].weight.normal_(std=0.1)
@@ -100,7 +100,7 @@ def test_a_finer_image_is_the_weighted_mean_of_the_cells(arguments, factor):
         places = point * torch.tensor(grid) - corners(grid)  # (S, D)
         value = field.engine.values(field._siren(places), field.geometry, shifts)  # (B·S, S, h)
         value = value.unflatten(0, (2, -1)).diagonal(dim1=1, dim2=2).movedim(-1, 1)  # each cell at its own place
-        if field.linear_weight is not None:
+        if field.linear is not None:
             cells = field.geometry.to_cells(field._linear_part(latents, field.geometry)).flatten(1, -2)
             cell = [n // s for n, s in zip(trained, grid, strict=True)]
             series = cosine_interpolation(places, cell)

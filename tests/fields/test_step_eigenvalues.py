@@ -27,7 +27,7 @@ def make(grid=(2, 2), interpolation="nearest", kernel_size=1, *, width=16, doubl
     )
     field = SpatialField(spec)
     if spec.initialisation == "data":
-        pixels = field.linear_bias.numel()
+        pixels = field.linear.bias.numel()
         directions, _ = torch.linalg.qr(torch.randn(pixels, 3))
         field.start_from(torch.rand(pixels), directions, torch.rand(3) + 0.1)
     with torch.no_grad():

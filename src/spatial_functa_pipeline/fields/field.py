@@ -13,23 +13,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from spatial_functa_pipeline.fields.cell_maps import (
-    MOST_DIMENSIONS,
-    adjoint_weight,
-    apply_adjoint,
-    apply_map,
-    centre_of,
-)
-from spatial_functa_pipeline.fields.geometry import (
-    GEOMETRIES,
-    Geometry,
-    Interpolation,
-    OverlappingGeometry,
-    cosine_interpolation,
-)
+from spatial_functa_pipeline.fields.cell_maps import MOST_DIMENSIONS, apply_adjoint, apply_map, centre_of
+from spatial_functa_pipeline.fields.geometry import GEOMETRIES, Geometry, Interpolation, OverlappingGeometry
 from spatial_functa_pipeline.fields.lanczos import largest_eigenvalues
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.fields.native_engine import NativeEngine
+from spatial_functa_pipeline.fields.own_parts import FreeFirstStep, LinearPart
 from spatial_functa_pipeline.fields.siren import FieldPrecision, Siren, backward, output, waves
 from spatial_functa_pipeline.fields.torch_engine import TorchEngine, recomputed
 
@@ -41,6 +30,8 @@ _DATA_RATE = 0.5
 """Of the inner loop of a field that starts from the data, whose loss has the second derivative 1 / rate for each latent."""
 _DATA_SHIFT = 0.1
 """Standard deviation of the shifts of each sine layer of such a field, in radians."""
+_DATA_RANGE = 1e-3
+"""Of such a field's latents: channels of less than this share of the largest deviation shift the sines by less."""
 
 
 @dataclass(frozen=True)
@@ -67,21 +58,16 @@ class FieldSpec:
 class SpatialField(nn.Module):
     """One SIREN and one map λ for all images, with the meta-SGD rates of the inner loop.
 
-    Two things are ours, and are there if the spec asks for them:
-
-    - A free first step. From z = 0 a gradient step is a linear map of a cell's pixels, since all images have the same
-      activations there: z₁ = −α ⊙ (∂y/∂z)ᵀ r, with the residual r. Free, that map is learned with the rest: z₁ = b − A r.
-    - A linear part, for a field that starts from the data: y = f_θ(x; m_x) + D z, D the same for all cells. It starts as
-      the principal components of the cells' pixels, while the SIREN starts with no output.
+    Attributes:
+        first_step: learned, or None: the first inner step is a gradient step.
+        linear: what a field that starts from the data has beside its SIREN, or None.
     """
 
     geometry: Geometry
     geometry_beside: OverlappingGeometry | None
     spectral_vector: Tensor
-    first_step_weight: nn.Parameter | None  # A (c, P·h, *reach)
-    first_step_bias: nn.Parameter | None  # b (c,)
-    linear_weight: nn.Parameter | None  # D (P·h, c, *reach)
-    linear_bias: nn.Parameter | None  # (P·h,)
+    first_step: FreeFirstStep | None
+    linear: LinearPart | None
 
     def __init__(self, spec: FieldSpec) -> None:
         super().__init__()
@@ -108,32 +94,16 @@ class SpatialField(nn.Module):
         )
         self.modulation_bias = nn.Parameter(torch.empty(self.sine_layers * spec.width))
         self.inner_rates = nn.Parameter(torch.empty(spec.latent_shape.channels))
-        self._add_free_first_step(spec.first_step == "free")
-        self._add_linear_part(spec.initialisation == "data")
+        cell = tuple(n // s for n, s in zip(spec.resolution, spec.latent_shape.grid, strict=True))
+        latent, pixels = spec.latent_shape.channels, prod(cell) * spec.channels
+        self._cell = cell
+        self.first_step = FreeFirstStep(latent, pixels, self._reach) if spec.first_step == "free" else None
+        starts_from_data = spec.initialisation == "data"
+        self.linear = LinearPart(cell, spec.channels, latent, self._reach) if starts_from_data else None
         # Largest eigenvector of the inner loop's step matrix, as far as `spectral_radius` has found it.
         self.register_buffer("spectral_vector", torch.empty(1, *spec.latent_shape.grid, spec.latent_shape.channels))
         self.engine: TorchEngine | NativeEngine = TorchEngine()
         self.reset_parameters()
-
-    def _add_free_first_step(self, there: bool) -> None:
-        latent, pixels, reach = self.spec.latent_shape.channels, self._pixels_of_a_cell, self._reach
-        self.first_step_weight = nn.Parameter(torch.empty(latent, pixels, *reach)) if there else None
-        self.first_step_bias = nn.Parameter(torch.empty(latent)) if there else None
-
-    def _add_linear_part(self, there: bool) -> None:
-        latent, pixels, reach = self.spec.latent_shape.channels, self._pixels_of_a_cell, self._reach
-        self.linear_weight = nn.Parameter(torch.empty(pixels, latent, *reach)) if there else None
-        self.linear_bias = nn.Parameter(torch.empty(pixels)) if there else None
-
-    @property
-    def _cell(self) -> tuple[int, ...]:
-        """Pixels of a cell along each axis."""
-        return tuple(n // s for n, s in zip(self.spec.resolution, self.spec.latent_shape.grid, strict=True))
-
-    @property
-    def _pixels_of_a_cell(self) -> int:
-        """P·h."""
-        return prod(self._cell) * self.spec.channels
 
     @property
     def _reach(self) -> tuple[int, ...]:
@@ -161,9 +131,9 @@ class SpatialField(nn.Module):
         self.inner_rates.uniform_(*self.spec.inner_rate_init)
         self.spectral_vector.normal_()
         self.spectral_vector /= self.spectral_vector.norm()
-        if self.linear_weight is not None and self.linear_bias is not None:
-            self.linear_weight.zero_()
-            self.linear_bias.zero_()
+        if self.linear is not None:
+            self.linear.weight.zero_()
+            self.linear.bias.zero_()
         self._tie_first_step()
 
     @torch.no_grad()
@@ -180,18 +150,16 @@ class SpatialField(nn.Module):
 
         Raises ValueError if the spec's initialisation is not `data`.
         """
-        if self.linear_weight is None or self.linear_bias is None:
+        if self.linear is None:
             raise ValueError(f"a field whose initialisation is {self.spec.initialisation} has no linear part")
-        found, length = directions.shape[1], sqrt(1 / (_DATA_RATE * self._residual_scale))
         for parameter in self._linear_layers[-1].parameters():
             parameter.zero_()
-        self.linear_bias.copy_(mean - 0.5)  # the SIREN's output is ½
-        self.linear_weight.zero_()
-        centre_of(self.linear_weight)[:, :found] = (length * directions).to(self.linear_weight)
+        length = sqrt(1 / (_DATA_RATE * self._residual_scale))
+        self.linear.start_from(mean - 0.5, length * directions)  # the SIREN's output is ½
         self.inner_rates.fill_(_DATA_RATE)
-        of_latents = torch.ones_like(self.inner_rates)
-        of_latents[:found] = (deviations / length).to(of_latents)
-        std = _DATA_SHIFT / (self.spec.omega0 * of_latents * sqrt(self.modulation_weight[0].numel()))
+        of_latents = torch.full_like(self.inner_rates, deviations.max().item())
+        of_latents[: len(deviations)] = deviations.clamp(min=_DATA_RANGE * deviations.max()).to(of_latents)
+        std = _DATA_SHIFT * length / (self.spec.omega0 * of_latents * sqrt(self.modulation_weight[0].numel()))
         self.modulation_weight.normal_()
         self.modulation_weight.mul_(std.reshape(-1, *(1,) * len(self._reach)))
         self._tie_first_step()
@@ -199,11 +167,8 @@ class SpatialField(nn.Module):
     @torch.no_grad()
     def _tie_first_step(self) -> None:
         """Make the free first step the gradient step. For `linear`, whose cells differ, it is that of the middle cell."""
-        if self.first_step_weight is None or self.first_step_bias is None:
-            return
-        rates = self._residual_scale * self.inner_rates.clamp(0, 1).reshape(-1, *(1,) * (len(self._reach) + 1))
-        self.first_step_weight.copy_(rates * adjoint_weight(self._first_order()))
-        self.first_step_bias.zero_()
+        if self.first_step is not None:
+            self.first_step.tie(self._residual_scale * self._rates, self._first_order())
 
     @property
     def _linear_layers(self) -> list[nn.Linear]:
@@ -235,20 +200,9 @@ class SpatialField(nn.Module):
         biases = torch.stack([layer.bias for layer in self._linear_layers[:-1]])
         return self.spec.omega0 * (modulations.unflatten(-1, (self.sine_layers, self.spec.width)) + biases)
 
-    def _linear_part(self, latents: Tensor, geometry: Geometry, points: Tensor | None = None) -> Tensor | float:
-        """D z and its bias at the points of the geometry, `(N, Q, h)`; 0 without a linear part.
-
-        `points` `(P', D)`: where in a cell they are, if not at the trained pixels; there it has the values of the trained
-        pixels' cosine series, which beyond a border is its mirror image.
-        """
-        if self.linear_weight is None or self.linear_bias is None:
-            return 0.0
-        atoms: tuple[Tensor, Tensor] = (self.linear_weight, self.linear_bias)
-        if points is not None:
-            matrix, channels = cosine_interpolation(points, self._cell).to(latents), self.spec.channels
-            weight, bias = (torch.tensordot(matrix, atom.unflatten(0, (-1, channels)), dims=1) for atom in atoms)
-            atoms = weight.flatten(0, 1), bias.flatten()
-        return geometry.from_cells(apply_map(atoms[0], latents, atoms[1]), self.spec.channels)
+    def _linear_part(self, latents: Tensor, geometry: Geometry, places: Tensor | None = None) -> Tensor | float:
+        """At the points of the geometry, `(N, Q, h)`; 0 without a linear part. `places` as `LinearPart` has them."""
+        return 0.0 if self.linear is None else geometry.from_cells(self.linear(latents, places), self.spec.channels)
 
     # The inner loop. The loss is the mean over a cell's pixels and channels, summed over the cells of an image.
 
@@ -282,17 +236,15 @@ class SpatialField(nn.Module):
         """(∂y/∂z) · latents at z = 0: how the pixels change to first order, as points `(N, Q, h)`."""
         cells = latents if self.spec.kernel_size == 1 else apply_map(self.modulation_weight, latents)
         change = self.geometry.differentiate(self.geometry.spread(cells), basis)
-        if self.linear_weight is None:
+        if self.linear is None:
             return change
-        return change + self.geometry.from_cells(apply_map(self.linear_weight, latents), self.spec.channels)
+        return change + self.geometry.from_cells(self.linear.tangent(latents), self.spec.channels)
 
     def _tangent_adjoint(self, residual: Tensor, basis: Tensor) -> Tensor:
         """(∂y/∂z)ᵀ · residual at z = 0: points `(N, Q, h)` → latents `(B, *grid, c)`."""
         cells = self.geometry.project(residual, basis)
         latents = cells if self.spec.kernel_size == 1 else self.modulate_adjoint(cells)
-        if self.linear_weight is None:
-            return latents
-        return latents + apply_adjoint(self.linear_weight, self.geometry.to_cells(residual))
+        return latents if self.linear is None else latents + self.linear.adjoint(self.geometry.to_cells(residual))
 
     def _first_order(self) -> Tensor:
         """∂y/∂z at z = 0 as a map of cells, `(P·h, c, *reach)`; for `linear`, whose cells differ, that of the middle one."""
@@ -302,7 +254,7 @@ class SpatialField(nn.Module):
             if self.spec.kernel_size > 1:
                 change = torch.tensordot(change, self.modulation_weight, dims=1)
             change = change.reshape(len(change), -1, *self._reach)
-            return change if self.linear_weight is None else change + self.linear_weight
+            return change if self.linear is None else change + self.linear.weight
         grid, reach, latent = self.spec.latent_shape.grid, self._reach, self.spec.latent_shape.channels
         around = torch.cartesian_prod(*(torch.arange(side) - side // 2 for side in reach)).reshape(-1, len(grid))
         columns, middle = [], 0
@@ -323,14 +275,15 @@ class SpatialField(nn.Module):
         At z = 0 the activations depend on the point alone, not on the image: one basis, the derivatives of the output, serves
         all rows. Exact, and far cheaper than a general step. A free first step needs no basis.
         """
-        tied = self.first_step_weight is None
-        values, *basis = self._at_all_points(self._basis if tied else self._values_at_zero, siren)
+        at_zero = self._basis if self.first_step is None else self._values_at_zero
+        values, *basis = self._at_all_points(at_zero, siren)
         residual = values - targets
-        if self.linear_bias is not None:
-            cells = self.geometry.to_cells(residual) + self.linear_bias
+        if self.linear is not None:
+            cells = self.geometry.to_cells(residual) + self.linear.bias
             residual = self.geometry.from_cells(cells, self.spec.channels)
-        if self.first_step_weight is not None and self.first_step_bias is not None:
-            return self.first_step_bias - apply_map(self.first_step_weight, self.geometry.to_cells(residual))
+        if self.first_step is not None:
+            latents: Tensor = self.first_step(self.geometry.to_cells(residual))
+            return latents
         return -self._rates * self._residual_scale * self._tangent_adjoint(residual, *basis)
 
     def _gradient(self, latents: Tensor, targets: Tensor, siren: Siren) -> Tensor:
@@ -342,9 +295,9 @@ class SpatialField(nn.Module):
             siren, self.geometry, shifts, targets, scale * spec.omega0, spec.precision
         )
         gradient = self.modulate_adjoint(from_shifts.flatten(-2))
-        if self.linear_weight is None:
+        if self.linear is None:
             return gradient
-        return gradient + scale * apply_adjoint(self.linear_weight, self.geometry.to_cells(values - targets))
+        return gradient + scale * self.linear.adjoint(self.geometry.to_cells(values - targets))
 
     @property
     def _rates(self) -> Tensor:
