@@ -1,6 +1,6 @@
 """Adam beside Muon for the hidden matrices of the field's SIREN: validation PSNR after equal steps.
 
-    python benchmarks/optimisers.py [--steps 400] [--seeds 0] [--json PATH]
+    python benchmarks/optimisers.py [--steps 400] [--seeds 0] [--contestants Adam:1 Muon:3 …] [--json PATH]
 
 Trains the field of `conf/sample` on the embedded images with `train_field`. Muon (Jordan et al. 2024; `torch.optim.Muon`)
 orthogonalises the steps of the hidden layers' W×W matrices; all else stays with Adam at the preset's rates. Each optimiser is
@@ -96,15 +96,26 @@ def train(optimiser: str, factor: float, steps: int, seed: int) -> dict[str, Any
     return {**found, "psnr": float(psnr.iloc[-1]), "best": float(psnr.max())}
 
 
+def contestant(text: str) -> tuple[str, float]:
+    """`Muon:3` → ("Muon", 3.0). Raises ArgumentTypeError."""
+    optimiser, _, factor = text.partition(":")
+    if optimiser not in ("Adam", "Muon") or not factor:
+        raise argparse.ArgumentTypeError(f"a contestant is Adam or Muon and a rate, as in Muon:3, got {text}")
+    return optimiser, float(factor)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument(
+        "--contestants", nargs="+", type=contestant, default=CONTESTANTS, help="optimiser:rate of the hidden matrices"
+    )
     parser.add_argument("--json", type=Path, metavar="PATH", default=None, help="written after each training")
     options = parser.parse_args(arguments)
     rows: list[dict[str, Any]] = []
-    for optimiser, factor in CONTESTANTS:
+    for optimiser, factor in options.contestants:
         for seed in options.seeds:
             rows.append(train(optimiser, factor, options.steps, seed))
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
@@ -113,7 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
     table = Table(title=f"Validation PSNR in dB after {options.steps} steps, {VARIANT}, conf/sample")
     for heading in ("hidden matrices", "rate ×", "PSNR by seed", "highest"):
         table.add_column(heading, justify="left" if heading == "hidden matrices" else "right")
-    for optimiser, factor in CONTESTANTS:
+    for optimiser, factor in options.contestants:
         found = [row for row in rows if (row["optimiser"], row["factor"]) == (optimiser, factor)]
         numbers = [" ".join(f"{row[key]:.2f}" for row in found) for key in ("psnr", "best")]
         table.add_row(optimiser, f"{factor:g}", *numbers)
