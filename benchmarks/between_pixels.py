@@ -69,6 +69,8 @@ def configure(steps: int, changes: Mapping[str, Any]) -> tuple[PipelineParameter
         "field.kernel_size": 1,
         "field.inner_steps": 3,
         "training_inner_steps": None,
+        "hidden_optimizer": "adam",
+        "learning_rate_factors.hidden": None,
         "training.steps": steps,
         "training.warmup_steps": min(training.warmup_steps, steps // 10),
         "training.validate_every": max(1, steps // 5),

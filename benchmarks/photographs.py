@@ -48,6 +48,7 @@ FIELD = {
     "inner_steps": 3,
     "precision": "bf16",
 }
+SHARED = {"validation_images": 64, "training_inner_steps": 2, "hidden_optimizer": "adam", "jitter": {"share": 0.0}}
 STARTS: dict[str, dict[str, Any]] = {
     "data": {
         "field": {"initialisation": "data", "first_step": "tied"},
@@ -83,7 +84,7 @@ def configure(start: str, steps: int) -> tuple[PipelineParameters, MetaLearningC
     block["field"] |= FIELD | changes["field"]
     block["training"] |= often | changes["training"]
     block["learning_rate_factors"] = changes["learning_rate_factors"]
-    return parameters, MetaLearningConfig.model_validate({**block, "validation_images": 64, "training_inner_steps": 2})
+    return parameters, MetaLearningConfig.model_validate({**block, **SHARED})
 
 
 def measure(start: str, steps: int, seed: int, pixels: dict[str, Tensor]) -> dict[str, Any]:

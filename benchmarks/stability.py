@@ -53,15 +53,18 @@ ALLOWED_SPREAD = 0.5
 Protection = Literal["plain", "penalty", "guard", "both"]
 
 FACTORS = ("siren", "modulation", "inner_rates", "first_step", "linear")
-# A 1×1 λ and three inner steps, where each cell has a step matrix of its own.
+# A 1×1 λ and three inner steps, where each cell has a step matrix of its own; Adam; nothing between the pixels.
+PLAIN = {"hidden_optimizer": "adam", "jitter": {"share": 0.0}}
 TIED = {
-    "field": {"kernel_size": 1, "inner_steps": 3, "first_step": "tied"},
-    "learning_rate_factors": dict.fromkeys(FACTORS, 1.0),
+    **PLAIN,
+    "field": {"kernel_size": 1, "inner_steps": 3, "first_step": "tied", "overlap": 0.0},
+    "learning_rate_factors": {**dict.fromkeys(FACTORS, 1.0), "hidden": None},
     "training_inner_steps": None,
 }
 FREE = {
-    "field": {"kernel_size": 1, "inner_steps": 3, "first_step": "free"},
-    "learning_rate_factors": {"siren": 1.0, "modulation": 3.0, "inner_rates": 3.0, "first_step": 3.0},
+    **PLAIN,
+    "field": {"kernel_size": 1, "inner_steps": 3, "first_step": "free", "overlap": 0.0},
+    "learning_rate_factors": {"siren": 1.0, "hidden": None, "modulation": 3.0, "inner_rates": 3.0, "first_step": 3.0},
     "training_inner_steps": 2,
 }
 # 15 layers at ω0 30, as functa has them, at the preset's width: a vector for the whole image.
@@ -74,8 +77,12 @@ RECIPES: dict[str, dict[str, Any]] = {
     "tied": {"meta_learning": TIED},
     "free": {"meta_learning": FREE},
     # All rates × 3, the SIREN's too.
-    "tripled-tied": {"meta_learning": {**TIED, "learning_rate_factors": dict.fromkeys(FACTORS, 3.0)}},
-    "tripled-free": {"meta_learning": {**FREE, "learning_rate_factors": dict.fromkeys(FACTORS, 3.0)}},
+    "tripled-tied": {
+        "meta_learning": {**TIED, "learning_rate_factors": {**dict.fromkeys(FACTORS, 3.0), "hidden": None}}
+    },
+    "tripled-free": {
+        "meta_learning": {**FREE, "learning_rate_factors": {**dict.fromkeys(FACTORS, 3.0), "hidden": None}}
+    },
     "deep-vector-tied": {"latent_shape": "1x1x512", "meta_learning": {**TIED, "field": {**TIED["field"], **DEEP}}},
     "deep-vector-free": {
         "latent_shape": "1x1x512",
