@@ -4,7 +4,8 @@
                                [--without-jax]
 
 All contestants get the same weights and images, and must first agree on latents and outer gradient. Then they take
-turns, for a number of rounds, so that a slow minute of the machine meets all alike; the median over the rounds counts.
+turns, for a number of rounds, so that a slow minute of the machine meets all alike; the median over the rounds counts, and
+beside a ratio stand its lowest and highest in one round.
 The peers always compute in float32. Progress goes to stderr, the table to stdout.
 """
 
@@ -89,6 +90,14 @@ def medians(turns: list[dict[str, float]]) -> dict[str, float]:
     return {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
 
 
+def ratio_range(turns: list[dict[str, float]], peer: str, ours: str) -> tuple[float, float] | None:
+    """The lowest and the highest ratio of the peer's time to ours in one round; None if it took no part."""
+    if peer not in turns[0]:
+        return None
+    ratios = [turn[peer] / turn[ours] for turn in turns]
+    return min(ratios), max(ratios)
+
+
 def measure(case: Case, precisions: list[Precision], rounds: int, with_jax: bool) -> tuple[list[Result], list[Result]]:
     """The objects for one configuration, one a precision, and beside each its times in seconds, for the table."""
     progress(f"{case.name}: compiling and checking")
@@ -116,8 +125,9 @@ def measure(case: Case, precisions: list[Precision], rounds: int, with_jax: bool
         shortest = outer_products(case).shortest_time(ceilings[precision].best, ceilings["float32"].best)
         result: Result = {"configuration": case.name, "precision": precision}
         for peer in ("jax", "torch"):
-            for key, seconds in (("outer_step", outer_time), ("encode", encode_time)):
+            for key, seconds, turns in (("outer_step", outer_time, outer), ("encode", encode_time, encoding)):
                 result[f"{key}_vs_{peer}"] = seconds[peer] / seconds[precision] if peer in seconds else None
+                result[f"{key}_vs_{peer}_range"] = ratio_range(turns, peer, precision)
         result["ceiling_share"] = shortest / outer_time[precision]
         step = peak_memory("ours", case, precision) if can_measure() else None
         result["peak_memory_mb"] = step.megabytes if isinstance(step, Step) else None
@@ -148,7 +158,7 @@ def progress(message: str) -> None:
 
 
 def table(results: list[Result], times: list[Result], with_jax: bool) -> Table:
-    """What was measured, as a table: times in milliseconds, ratios > 1 where ours is faster."""
+    """What was measured, as a table: times in milliseconds, ratios (and their range) > 1 where ours is faster."""
     out = Table(title="One batch: milliseconds of ours / JAX / torch, and how many times faster ours is")
     for heading in ("configuration", "precision"):
         out.add_column(heading, no_wrap=True)
@@ -161,12 +171,18 @@ def table(results: list[Result], times: list[Result], with_jax: bool) -> Table:
     def number(value: float | None, pattern: str) -> str:
         return "–" if value is None else format(value, pattern)
 
+    def ratio(result: Result, key: str) -> str:
+        if result[f"{key}_range"] is None:
+            return "–"
+        lowest, highest = result[f"{key}_range"]
+        return f"{result[key]:.1f} ({lowest:.1f}–{highest:.1f})"
+
     for result, time_of in zip(results, times, strict=True):
         row = [result["configuration"], result["precision"]]
         for kind, key in (("outer", "outer_step"), ("encode", "encode")):
             milliseconds = [time_of[name][kind] for name in ("ours", "jax", "torch")]
             row.append(" / ".join(number(None if s is None else s * 1e3, ".0f") for s in milliseconds))
-            row += [number(result[f"{key}_vs_{peer}"], ".1f") for peer in ("jax", "torch")]
+            row += [ratio(result, f"{key}_vs_{peer}") for peer in ("jax", "torch")]
         row += [number(result["ceiling_share"], ".0%"), number(result["peak_memory_mb"], ".0f")]
         out.add_row(*row)
     if not with_jax:
@@ -210,7 +226,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     growth = measure_growth(cases[0], options.precisions[0], options.rounds)
-    console = Console(width=None if sys.stdout.isatty() else 150)
+    console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table(results, times, with_jax))
     console.print(
         f"Encoding 256 images instead of 8 ({growth['configuration']}, {growth['precision']}): "

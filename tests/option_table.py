@@ -236,6 +236,8 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "meta_learning.validation_images": Row(4, {"field_history"}),
     "meta_learning.training_inner_steps": Row(1, FIELD),
     "meta_learning.learning_rate_factors.siren": Row(2.0, FIELD),
+    "meta_learning.hidden_optimizer": Row("muon", FIELD),
+    "meta_learning.learning_rate_factors.hidden": Row(2.0, FIELD),
     "meta_learning.learning_rate_factors.modulation": Row(2.0, FIELD),
     "meta_learning.learning_rate_factors.inner_rates": Row(2.0, FIELD),
     "meta_learning.learning_rate_factors.first_step": Row(2.0, FIELD, {"meta_learning.field.first_step": "free"}),

@@ -19,7 +19,9 @@ TINY = [
     Case(1, 5, "nearest", 8, 3, 2, resolution=4),
 ]
 KEYS = [
-    *("configuration", "precision", "outer_step_vs_jax", "encode_vs_jax", "outer_step_vs_torch", "encode_vs_torch"),
+    *("configuration", "precision"),
+    *("outer_step_vs_jax", "outer_step_vs_jax_range", "encode_vs_jax", "encode_vs_jax_range"),
+    *("outer_step_vs_torch", "outer_step_vs_torch_range", "encode_vs_torch", "encode_vs_torch_range"),
     *("ceiling_share", "peak_memory_mb"),
 ]
 
@@ -163,7 +165,7 @@ def test_the_json_has_one_object_for_each_configuration_and_precision(small_benc
     ]
     for result in results:
         assert list(result) == KEYS
-        assert result["outer_step_vs_jax"] is result["encode_vs_jax"] is None
+        assert result["outer_step_vs_jax"] is result["encode_vs_jax"] is result["encode_vs_jax_range"] is None
         assert min(result[key] for key in ("outer_step_vs_torch", "encode_vs_torch", "ceiling_share")) > 0
         assert result["peak_memory_mb"] == 1.5
     assert growth["configuration"] == TINY[0].name
@@ -180,6 +182,21 @@ def test_ratios_are_the_peers_time_over_ours(small_benchmark, monkeypatch):
     results, _ = benchmark.measure(TINY[0], ["float32", "bf16"], 1, with_jax=False)
     assert [result["outer_step_vs_torch"] for result in results] == [4, 16]
     assert [result["encode_vs_torch"] for result in results] == [4, 16]
+
+
+def test_a_ratio_stands_beside_its_range_over_the_rounds(small_benchmark, monkeypatch, capsys):
+    seconds = iter([8.0, 8.0, 9.0, 9.0, 12.0, 12.0])  # of torch: encoding and outer step, round by round
+    monkeypatch.setattr(
+        benchmark,
+        "take_turns",
+        lambda calls, rounds: [{"torch": next(seconds)} | dict.fromkeys(set(calls) - {"torch"}, 2.0)],
+    )
+    results, times = benchmark.measure(TINY[0], ["float32"], 3, with_jax=False)
+    for key in ("outer_step", "encode"):
+        assert results[0][f"{key}_vs_torch"] == 4.5
+        assert results[0][f"{key}_vs_torch_range"] == (4, 6)
+    benchmark.Console(width=200).print(benchmark.table(results, times, False))
+    assert capsys.readouterr().out.count("4.5 (4.0–6.0)") == 2
 
 
 def test_only_what_is_asked_for_is_measured(small_benchmark, tmp_path):

@@ -257,6 +257,8 @@ OFF = {
     "meta_learning.jitter.share": 0,
     "meta_learning.seam_penalty.weight": 0,
     "meta_learning.training_inner_steps": None,
+    "meta_learning.hidden_optimizer": "adam",
+    "meta_learning.learning_rate_factors.hidden": None,
     "meta_learning.field.first_step": "tied",
     "meta_learning.field.kernel_init": "whole",
     "meta_learning.field.initialisation": "random",

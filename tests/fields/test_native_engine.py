@@ -107,6 +107,78 @@ def test_native_bf16_is_near_float64_and_not_float32(shape):
     assert torch.equal(half[0], whole[0])  # the final pass is in float32
 
 
+KEPT_OF_A_POINT = {"float32": 8, "bf16": 4}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("shape", [*SHAPES[:5], SHAPES[8]])
+@pytest.mark.parametrize("share", [0.6, 1.0])
+def test_native_derivatives_from_what_was_kept_are_those_computed_again(shape, precision, share):
+    """Of all points or some; in bfloat16 what is kept is rounded as its products are."""
+    if precision == "bf16" and not has_bf16_products():
+        pytest.skip("this processor has no bfloat16 products")
+    siren, geometry, shifts, targets = problem(shape)
+    points = targets.shape[:2].numel()
+    room = int(share * points) * KEPT_OF_A_POINT[precision] * siren.hidden[..., 0].numel()
+    found, wanted = (
+        gradients(NativeEngine(bf16=True, kept_bytes=kept), *single(siren, geometry, shifts, targets), precision)
+        for kept in (room, 0)
+    )
+    errors = relative_errors(found, [result.double() for result in wanted])
+    assert max(errors[:2]) == 0
+    assert max(errors) < (1e-6 if precision == "float32" else 0.01)
+    assert max(errors) > 0 or precision == "float32" or share < 1
+
+
+def test_native_derivatives_may_be_asked_for_twice_and_of_one_result_alone():
+    siren, geometry, shifts, targets = single(*problem(SHAPES[0].values[0]))
+    engines = NativeEngine(), NativeEngine(kept_bytes=0)
+    kept, plain = (engine.gradient(siren, geometry, shifts, targets, 0.3, "float32") for engine in engines)
+    for result, wanted in zip(kept, plain, strict=True):
+        one, two = (torch.autograd.grad(result.square().sum(), shifts, retain_graph=True)[0] for _ in range(2))
+        assert torch.equal(one, two)
+        torch.testing.assert_close(one, torch.autograd.grad(wanted.square().sum(), shifts, retain_graph=True)[0])
+
+
+def test_native_keeps_something_only_where_it_is_to_be_differentiated(monkeypatch):
+    """As much as was computed or, if that is too much, as there is room for; in memory that is used again."""
+    lent, lend = [], native_engine._blocks.lend
+    monkeypatch.setattr(native_engine._blocks, "lend", lambda *sizes: lent.append(lend(*sizes)) or lent[-1])
+
+    def kept(engine, siren, geometry, shifts, targets):
+        lent.clear()
+        engine.values(siren, geometry, shifts)
+        for precision in ("float32", "bf16"):
+            engine.gradient(siren, geometry, shifts, targets, 0.3, precision)
+        return [tensor.numel() for tensor in lent]
+
+    whole = 9 * 16 * 4 * 64 * 4  # points, hidden layers, width, bytes
+    engine, roomy, plain = NativeEngine(has_bf16_products()), 10 * whole, problem(SHAPES[0].values[0])
+    assert kept(engine, *plain) == [0, 0, 0]
+    assert kept(engine, *single(*plain)) == [whole, 2 * whole, whole if has_bf16_products() else 2 * whole]
+    with torch.no_grad():
+        assert kept(engine, *single(*plain)) == [0, 0, 0]
+    assert kept(NativeEngine(kept_bytes=whole * 3 // 2), *single(*plain)) == [whole, *[whole * 3 // 2] * 2]
+    assert kept(NativeEngine(kept_bytes=whole), *single(*plain)) == [whole, 0, 0]
+    for _ in range(3):  # two at once, given back, lent again
+        lent[:] = [lend(100, roomy), lend(200, roomy)]
+    assert len({tensor.data_ptr() for tensor in lent}) == 2
+    lent.clear()
+    assert len(native_engine._blocks._free[roomy]) <= 4
+
+
+def test_native_keeps_nothing_where_there_is_no_memory_for_it(monkeypatch):
+    arguments = single(*problem(SHAPES[0].values[0]))
+    wanted = gradients(NativeEngine(), *arguments, "float32")
+
+    def fail(size, limit):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(native_engine._blocks, "lend", fail)
+    for found, expected in zip(gradients(NativeEngine(), *arguments, "float32"), wanted, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("interpolation", ["nearest", "linear"])
 def test_native_gradients_for_images_match_float64(interpolation):
     """Through all inner steps: the shared first one, and those of the engine."""

@@ -1,5 +1,6 @@
 """The training loop: schedules, accumulation, averaging, checkpoints and exact resume."""
 
+import copy
 import math
 import os
 import signal
@@ -391,6 +392,51 @@ def test_a_learning_rate_for_an_unknown_parameter_is_an_error():
     config = TrainingConfig(steps=1, batch_size=1, learning_rate=1)
     with pytest.raises(ValueError, match="no parameter is named inner_rates"):
         build_optimizer(nn.Linear(3, 4), config, {"inner_rates": 0.1})
+    with pytest.raises(ValueError, match="no parameter is named hidden"):
+        build_optimizer(nn.Linear(3, 4), config, muon=["hidden"])
+
+
+def test_muon_orthogonalises_the_steps_of_its_matrices_alone():
+    """Adam's first step is as long as its rate, in every parameter; Muon's has singular values that are about the same."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 24), nn.Linear(24, 24))
+    config = TrainingConfig(steps=1, batch_size=1, learning_rate=1e-2)
+    optimizer = build_optimizer(model, config, {"1.weight": 0.5}, muon=["1.weight"])
+    assert {group["rate_factor"] for group in optimizer.param_groups} == {0.5, 1.0}
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-2 * group["rate_factor"]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model(torch.randn(64, 4)).sin().sum().backward()
+    optimizer.step()
+    moved = {name: value - before[name] for name, value in model.state_dict().items()}
+    values = torch.linalg.svdvals(moved.pop("1.weight"))
+    assert values[:4].tolist() == pytest.approx([5e-3] * 4, rel=0.4)  # its gradient has rank 4
+    for name, change in moved.items():
+        assert change.abs().max().item() == pytest.approx(1e-2, rel=1e-2), name
+
+
+def test_muon_goes_on_from_its_state():
+    torch.manual_seed(0)
+    config = TrainingConfig(steps=1, batch_size=1, learning_rate=1e-2)
+    models = [nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8)) for _ in range(2)]
+    optimizers = [build_optimizer(model, config, muon=["1.weight"]) for model in models]
+    inputs = torch.randn(3, 16, 4)
+
+    def step(number, batch):
+        optimizers[number].zero_grad()
+        models[number](batch).square().sum().backward()
+        optimizers[number].step()
+
+    step(0, inputs[0])
+    step(0, inputs[1])
+    models[1].load_state_dict(models[0].state_dict())
+    optimizers[1].load_state_dict(copy.deepcopy(optimizers[0].state_dict()))
+    for number in range(2):
+        for group in optimizers[number].param_groups:
+            group["lr"] = 3e-3
+        step(number, inputs[2])
+    for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_seeds_differ_by_purpose_and_step_and_are_stable():

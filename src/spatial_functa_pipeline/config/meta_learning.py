@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -95,6 +95,9 @@ class LearningRateFactors(Block):
     siren: Annotated[float, Field(ge=0)] = Field(
         1.0, description="layers of θ; what a training at a high rate fails by"
     )
+    hidden: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="the matrices between the SIREN's sine layers; null: as the rest of it"
+    )
     modulation: Annotated[float, Field(ge=0)] = Field(1.0, description="λ and its bias")
     inner_rates: Annotated[float, Field(ge=0)] = Field(1.0, description="the meta-SGD rates")
     first_step: Annotated[float, Field(ge=0)] = Field(1.0, description="of field.first_step: free")
@@ -128,6 +131,10 @@ class MetaLearningConfig(Block):
     training: TrainingConfig
     training_inner_steps: PositiveInt | None = Field(
         None, description="ours: inner steps of the outer loss; null: field.inner_steps, with which images are encoded"
+    )
+    hidden_optimizer: Literal["adam", "muon"] = Field(
+        "adam",
+        description="ours: of the matrices between the SIREN's sine layers. muon: orthogonalised steps (Jordan et al. 2024)",
     )
     learning_rate_factors: LearningRateFactors = LearningRateFactors()
     jitter: JitterConfig = JitterConfig()

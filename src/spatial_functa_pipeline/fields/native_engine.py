@@ -1,7 +1,8 @@
 """The CPU engine (`native_engine.cpp`): compiled once for this machine, kept on disk, and known to torch as four operators.
 
 It does what `torch_engine.TorchEngine` does, in float32 or with bfloat16 products, several times faster: points go through all
-layers in blocks that stay in the cache, and nothing is stored for the backward pass. Shapes as in `siren`.
+layers in blocks that stay in the cache. For the backward pass it keeps as much as it is allowed, and computes the rest again.
+Shapes as in `siren`.
 """
 
 import ctypes
@@ -11,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import weakref
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -47,7 +49,8 @@ class _Problem(ctypes.Structure):
         ("threads", ctypes.c_int32),
         ("half", ctypes.c_int32),
         *((name, ctypes.c_void_p) for name in ("cell", "weight", "shifts")),
-        *((name, ctypes.c_void_p) for name in ("first", "hidden", "output_weight", "output_bias", "targets")),
+        *((name, ctypes.c_void_p) for name in ("first", "hidden", "output_weight", "output_bias", "targets", "kept")),
+        ("kept_points", ctypes.c_int64),
     ]
 
 
@@ -184,7 +187,15 @@ def _check(shifts: Tensor, shared: list[Tensor], more: dict[str, Tensor]) -> Non
         raise ValueError(f"neighbours are cells from {cell.min()} to {cell.max()}, and a row has {cells}")
 
 
-def _problem(shared: list[Tensor], shifts: Tensor, scale: float, half: bool, **more: Tensor) -> _Problem:
+def _problem(
+    shared: list[Tensor],
+    shifts: Tensor,
+    kept: Tensor,
+    kinds: int,
+    scale: float = 0.0,
+    half: bool = False,
+    **more: Tensor,
+) -> _Problem:
     """What the engine is called with; `more` are the other tensors that it reads, which are checked with the rest."""
     _check(shifts, shared, more)
     first, hidden, output_weight, output_bias, cell, weight = shared
@@ -209,7 +220,60 @@ def _problem(shared: list[Tensor], shifts: Tensor, scale: float, half: bool, **m
         output_weight=output_weight.data_ptr(),
         output_bias=output_bias.data_ptr(),
         targets=more["targets"].data_ptr() if "targets" in more else None,
+        kept=kept.data_ptr(),
+        kept_points=kept.numel() // max(1, _bytes_of_a_point(shifts, kinds, half)),
     )
+
+
+class _Blocks:
+    """Blocks of memory that are used again: memory that is new costs more time than what is kept in it saves.
+
+    As many as were in use at once stay the process's, each with as much as was ever written to it.
+    """
+
+    def __init__(self) -> None:
+        self._free: dict[int, list[Tensor]] = {}
+
+    def lend(self, size: int, limit: int) -> Tensor:
+        """`size` bytes, of a block of `limit` bytes that comes back when nothing refers to them. Raises RuntimeError."""
+        if not size:
+            return torch.empty(0, dtype=torch.uint8)
+        free = self._free.setdefault(limit, [])
+        try:
+            block = free.pop()
+        except IndexError:
+            block = torch.empty(limit, dtype=torch.uint8)
+        lent = (ctypes.c_uint8 * size).from_address(block.data_ptr())
+        weakref.finalize(lent, free.append, block).atexit = False
+        return torch.frombuffer(lent, dtype=torch.uint8)
+
+
+_blocks = _Blocks()
+
+_KEPT_BY_VALUES, _KEPT_BY_GRADIENT = 1, 2
+"""Numbers for each unit of the layers 1 … L − 1: its argument, and the gradient of the sine below."""
+
+
+def _bytes_of_a_point(shifts: Tensor, kinds: int, half: bool) -> int:
+    _, _, layers, width = shifts.shape
+    return kinds * (layers - 1) * width * (2 if half else 4)
+
+
+def _kept_size(shifts: Tensor, shared: list[Tensor], kinds: int, half: bool, limit: int) -> int:
+    """Bytes of what is kept: of all points, or of as many of the first ones as `limit` bytes have room for.
+
+    Nothing where that is half of the points or less: it would save little of the time of a field that is large.
+    """
+    each, points = _bytes_of_a_point(shifts, kinds, half), len(shifts) * len(shared[0])
+    count = min(points, limit // each) if each else 0
+    return each * count if 2 * count > points else 0
+
+
+def _memory(size: int, limit: int) -> Tensor:
+    try:
+        return _blocks.lend(size, limit)
+    except RuntimeError:  # torch's own kind of MemoryError: then nothing is kept
+        return torch.empty(0, dtype=torch.uint8)
 
 
 def _call(name: str, problem: _Problem, *arguments: Tensor | _Gradients) -> None:
@@ -231,30 +295,34 @@ def _like(*tensors: Tensor) -> tuple[list[Tensor], _Gradients]:
 
 
 @torch.library.custom_op("spatial_functa::values", mutates_args=(), device_types="cpu")
-def _values(shifts: Tensor, shared: list[Tensor]) -> Tensor:
+def _values(shifts: Tensor, shared: list[Tensor], limit: int) -> tuple[Tensor, Tensor]:
     shifts = shifts.contiguous()
-    problem = _problem(shared, shifts, 0.0, False)
+    kept = _memory(_kept_size(shifts, shared, _KEPT_BY_VALUES, False, limit), limit)
+    problem = _problem(shared, shifts, kept, _KEPT_BY_VALUES)
     values = shifts.new_empty(problem.rows, problem.points, problem.channels)
     _call("functa_values", problem, values)
-    return values
+    return values, kept
 
 
 @torch.library.custom_op("spatial_functa::values_backward", mutates_args=(), device_types="cpu")
-def _values_backward(from_values: Tensor, shifts: Tensor, shared: list[Tensor]) -> list[Tensor]:
+def _values_backward(from_values: Tensor, shifts: Tensor, shared: list[Tensor], kept: Tensor) -> list[Tensor]:
     from_values, shifts = from_values.contiguous(), shifts.contiguous()
-    problem = _problem(shared, shifts, 0.0, False, from_values=from_values)
+    problem = _problem(shared, shifts, kept, _KEPT_BY_VALUES, from_values=from_values)
     gradients, pointers = _like(shifts, *shared[:4])
     _call("functa_values_backward", problem, from_values, pointers)
     return gradients
 
 
 @torch.library.custom_op("spatial_functa::gradient", mutates_args=(), device_types="cpu")
-def _gradient(shifts: Tensor, shared: list[Tensor], targets: Tensor, scale: float, half: bool) -> tuple[Tensor, Tensor]:
+def _gradient(
+    shifts: Tensor, shared: list[Tensor], targets: Tensor, scale: float, half: bool, limit: int
+) -> tuple[Tensor, Tensor, Tensor]:
     shifts, targets = shifts.contiguous(), targets.contiguous()
-    problem = _problem(shared, shifts, scale, half, targets=targets)
+    kept = _memory(_kept_size(shifts, shared, _KEPT_BY_GRADIENT, half, limit), limit)
+    problem = _problem(shared, shifts, kept, _KEPT_BY_GRADIENT, scale, half, targets=targets)
     gradient, values = torch.empty_like(shifts), torch.empty_like(targets)
     _call("functa_gradient", problem, gradient, values)
-    return gradient, values
+    return gradient, values, kept
 
 
 @torch.library.custom_op("spatial_functa::gradient_backward", mutates_args=(), device_types="cpu")
@@ -266,10 +334,11 @@ def _gradient_backward(
     targets: Tensor,
     scale: float,
     half: bool,
+    kept: Tensor,
 ) -> list[Tensor]:
     direction, from_values, shifts, targets = (t.contiguous() for t in (direction, from_values, shifts, targets))
     given = {"targets": targets, "direction": direction, "from_values": from_values}
-    problem = _problem(shared, shifts, scale, half, **given)
+    problem = _problem(shared, shifts, kept, _KEPT_BY_GRADIENT, scale, half, **given)
     gradients, pointers = _like(shifts, *shared[:4], targets)
     _call("functa_gradient_backward", problem, direction, from_values, pointers)
     return gradients
@@ -280,18 +349,22 @@ def _empty(*tensors: Tensor) -> list[Tensor]:
 
 
 @_values.register_fake
-def _(shifts: Tensor, shared: list[Tensor]) -> Tensor:
-    return shifts.new_empty(len(shifts), len(shared[0]), len(shared[2]))
+def _(shifts: Tensor, shared: list[Tensor], limit: int) -> tuple[Tensor, Tensor]:
+    size = _kept_size(shifts, shared, _KEPT_BY_VALUES, False, limit)
+    return shifts.new_empty(len(shifts), len(shared[0]), len(shared[2])), shifts.new_empty(size, dtype=torch.uint8)
 
 
 @_gradient.register_fake
-def _(shifts: Tensor, shared: list[Tensor], targets: Tensor, scale: float, half: bool) -> tuple[Tensor, Tensor]:
+def _(
+    shifts: Tensor, shared: list[Tensor], targets: Tensor, scale: float, half: bool, limit: int
+) -> tuple[Tensor, Tensor, Tensor]:
     gradient, values = _empty(shifts, targets)
-    return gradient, values
+    size = _kept_size(shifts, shared, _KEPT_BY_GRADIENT, half, limit)
+    return gradient, values, shifts.new_empty(size, dtype=torch.uint8)
 
 
 @_values_backward.register_fake
-def _(from_values: Tensor, shifts: Tensor, shared: list[Tensor]) -> list[Tensor]:
+def _(from_values: Tensor, shifts: Tensor, shared: list[Tensor], kept: Tensor) -> list[Tensor]:
     return _empty(shifts, *shared[:4])
 
 
@@ -304,19 +377,23 @@ def _(
     targets: Tensor,
     scale: float,
     half: bool,
+    kept: Tensor,
 ) -> list[Tensor]:
     return _empty(shifts, *shared[:4], targets)
 
 
-def _keep_for_values(ctx: Context, inputs: tuple[Tensor, list[Tensor]], output: Tensor) -> None:
-    shifts, shared = inputs
-    ctx.save_for_backward(shifts, *shared)
+def _keep_for_values(ctx: Context, inputs: tuple[Tensor, list[Tensor], int], output: tuple[Tensor, Tensor]) -> None:
+    (shifts, shared, _), (_, kept) = inputs, output
+    ctx.save_for_backward(shifts, kept, *shared)
+    ctx.set_materialize_grads(False)  # zeros for what is kept would be as large
 
 
-def _differentiate_values(ctx: Context, from_values: Tensor) -> tuple[Tensor, list[Tensor | None]]:
-    shifts, *shared = ctx.saved_tensors
-    from_shifts, *from_siren = _values_backward(from_values, shifts, shared)
-    return from_shifts, [*from_siren, None, None]
+def _differentiate_values(
+    ctx: Context, from_values: Tensor, from_kept: None
+) -> tuple[Tensor, list[Tensor | None], None]:
+    shifts, kept, *shared = ctx.saved_tensors
+    from_shifts, *from_siren = _values_backward(from_values, shifts, shared, kept)
+    return from_shifts, [*from_siren, None, None], None
 
 
 class _GradientContext(Context, Protocol):
@@ -325,20 +402,25 @@ class _GradientContext(Context, Protocol):
 
 
 def _keep_for_gradient(
-    ctx: _GradientContext, inputs: tuple[Tensor, list[Tensor], Tensor, float, bool], output: tuple[Tensor, Tensor]
+    ctx: _GradientContext,
+    inputs: tuple[Tensor, list[Tensor], Tensor, float, bool, int],
+    output: tuple[Tensor, Tensor, Tensor],
 ) -> None:
-    shifts, shared, targets, ctx.scale, ctx.half = inputs
-    ctx.save_for_backward(shifts, targets, *shared)
+    (shifts, shared, targets, ctx.scale, ctx.half, _), (_, _, kept) = inputs, output
+    ctx.save_for_backward(shifts, targets, kept, *shared)
+    ctx.set_materialize_grads(False)
 
 
 def _differentiate_gradient(
-    ctx: _GradientContext, direction: Tensor, from_values: Tensor
-) -> tuple[Tensor, list[Tensor | None], Tensor, None, None]:
-    shifts, targets, *shared = ctx.saved_tensors
+    ctx: _GradientContext, direction: Tensor | None, from_values: Tensor | None, from_kept: None
+) -> tuple[Tensor, list[Tensor | None], Tensor, None, None, None]:
+    shifts, targets, kept, *shared = ctx.saved_tensors
+    direction = torch.zeros_like(shifts) if direction is None else direction
+    from_values = torch.zeros_like(targets) if from_values is None else from_values
     from_shifts, *from_siren, from_targets = _gradient_backward(
-        direction, from_values, shifts, shared, targets, ctx.scale, ctx.half
+        direction, from_values, shifts, shared, targets, ctx.scale, ctx.half, kept
     )
-    return from_shifts, [*from_siren, None, None], from_targets, None, None
+    return from_shifts, [*from_siren, None, None], from_targets, None, None, None
 
 
 _values.register_autograd(_differentiate_values, setup_context=_keep_for_values)
@@ -351,20 +433,29 @@ class NativeEngine:
 
     `bf16`: whether this processor has bfloat16 products (`has_bf16_products`); without them they are float32.
     `floats_at_once`: numbers of a kind that are held for what torch computes beside the engine, at z = 0.
+    `kept_bytes`: how much a call that is to be differentiated may keep for that; what has no room is computed again, and
+    nothing is kept where most of it would be.
     """
 
     bf16: bool = False
     floats_at_once: int = 2**20
+    kept_bytes: int = 2**27
 
     def values(self, siren: Siren, geometry: Geometry, shifts: Tensor) -> Tensor:
         """y `(N, Q, h)`."""
-        return _values(by_row(geometry, shifts), [*siren, *geometry.neighbours])
+        limit = self._limit(shifts, *siren)
+        values, _ = _values(by_row(geometry, shifts), [*siren, *geometry.neighbours], limit)
+        return values
 
     def gradient(
         self, siren: Siren, geometry: Geometry, shifts: Tensor, targets: Tensor, scale: float, precision: FieldPrecision
     ) -> tuple[Tensor, Tensor]:
         """Gradient of `scale / 2 · Σ (y − targets)²` for the shifts, of their shape, and y `(N, Q, h)`."""
-        half = precision == "bf16" and self.bf16
+        half, limit = precision == "bf16" and self.bf16, self._limit(shifts, *siren, targets)
         shared = [*siren, *geometry.neighbours]
-        gradient, values = _gradient(by_row(geometry, shifts), shared, targets, scale, half)
+        gradient, values, _ = _gradient(by_row(geometry, shifts), shared, targets, scale, half, limit)
         return gradient.view(shifts.shape), values
+
+    def _limit(self, *tensors: Tensor) -> int:
+        """Of what a call with these may keep."""
+        return self.kept_bytes if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors) else 0

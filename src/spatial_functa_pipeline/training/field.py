@@ -89,6 +89,7 @@ def train_field(
         validate=validate,
         best="validation_psnr",
         rate_factors=rate_factors(field, config.learning_rate_factors),
+        muon=hidden_matrices(field) if config.hidden_optimizer == "muon" else (),
         before_step=follow_spectrum,
         random=False,
         precision=config.field.precision,
@@ -119,10 +120,16 @@ def rate_factors(field: SpatialField, factors: LearningRateFactors) -> dict[str,
         "first_step": factors.first_step,
         "linear": factors.linear,
     }
+    hidden = {} if factors.hidden is None else dict.fromkeys(hidden_matrices(field), factors.hidden)
     return {
         name: next(factor for part, factor in parts.items() if name.startswith(part))
         for name, _ in field.named_parameters()
-    }
+    } | hidden
+
+
+def hidden_matrices(field: SpatialField) -> list[str]:
+    """Names of the W×W matrices between the SIREN's sine layers."""
+    return [f"layers.{layer}.weight" for layer in range(1, field.sine_layers)]
 
 
 def start_from_components(field: SpatialField, images: Images) -> None:

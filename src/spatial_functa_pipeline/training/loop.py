@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -54,6 +54,7 @@ class Training:
         validate: called in evaluation mode, without gradients, with the weights to evaluate, by the first process only.
         best: name of the validation metric (higher is better) that `config.keep` and the guard's margin mean.
         rate_factors: on the learning rate of single parameters, by name.
+        muon: names of the matrices that Muon has instead of Adam.
         before_step: called before each step, for what is to happen once, however the batch is split.
         random: whether the loss or the model draw random numbers. If so, they are drawn in a way which does not depend
             on how the batch is split.
@@ -70,6 +71,7 @@ class Training:
     validate: Callable[[nn.Module], dict[str, float]] | None = None
     best: str | None = None
     rate_factors: Mapping[str, float] = field(default_factory=dict)
+    muon: Collection[str] = ()
     before_step: Callable[[], None] = lambda: None
     random: bool = True
     precision: NetworkPrecision = "float32"
@@ -84,7 +86,7 @@ class Training:
         if self.config.keep == "best" and self.best is None:
             raise ValueError(f"{self.name}: keep is best, but there is no validation metric to be the best in")
         self.model.to(self._device)
-        self.state = TrainingState.at_start(self.model, self.config, self.rate_factors)
+        self.state = TrainingState.at_start(self.model, self.config, self.rate_factors, self.muon)
         self.pace = Pace(self.config.steps)
 
     def train(self) -> pd.DataFrame:

@@ -1,7 +1,8 @@
 """The optimiser, and its learning rate over the steps."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,30 +22,59 @@ def learning_rate_factor(config: TrainingConfig, step: int) -> float:
     return 1.0
 
 
+class AdamAndMuon(torch.optim.Optimizer):
+    """Muon for some matrices and Adam for all else, as one optimiser to a training."""
+
+    def __init__(self, adam: torch.optim.Optimizer, muon: torch.optim.Optimizer) -> None:
+        super().__init__([*adam.param_groups, *muon.param_groups], {})
+        self.parts = (adam, muon)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One step of either, at the rates that stand in this one's groups."""
+        groups = iter(self.param_groups)
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = next(groups)["lr"]
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of either."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """What `state_dict` gave."""
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+
+
 def build_optimizer(
-    model: nn.Module, config: TrainingConfig, rate_factors: Mapping[str, float] | None = None
+    model: nn.Module,
+    config: TrainingConfig,
+    rate_factors: Mapping[str, float] | None = None,
+    muon: Collection[str] = (),
 ) -> torch.optim.Optimizer:
     """Adam; with `weight_decay`, AdamW on all parameters, or on those of two or more axes (`weight_decay_on`).
 
-    `rate_factors` multiply the learning rate of single parameters, given by their names in the model. Raises ValueError
-    if there is no such parameter.
+    `rate_factors` multiply the learning rate of single parameters, given by their names in the model; `muon` names matrices
+    that Muon has instead of Adam (Jordan et al. 2024). Raises ValueError if there is no such parameter.
     """
-    factors = dict(rate_factors or {})
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        factor = factors.pop(name, 1.0)
+    factors, named = dict(rate_factors or {}), dict(model.named_parameters())
+    if unknown := {*factors, *muon} - set(named):
+        raise ValueError(f"no parameter is named {', '.join(sorted(unknown))}")
+    groups: dict[tuple[bool, float, float], list[nn.Parameter]] = {}
+    for name, parameter in named.items():
         if parameter.requires_grad:
             decays = config.weight_decay_on == "all" or parameter.ndim >= 2
             decay = config.weight_decay if decays else 0.0
-            groups.setdefault((decay, factor), []).append(parameter)
-    if factors:
-        raise ValueError(f"no parameter is named {', '.join(factors)}")
-    return torch.optim.AdamW(
-        [
+            groups.setdefault((name in muon, decay, factors.get(name, 1.0)), []).append(parameter)
+
+    def of(with_muon: bool) -> list[dict[str, Any]]:
+        return [
             {"params": parameters, "weight_decay": decay, "rate_factor": factor}
-            for (decay, factor), parameters in groups.items()
-        ],
-        lr=config.learning_rate,
-        betas=config.betas,
-        fused=True,
-    )
+            for (is_muons, decay, factor), parameters in groups.items()
+            if is_muons == with_muon
+        ]
+
+    adam = torch.optim.AdamW(of(False), lr=config.learning_rate, betas=config.betas, fused=True)
+    return AdamAndMuon(adam, torch.optim.Muon(of(True), lr=config.learning_rate)) if muon else adam

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -55,11 +55,13 @@ class TrainingState:
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def at_start(cls, model: nn.Module, config: TrainingConfig, rate_factors: Mapping[str, float]) -> Self:
-        """Before the first step; `model` is on its device already."""
+    def at_start(
+        cls, model: nn.Module, config: TrainingConfig, rate_factors: Mapping[str, float], muon: Collection[str] = ()
+    ) -> Self:
+        """Before the first step; `model` is on its device already. The rest as `build_optimizer` has it."""
         zero = torch.zeros((), device=next(model.parameters()).device)
         average = None if config.ema_decay is None else MovingAverage(model, config.ema_decay, config.ema_ramp)
-        state = cls(model, build_optimizer(model, config, rate_factors), average, zero.clone(), zero)
+        state = cls(model, build_optimizer(model, config, rate_factors, muon), average, zero.clone(), zero)
         state.good = [state.snapshot()]
         return state
 
