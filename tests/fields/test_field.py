@@ -296,6 +296,11 @@ def test_wrong_shapes_are_errors():
         field.encode(random_images(field), steps=0)
     with pytest.raises(ValueError, match="multiple of the latent grid"):
         field.decode(torch.zeros(1, 2, 2, 3, dtype=torch.float64), (9, 8))
+    field = make(grid=(2, 2), resolution=(8, 8), interpolation="linear", initialisation="data")
+    with pytest.raises(ValueError, match="multiple of the latent grid"):  # of its linear part's cells
+        field.decode(torch.zeros(1, 2, 2, 3, dtype=torch.float64), (9, 8))
+    field = make(grid=(2, 2), resolution=(8, 8), interpolation="linear")
+    assert field.decode(torch.zeros(1, 2, 2, 3, dtype=torch.float64), (9, 8)).shape == (1, 9, 8, 2)
 
 
 # The free first step and the linear part, which are ours
@@ -398,6 +403,14 @@ def test_data_that_never_vary_along_a_direction():
     assert rows[2] < 2000 * rows[0]
     images = random_images(field)
     assert field(images)[0].isfinite().all()
+
+
+def test_data_that_are_all_the_same():
+    field = make(grid=(2, 2), resolution=(8, 8), initialisation="data", first_step="free")
+    mean = torch.rand(32, dtype=torch.float64)
+    field.start_from(mean, torch.eye(32, dtype=torch.float64)[:, :3], torch.zeros(3, dtype=torch.float64))
+    images = mean.reshape(1, 1, 4, 1, 4, 2).expand(3, 2, 4, 2, 4, 2).reshape(3, 8, 8, 2)
+    torch.testing.assert_close(field(images)[0], images)
 
 
 def test_a_random_field_cannot_start_from_data():

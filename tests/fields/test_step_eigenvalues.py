@@ -187,6 +187,27 @@ def test_equal_eigenvalues_and_small_spaces():
     torch.testing.assert_close(largest(symmetric(values), 9), values[:, -1], rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("others", [1.0, 1.5])
+def test_rounding_errors_are_no_directions(sign, others):
+    """In float32, without noise from a product of matrices: what is left of a product is nothing, or along the basis."""
+    diagonal = sign * torch.tensor([others, *[1.0] * 7])
+    start = torch.randn(500, 8, generator=torch.Generator().manual_seed(0))
+    found = largest_eigenvalues(lambda vectors: vectors * diagonal, start, 8)
+    torch.testing.assert_close(found, diagonal.max().expand(500), rtol=1e-5, atol=0)
+
+
+def test_a_field_that_starts_from_the_data_steps_at_one():
+    """Its SIREN has no output yet: along each channel the step matrix is the identity, or zero beyond the linear code."""
+    torch.manual_seed(0)
+    spec = FieldSpec(LatentShape((4, 4), 8), (16, 16), 1, "nearest", 32, 3, 10.0, initialisation="data")
+    field = SpatialField(spec)
+    directions, _ = torch.linalg.qr(torch.randn(16, 6))
+    field.start_from(torch.rand(16), directions, torch.linspace(2, 0.1, 6))
+    found = field.step_eigenvalues(pictures(field), 8)
+    torch.testing.assert_close(found, torch.ones_like(found), rtol=1e-5, atol=0)
+
+
 def test_what_is_not_finite_is_infinite():
     """A latent that ran away; the others are found all the same."""
     matrices = symmetric(torch.tensor([[1.0, 2.0], [1.0, 2.0]], dtype=torch.float64))

@@ -157,8 +157,9 @@ class SpatialField(nn.Module):
         length = sqrt(1 / (_DATA_RATE * self._residual_scale))
         self.linear.start_from(mean - 0.5, length * directions)  # the SIREN's output is ½
         self.inner_rates.fill_(_DATA_RATE)
-        of_latents = torch.full_like(self.inner_rates, deviations.max().item())
-        of_latents[: len(deviations)] = deviations.clamp(min=_DATA_RANGE * deviations.max()).to(of_latents)
+        largest = deviations.max().item() or 1.0  # the data are all the same
+        of_latents = torch.full_like(self.inner_rates, largest)
+        of_latents[: len(deviations)] = deviations.clamp(min=_DATA_RANGE * largest).to(of_latents)
         std = _DATA_SHIFT * length / (self.spec.omega0 * of_latents * sqrt(self.modulation_weight[0].numel()))
         self.modulation_weight.normal_()
         self.modulation_weight.mul_(std.reshape(-1, *(1,) * len(self._reach)))
@@ -384,9 +385,9 @@ class SpatialField(nn.Module):
     def decode(self, latents: Tensor, resolution: tuple[int, ...] | None = None) -> Tensor:
         """Images `(B, *resolution, channels)` of latents `(B, *grid, c)`, not clamped to [0, 1].
 
-        Any `resolution` may be asked for (a multiple of the grid for `nearest`). `nearest` is continuous within a cell, and
-        across its borders if the spec has an overlap. `linear` is not: its coordinates are the bits of a trained pixel's
-        index, so that an enlarged image is blocky.
+        Any `resolution` may be asked for (a multiple of the grid for `nearest` and with a linear part, or else ValueError).
+        `nearest` is continuous within a cell, and across its borders if the spec has an overlap. `linear` is not: its
+        coordinates are the bits of a trained pixel's index, so that an enlarged image is blocky.
         """
         grid, trained, overlap = self.spec.latent_shape.grid, self.spec.resolution, self.spec.overlap
         if resolution is None or tuple(resolution) == trained:

@@ -271,7 +271,9 @@ class LinearGeometry(nn.Module):
         return cut_into_cells(self.to_images(points), self.grid).flatten(-2)
 
     def from_cells(self, cells: Tensor, channels: int) -> Tensor:
-        """The inverse of `to_cells`."""
+        """The inverse of `to_cells`. Raises ValueError as it does."""
+        if any(n % s for n, s in zip(self.resolution, self.grid, strict=True)):
+            raise ValueError(f"resolution {self.resolution} must be a multiple of the latent grid {self.grid}")
         return self.to_points(join_cells(cells.unflatten(-1, (-1, channels)), self.resolution))
 
     def spread(self, modulations: Tensor) -> Tensor:
