@@ -46,6 +46,7 @@ FIELD = {
     "depth": 5,
     "kernel_size": 3,
     "inner_steps": 3,
+    "overlap": 0.0,
     "precision": "bf16",
 }
 SHARED = {"validation_images": 64, "training_inner_steps": 2, "hidden_optimizer": "adam", "jitter": {"share": 0.0}}

@@ -54,21 +54,21 @@ Protection = Literal["plain", "penalty", "guard", "both"]
 
 FACTORS = ("siren", "modulation", "inner_rates", "first_step", "linear")
 # A 1×1 λ and three inner steps, where each cell has a step matrix of its own; Adam; nothing between the pixels.
-PLAIN = {"hidden_optimizer": "adam", "jitter": {"share": 0.0}}
+PLAIN = {"hidden_optimizer": "adam", "jitter": {"share": 0.0}, "training": {"learning_rate": 1.5e-3}}
 TIED = {
     **PLAIN,
-    "field": {"kernel_size": 1, "inner_steps": 3, "first_step": "tied", "overlap": 0.0},
+    "field": {"kernel_size": 1, "inner_steps": 3, "first_step": "tied", "initialisation": "random", "overlap": 0.0},
     "learning_rate_factors": {**dict.fromkeys(FACTORS, 1.0), "hidden": None},
     "training_inner_steps": None,
 }
 FREE = {
     **PLAIN,
-    "field": {"kernel_size": 1, "inner_steps": 3, "first_step": "free", "overlap": 0.0},
+    "field": {"kernel_size": 1, "inner_steps": 3, "first_step": "free", "initialisation": "random", "overlap": 0.0},
     "learning_rate_factors": {"siren": 1.0, "hidden": None, "modulation": 3.0, "inner_rates": 3.0, "first_step": 3.0},
     "training_inner_steps": 2,
 }
 # 15 layers at ω0 30, as functa has them, at the preset's width: a vector for the whole image.
-DEEP = {"depth": 15, "omega0": 30.0}
+DEEP = {"width": 64, "depth": 15, "omega0": 30.0}
 # An inner gradient is the mean over 64 times as many pixels as a cell of the preset has, and so is a free first step's map.
 FREE_VECTOR = {**FREE, "learning_rate_factors": {**FREE["learning_rate_factors"], "first_step": 3 / 64}}
 

@@ -1,13 +1,16 @@
 """What is ours in the meta-learning of a field: rates by group, the start from the data, the loss beside the pixels."""
 
+from dataclasses import replace
+
 import pytest
 import tiny_trainings as tiny
 import torch
+from pydantic import ValidationError
 
 from spatial_functa_pipeline.config.meta_learning import LearningRateFactors
 from spatial_functa_pipeline.fields.field import SpatialField
 from spatial_functa_pipeline.images.shifting import shifted
-from spatial_functa_pipeline.metrics.image_quality import pca_psnr
+from spatial_functa_pipeline.metrics.image_quality import PatchPCA, pca_psnr
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.field import rate_factors, seam_error, start_from_components, train_field
 from spatial_functa_pipeline.training.run import TrainingRun
@@ -141,12 +144,38 @@ def test_a_penalty_on_seams_makes_them_smaller(tmp_path):
 
 
 def test_training_with_fewer_inner_steps_validates_with_those_of_encoding(tmp_path):
-    """With one inner step the engine's gradient is not in the loss: the inner rates have no gradient, and stay."""
-    given = {"spectral_penalty": {"weight": 0}}
-    field, history = train(tmp_path, config_of({"training_inner_steps": 1, **given}, steps=4))
-    start, _ = train(tmp_path / "start", config_of({"learning_rate_factors": {"inner_rates": 0}, **given}, steps=4))
-    assert torch.equal(field.inner_rates, start.inner_rates)
+    """With two steps, other weights than with three; and the history's best is what three steps reconstruct."""
+    field, history = train(tmp_path, config_of({"training_inner_steps": 2}, steps=4))
+    three, _ = train(tmp_path / "three", config_of(steps=4))
+    assert not torch.equal(field.inner_rates, three.inner_rates)
     pixels = tiny.images(16, 1).batch(range(16)).float() / 255
     error = (field.decode(field.encode(pixels, 3)) - pixels).square().flatten(1).mean(1)
     best = history["validation_psnr"].max()
     assert (-10 * error.log10()).mean().item() == pytest.approx(best, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "message"),
+    [
+        ({"training_inner_steps": 1}, {}, "leaves the meta-SGD rates as they start"),
+        ({}, {"inner_steps": 1}, "leaves the meta-SGD rates as they start"),
+        ({"seam_penalty": {"weight": 1}}, {"latent_shape": "1x1x4"}, "where no cells meet"),
+        ({"seam_penalty": {"weight": 1}}, {"interpolation": "linear"}, "where no cells meet"),
+        ({}, {"latent_shape": "1x1x4", "resolution": (128, 128)}, "more cells, or initialisation random"),
+    ],
+)
+def test_what_would_do_nothing_or_take_for_ever_is_refused(given, field, message):
+    with pytest.raises(ValidationError, match=message):
+        config_of(given, field)
+
+
+def test_components_are_found_batch_by_batch(monkeypatch):
+    """Of some evenly spaced images, a few at a time: the same as of all of them at once."""
+    monkeypatch.setattr("spatial_functa_pipeline.training.field._IMAGES_AT_ONCE", 7)
+    read, images = [], tiny.images(32, 0)
+    field = SpatialField(config_of().field.spec)
+    start_from_components(field, replace(images, read=lambda rows: read.append(len(rows)) or images.read(rows)))
+    assert sum(read) == 32
+    assert max(read) <= 7
+    code = PatchPCA(images.batch(range(32)), (4, 4), 4)
+    torch.testing.assert_close(field.linear.bias.double() + 0.5, code.mean, rtol=1e-5, atol=1e-6)

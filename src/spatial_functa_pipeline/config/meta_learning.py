@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from math import prod
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -12,6 +13,9 @@ from spatial_functa_pipeline.config.training import TrainingConfig
 from spatial_functa_pipeline.fields.field import FieldSpec, FirstStep, Initialisation, KernelInit
 from spatial_functa_pipeline.fields.geometry import Interpolation
 from spatial_functa_pipeline.fields.siren import FieldPrecision
+
+MOST_TO_START_FROM = 2**13
+"""Numbers of a cell, of which a covariance matrix is made: 0.5 GiB, and minutes for its eigenvectors."""
 
 
 class FieldConfig(Block):
@@ -27,7 +31,7 @@ class FieldConfig(Block):
     kernel_size: Annotated[int, Field(ge=1)] = Field(1, description="side of λ's convolution kernel, odd")
     kernel_init: KernelInit = Field(
         "whole",
-        description="ours: centre: at first a cell has nothing of its neighbours' latents, as with a kernel of 1",
+        description="ours: centre: a random start has nothing of the neighbours' latents, as with a kernel of 1",
     )
     inner_steps: PositiveInt = 3
     inner_rate_init: tuple[PositiveFloat, PositiveFloat] = Field(
@@ -75,6 +79,12 @@ class FieldConfig(Block):
             raise ValueError(f"kernel_size must be odd, got {self.kernel_size}")
         if self.inner_rate_init[0] >= self.inner_rate_init[1] or self.inner_rate_init[1] > 1:
             raise ValueError(f"inner_rate_init must be (low, high) with low < high ≤ 1, got {self.inner_rate_init}")
+        pixels = prod(n // s for n, s in zip(resolution, grid, strict=True)) * self.channels
+        if self.initialisation == "data" and pixels > MOST_TO_START_FROM:
+            raise ValueError(
+                f"a start from the data takes the principal components of a cell's {pixels} numbers, and at most "
+                f"{MOST_TO_START_FROM} are supported: more cells, or initialisation random"
+            )
         return self
 
 
@@ -151,6 +161,19 @@ class MetaLearningConfig(Block):
             )
         if self.field.overlap and not self.jitter.share:
             raise ValueError(
-                f"field.overlap is {self.field.overlap}, but jitter.share is 0: cells are not trained beyond their borders"
+                f"field.overlap is {self.field.overlap}, but jitter.share is 0: cells are not trained beyond their borders; "
+                "set field.overlap to 0, or a share"
+            )
+        if self.seam_penalty.weight and (self.field.interpolation != "nearest" or self.field.latent_shape.cells == 1):
+            raise ValueError("seam_penalty.weight must be 0 where no cells meet: one cell, or the interpolation linear")
+        return self
+
+    @model_validator(mode="after")
+    def _all_is_trained(self) -> MetaLearningConfig:
+        trained = self.training_inner_steps or self.field.inner_steps
+        if self.field.first_step == "free" and trained == 1:
+            raise ValueError(
+                "with a free first step one inner step in training leaves the meta-SGD rates as they start: take two, or "
+                "field.first_step tied"
             )
         return self

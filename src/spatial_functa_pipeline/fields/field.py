@@ -419,10 +419,10 @@ class SpatialField(nn.Module):
                 what `decode` gives at a finer resolution. `nearest` only.
         """
         self._check(images, steps)
-        siren = self._siren(self.geometry.coordinates)
-        latents = self._fit(self.geometry.to_points(images), steps or self.spec.inner_steps, siren)
         if offset is not None and self.spec.interpolation != "nearest":
             raise ValueError("coordinates of the interpolation linear are bits: there is nothing between the pixels")
+        siren = self._siren(self.geometry.coordinates)
+        latents = self._fit(self.geometry.to_points(images), steps or self.spec.inner_steps, siren)
         geometry = self.geometry if offset is None or self.geometry_beside is None else self.geometry_beside
         return self._decode(latents, geometry, offset), latents
 

@@ -9,6 +9,8 @@ loss amounts to; never larger than the former).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -65,7 +67,7 @@ class PatchPCA:
     c principal components for all patches of the training images.
 
     Args:
-        train_images: `(N, *resolution, channels)`, from which mean and basis are computed.
+        train_images: `(N, *resolution, channels)`, or such batches, from which mean and basis are computed.
         patch: pixels per latent cell along each axis, `resolution / grid`.
         components: c.
 
@@ -77,19 +79,30 @@ class PatchPCA:
     Raises ValueError if the patch does not tile the images or has fewer than `components` numbers.
     """
 
-    def __init__(self, train_images: Tensor, patch: tuple[int, ...], components: int) -> None:
-        self.patch, self.channels = tuple(patch), train_images.shape[-1]
-        self._check(train_images)
-        values = self.channels * torch.Size(patch).numel()
-        if not 1 <= components <= values:
-            raise ValueError(f"a patch has {values} numbers: components must lie in 1..{values}, got {components}")
-        moments = FeatureMoments(values)
-        for batch in train_images.split(_BATCH):
+    def __init__(self, train_images: Tensor | Iterable[Tensor], patch: tuple[int, ...], components: int) -> None:
+        self.patch = tuple(patch)
+        batches = train_images.split(_BATCH) if isinstance(train_images, Tensor) else train_images
+        moments = None
+        for batch in batches:
+            if moments is None:
+                moments = self._moments(batch, components)
+            self._check(batch)
             moments.update(self._patches(batch).flatten(end_dim=-2))
+        if moments is None:
+            raise ValueError("there are no training images")
         variances, directions = torch.linalg.eigh(moments.covariance())  # ascending
         self.mean = moments.mean()
         self.basis = directions[:, -components:].flip(1)
         self.deviations = variances[-components:].flip(0).clamp_min(0).sqrt()
+
+    def _moments(self, batch: Tensor, components: int) -> FeatureMoments:
+        """Of patches such as the batch's, empty."""
+        self.channels = batch.shape[-1]
+        self._check(batch)
+        values = self.channels * torch.Size(self.patch).numel()
+        if not 1 <= components <= values:
+            raise ValueError(f"a patch has {values} numbers: components must lie in 1..{values}, got {components}")
+        return FeatureMoments(values)
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images `(B, *resolution, channels)` from their codes, unclamped, in float64 on the CPU."""

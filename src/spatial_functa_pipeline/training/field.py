@@ -27,6 +27,7 @@ from spatial_functa_pipeline.training.step import Batch
 
 _VALIDATION_BATCH = 16
 _IMAGES_TO_START_FROM = 10_000
+_IMAGES_AT_ONCE = 500
 _POWER_ITERATIONS = 4  # per step; the eigenvector is followed, and changes slowly
 _VALIDATION_POWER_ITERATIONS = 30
 _CURVATURE_IMAGES = 4  # a quarter of the time of validating 256: in a trained field about 1 % of the cells are beyond 2
@@ -60,7 +61,7 @@ def train_field(
         reconstructions, _ = fit(images, config.training_inner_steps, offset)
         errors = reconstructions - (images if offset is None else shifted(images, offset))
         loss = errors.square().mean()
-        if seams.weight:
+        if seams.weight and offset is None:  # beside the pixels both of two may be on one side of a border
             loss = loss + seams.weight * seam_error(errors, grid)
         if penalty.weight:
             loss = loss + penalty.weight * (field.spectral_radius() - penalty.threshold).relu().square()
@@ -133,12 +134,21 @@ def hidden_matrices(field: SpatialField) -> list[str]:
 
 
 def start_from_components(field: SpatialField, images: Images) -> None:
-    """Start from the principal components of the images' cells; of many images, of some evenly spaced ones."""
-    rows = np.unique(np.linspace(0, len(images) - 1, min(len(images), _IMAGES_TO_START_FROM)).astype(int))
+    """Start from the principal components of the images' cells; of many images, of some evenly spaced ones.
+
+    With several processes the first one finds them. Raises ImagesError, in all of them, if an image cannot be read.
+    """
     spec = field.spec
     cell = tuple(n // s for n, s in zip(spec.resolution, spec.latent_shape.grid, strict=True))
-    code = PatchPCA(images.batch(rows), cell, min(spec.latent_shape.channels, math.prod(cell) * spec.channels))
-    field.start_from(code.mean, code.basis, code.deviations)
+    components = min(spec.latent_shape.channels, math.prod(cell) * spec.channels)
+
+    def find() -> tuple[Tensor, Tensor, Tensor]:
+        rows = np.unique(np.linspace(0, len(images) - 1, min(len(images), _IMAGES_TO_START_FROM)).astype(int))
+        parts = np.array_split(rows, math.ceil(len(rows) / _IMAGES_AT_ONCE))
+        code = PatchPCA((images.batch(part) for part in parts), cell, components)
+        return code.mean, code.basis, code.deviations
+
+    field.start_from(*this_process().from_first(find))
 
 
 def _validation_metrics(field: SpatialField, images: Images, count: int) -> dict[str, float]:
