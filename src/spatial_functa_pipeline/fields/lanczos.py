@@ -26,7 +26,9 @@ def largest_eigenvalues(product: Callable[[Tensor], Tensor], start: Tensor, iter
         `(N,)`; infinite where a product is not finite.
     """
     vector = _unit(start, start.norm(dim=-1))
-    basis, diagonal, beside = vector[:, None], [], []
+    basis = vector[:, None]
+    diagonal: list[Tensor] = []
+    beside: list[Tensor] = []
     rounding = _ROUNDING * torch.finfo(start.dtype).eps
     for _ in range(min(iterations, start.shape[-1])):
         image = product(vector)
