@@ -54,7 +54,7 @@ Protection = Literal["plain", "penalty", "guard", "both"]
 
 FACTORS = ("siren", "modulation", "inner_rates", "first_step", "linear")
 # A 1×1 λ and three inner steps, where each cell has a step matrix of its own; Adam; nothing between the pixels.
-PLAIN = {"hidden_optimizer": "adam", "jitter": {"share": 0.0}, "training": {"learning_rate": 1.5e-3}}
+PLAIN = {"hidden_optimizer": "adam", "jitter": {"share": 0.0}, "training": {"steps": 3750, "learning_rate": 1.5e-3}}
 TIED = {
     **PLAIN,
     "field": {"kernel_size": 1, "inner_steps": 3, "first_step": "tied", "initialisation": "random", "overlap": 0.0},

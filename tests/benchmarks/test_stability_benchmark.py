@@ -75,9 +75,11 @@ def test_a_recipe_is_what_its_name_says(recipe, settings):
     if "deep" in recipe:
         assert (field.latent_shape.grid, field.depth, field.omega0) == ((1, 1), 15, 30)
     else:
-        own = {"first_step", "kernel_size", "inner_steps"}
+        own = {"first_step", "kernel_size", "inner_steps", "overlap"}
         assert field.model_dump(exclude=own) == preset.field.model_dump(exclude=own)
         assert (field.kernel_size, field.inner_steps) == (1, 3)
+    assert (config.hidden_optimizer, factors.hidden, config.jitter.share, field.overlap) == ("adam", None, 0, 0)
+    assert field.width == 64
 
 
 def test_a_run_trains_the_embedded_images(settings):

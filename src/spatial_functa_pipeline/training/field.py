@@ -157,13 +157,13 @@ def _validation_metrics(field: SpatialField, images: Images, count: int) -> dict
     `spectral_radius` is what the penalty looks at, at z = 0. Of the first few images' `SpatialField.step_eigenvalues`,
     `true_spectral_radius` is the largest and `share_beyond_2` the share of those above 2.
     """
-    device, errors = next(field.parameters()).device, []
+    device, errors, few = next(field.parameters()).device, [], torch.empty(0)
     for start in range(0, min(count, len(images)), _VALIDATION_BATCH):
         stop = min(start + _VALIDATION_BATCH, count, len(images))
         batch = unit_images(images.batch(range(start, stop)).to(device))
         errors.append(per_image_mse(field(batch)[0], batch))
+        few = few if start else batch[:_CURVATURE_IMAGES]
     mse = torch.cat(errors)
-    few = unit_images(images.batch(range(min(_CURVATURE_IMAGES, len(mse)))).to(device))
     eigenvalues = field.step_eigenvalues(few, _CURVATURE_PRODUCTS)
     metrics = {
         "validation_psnr": mean_psnr(mse).item(),
