@@ -114,12 +114,11 @@ def measure(variant: str, seconds: float) -> dict[str, Any]:
         images.batch(range(len(images)))
         for images in (load_images("nearest", name) for name in ("train_images", "test_images"))
     )
-    patch = tuple(n // s for n, s in zip(spec.resolution, spec.latent_shape.grid, strict=True))
     result = {
         "variant": variant,
         "steps": steps,
         "seconds": taken,
-        "psnr_pca": pca_psnr(train_images, test_images, patch, spec.latent_shape.channels),
+        "psnr_pca": pca_psnr(train_images, test_images, spec.cell, spec.latent_shape.channels),
         "spectral_radius": field.spectral_radius(100).item(),
         "psnr_enlarged": enlarged_psnr(field),
         "psnr_by_inner_steps": {steps: reconstruction_psnr(field, steps) for steps in INNER_STEPS},

@@ -19,7 +19,7 @@ class TorchPeer:
 
     def __init__(self, spec: FieldSpec, dtype: torch.dtype = torch.float32) -> None:
         self.spec = spec
-        self.patch = tuple(n // s for n, s in zip(spec.resolution, spec.latent_shape.grid, strict=True))
+        self.patch = spec.cell
         if spec.interpolation == "nearest":
             # The coordinates of a cell; modulations are broadcast over them.
             self.coordinates = pixel_centres(self.patch).reshape(*self.patch, 2).to(dtype)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import tiny_trainings as tiny
 import torch
@@ -179,3 +180,47 @@ def test_components_are_found_batch_by_batch(monkeypatch):
     assert max(read) <= 7
     code = PatchPCA(images.batch(range(32)), (4, 4), 4)
     torch.testing.assert_close(field.linear.bias.double() + 0.5, code.mean, rtol=1e-5, atol=1e-6)
+
+
+OURS = {
+    "hidden_optimizer": "muon",
+    "jitter": {"share": 0.5},
+    "training_inner_steps": 2,
+    "seam_penalty": {"weight": 0.1},
+}
+
+
+class StopError(Exception):
+    pass
+
+
+def stop_at_10(step, metrics):
+    if step == 10:
+        raise StopError
+
+
+@pytest.mark.parametrize("initialisation", ["random", "data"])
+def test_a_training_with_all_of_ours_goes_on_as_if_it_had_not_been_stopped(tmp_path, initialisation):
+    """From its file: Muon's state, the offsets, and the start from the data, which the checkpoint overrules."""
+    config = config_of(OURS, {"initialisation": initialisation, "overlap": 0.5, "kernel_size": 3}, steps=16)
+    whole, history = train(tmp_path / "whole", config)
+    checkpoint = Checkpoint(tmp_path / "cut.ckpt")
+    splits = tiny.images(32, 0), tiny.images(16, 1)
+    with pytest.raises(StopError):
+        train_field.__wrapped__(*splits, config, run=TrainingRun(0, tiny.RUNTIME, checkpoint, stop_at_10))
+    resumed, resumed_history = train_field.__wrapped__(*splits, config, run=TrainingRun(0, tiny.RUNTIME, checkpoint))
+    for (name, one), other in zip(resumed.named_parameters(), whole.parameters(), strict=True):
+        assert torch.equal(one, other), name
+    columns = [name for name in history if name != "seconds"]
+    pd.testing.assert_frame_equal(resumed_history[columns], history[columns])
+
+
+@pytest.mark.slow
+def test_two_processes_train_all_of_ours_as_one_does(tmp_path):
+    """The start is found by the first one; every parameter has a gradient, and all take the same offsets."""
+    config = config_of(OURS, {"overlap": 0.5}, steps=6, micro_batch=1)
+    alone, _ = train(tmp_path / "alone", config)
+    two = TrainingRun(0, tiny.RUNTIME.model_copy(update={"processes": 2}), Checkpoint(tmp_path / "two.ckpt"))
+    together, _ = train_field(tiny.images(32, 0), tiny.images(16, 1), config, run=two)
+    for (name, one), other in zip(together.named_parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4, msg=name)

@@ -50,7 +50,6 @@ class FieldConfig(Block):
         "random",
         description="ours: data: with a linear part, which starts as the principal components of the cells' pixels",
     )
-
     overlap: Annotated[float, Field(ge=0, le=0.5)] = Field(
         0.0,
         description="ours: trained pixels by which cells reach beyond their borders, and are blended there, where they are "
@@ -79,7 +78,7 @@ class FieldConfig(Block):
             raise ValueError(f"kernel_size must be odd, got {self.kernel_size}")
         if self.inner_rate_init[0] >= self.inner_rate_init[1] or self.inner_rate_init[1] > 1:
             raise ValueError(f"inner_rate_init must be (low, high) with low < high ≤ 1, got {self.inner_rate_init}")
-        pixels = prod(n // s for n, s in zip(resolution, grid, strict=True)) * self.channels
+        pixels = prod(self.spec.cell) * self.channels
         if self.initialisation == "data" and pixels > MOST_TO_START_FROM:
             raise ValueError(
                 f"a start from the data takes the principal components of a cell's {pixels} numbers, and at most "

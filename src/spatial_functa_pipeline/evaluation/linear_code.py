@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch
+from math import prod
 
 from spatial_functa_pipeline.fields.field import FieldSpec
 
@@ -14,6 +14,5 @@ _PCA_NUMBERS = 4096
 
 def pca_patch(spec: FieldSpec) -> tuple[tuple[int, ...], int] | None:
     """Pixels of a cell along each axis and the components of a code as large as the latent; None if it is too costly."""
-    patch = tuple(n // s for n, s in zip(spec.resolution, spec.latent_shape.grid, strict=True))
-    numbers = torch.Size(patch).numel() * spec.channels
-    return (patch, min(spec.latent_shape.channels, numbers)) if numbers <= _PCA_NUMBERS else None
+    numbers = prod(spec.cell) * spec.channels
+    return (spec.cell, min(spec.latent_shape.channels, numbers)) if numbers <= _PCA_NUMBERS else None

@@ -54,6 +54,11 @@ class FieldSpec:
     initialisation: Initialisation = "random"
     overlap: float = 0.0
 
+    @property
+    def cell(self) -> tuple[int, ...]:
+        """Pixels of a cell along each axis, P in all."""
+        return tuple(n // s for n, s in zip(self.resolution, self.latent_shape.grid, strict=True))
+
 
 class SpatialField(nn.Module):
     """One SIREN and one map λ for all images, with the meta-SGD rates of the inner loop.
@@ -94,12 +99,10 @@ class SpatialField(nn.Module):
         )
         self.modulation_bias = nn.Parameter(torch.empty(self.sine_layers * spec.width))
         self.inner_rates = nn.Parameter(torch.empty(spec.latent_shape.channels))
-        cell = tuple(n // s for n, s in zip(spec.resolution, spec.latent_shape.grid, strict=True))
-        latent, pixels = spec.latent_shape.channels, prod(cell) * spec.channels
-        self._cell = cell
+        latent, pixels = spec.latent_shape.channels, prod(spec.cell) * spec.channels
         self.first_step = FreeFirstStep(latent, pixels, self._reach) if spec.first_step == "free" else None
         starts_from_data = spec.initialisation == "data"
-        self.linear = LinearPart(cell, spec.channels, latent, self._reach) if starts_from_data else None
+        self.linear = LinearPart(spec.cell, spec.channels, latent, self._reach) if starts_from_data else None
         # Largest eigenvector of the inner loop's step matrix, as far as `spectral_radius` has found it.
         self.register_buffer("spectral_vector", torch.empty(1, *spec.latent_shape.grid, spec.latent_shape.channels))
         self.engine: TorchEngine | NativeEngine = TorchEngine()
@@ -115,7 +118,7 @@ class SpatialField(nn.Module):
     def reset_parameters(self) -> None:
         """SIREN's initialisation, as functa has it: the output layer is scaled like the hidden ones, biases are 0.
 
-        A free first step starts as the tied one; a linear part is zero until there are data: `start_from`.
+        A free first step and a linear part are zero until a training starts: `tie_first_step`, `start_from`.
         """
         for index, layer in enumerate(self._linear_layers):
             fan_in = layer.in_features
@@ -131,10 +134,10 @@ class SpatialField(nn.Module):
         self.inner_rates.uniform_(*self.spec.inner_rate_init)
         self.spectral_vector.normal_()
         self.spectral_vector /= self.spectral_vector.norm()
-        if self.linear is not None:
-            self.linear.weight.zero_()
-            self.linear.bias.zero_()
-        self._tie_first_step()
+        for part in (self.first_step, self.linear):
+            if part is not None:
+                part.weight.zero_()
+                part.bias.zero_()
 
     @torch.no_grad()
     def start_from(self, mean: Tensor, directions: Tensor, deviations: Tensor) -> None:
@@ -163,11 +166,14 @@ class SpatialField(nn.Module):
         std = _DATA_SHIFT * length / (self.spec.omega0 * of_latents * sqrt(self.modulation_weight[0].numel()))
         self.modulation_weight.normal_()
         self.modulation_weight.mul_(std.reshape(-1, *(1,) * len(self._reach)))
-        self._tie_first_step()
+        self.tie_first_step()
 
     @torch.no_grad()
-    def _tie_first_step(self) -> None:
-        """Make the free first step the gradient step. For `linear`, whose cells differ, it is that of the middle cell."""
+    def tie_first_step(self) -> None:
+        """Make a free first step, if there is one, the gradient step.
+
+        For `linear`, whose cells differ, it is that of the middle cell.
+        """
         if self.first_step is not None:
             self.first_step.tie(self._residual_scale * self._rates, self._first_order())
 
@@ -400,7 +406,7 @@ class SpatialField(nn.Module):
         """At the points of the geometry, or so far beside them: `offset` `(D,)`, in trained pixels."""
         coordinates, places = geometry.coordinates, None
         if offset is not None:
-            coordinates = places = coordinates + offset / offset.new_tensor(self._cell)
+            coordinates = places = coordinates + offset / offset.new_tensor(self.spec.cell)
         elif geometry is not self.geometry:
             places = geometry.places
         values = self.engine.values(self._siren(coordinates), geometry, self._shifts(self.modulate(latents)))

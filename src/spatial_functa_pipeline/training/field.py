@@ -48,16 +48,16 @@ def train_field(
     field = SpatialField(config.field.spec)
     if config.field.initialisation == "data":
         start_from_components(field, train_images)
+    else:
+        field.tie_first_step()
     training, penalty, jitter, seams = config.training, config.spectral_penalty, config.jitter, config.seam_penalty
     grid = config.field.latent_shape.grid
     device = resolve_device(run.runtime.device)
     fit = accelerated(field, run.runtime, calls=training.steps, device=device, name="field", training=True)
 
     def loss(batch: Batch, generator: torch.Generator) -> Tensor:
-        images, offset = unit_images(batch[0]), None
-        if torch.rand((), generator=generator) < jitter.share:
-            dims = len(config.field.resolution)
-            offset = (torch.rand(dims, generator=generator) - 0.5).to(images.device)
+        images = unit_images(batch[0])
+        offset = draw_offset(jitter.share, len(grid), generator, images.device)
         reconstructions, _ = fit(images, config.training_inner_steps, offset)
         errors = reconstructions - (images if offset is None else shifted(images, offset))
         loss = errors.square().mean()
@@ -96,6 +96,13 @@ def train_field(
         precision=config.field.precision,
     ).train()
     return field, history
+
+
+def draw_offset(share: float, dims: int, generator: torch.Generator, device: torch.device) -> Tensor | None:
+    """In that share of cases where beside the pixels to take the loss: `(D,)`, uniform from −½ to ½ pixel; else None."""
+    if torch.rand((), generator=generator) >= share:
+        return None
+    return (torch.rand(dims, generator=generator) - 0.5).to(device)
 
 
 def seam_error(errors: Tensor, grid: Sequence[int]) -> Tensor:
@@ -139,13 +146,12 @@ def start_from_components(field: SpatialField, images: Images) -> None:
     With several processes the first one finds them. Raises ImagesError, in all of them, if an image cannot be read.
     """
     spec = field.spec
-    cell = tuple(n // s for n, s in zip(spec.resolution, spec.latent_shape.grid, strict=True))
-    components = min(spec.latent_shape.channels, math.prod(cell) * spec.channels)
+    components = min(spec.latent_shape.channels, math.prod(spec.cell) * spec.channels)
 
     def find() -> tuple[Tensor, Tensor, Tensor]:
         rows = np.unique(np.linspace(0, len(images) - 1, min(len(images), _IMAGES_TO_START_FROM)).astype(int))
         parts = np.array_split(rows, math.ceil(len(rows) / _IMAGES_AT_ONCE))
-        code = PatchPCA((images.batch(part) for part in parts), cell, components)
+        code = PatchPCA((images.batch(part) for part in parts), spec.cell, components)
         return code.mean, code.basis, code.deviations
 
     field.start_from(*this_process().from_first(find))
