@@ -1,0 +1,93 @@
+"""`conf/<environment>/studies/<name>.yml`: what is compared, over which seeds, and how it is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from spatial_functa_pipeline.config.block import Block
+
+Parameters = dict[str, Any]
+"""Values by key, as in `{"diffusion.normalisation.gamma": 2.5}`."""
+
+
+@dataclass(frozen=True)
+class StudyVariant:
+    """One row of a study's table: one set of parameters, run with each seed.
+
+    Attributes:
+        name: as it is written; None if its values alone name it.
+        point: its values on the grid.
+        parameters: all that is given to its runs but the seed: the study's `set`, its own, and its point.
+    """
+
+    name: str | None
+    point: Parameters
+    parameters: Parameters
+
+    @property
+    def label(self) -> str:
+        """Its name and its point, as in `MLP, latent_shape=1x1x512`."""
+        return ", ".join(filter(None, [self.name, *(f"{key}={value}" for key, value in self.point.items())]))
+
+
+class VariantsConfig(Block):
+    """Variants that are written together: one set of parameters, or one for each point of a grid."""
+
+    name: str | None = Field(None, description="in tables and figures; null: the values that are varied")
+    set: Parameters = Field({}, description="parameters of these variants")
+    vary: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
+        {}, description="a grid: values for each key; every combination is a variant"
+    )
+
+
+class StudyFigureConfig(Block):
+    """How a study's table is drawn: one panel for each metric."""
+
+    kind: Literal["bars", "lines"]
+    metrics: list[str] = Field([], description="one panel each; none named: all that are measured")
+    x: str | None = Field(None, description="the varied key along the horizontal axis; null: the variants")
+    by: str | None = Field(None, description="the varied key, or `name`, that tells the lines or groups of bars apart")
+    log_x: bool = False
+    log_y: bool = False
+
+
+class StudyConfig(Block):
+    """A comparison: variants × seeds, each run by what is missing of it, then a table and a figure."""
+
+    title: str
+    about: str = Field(
+        "", description="what is asked, where it stands in the paper, and what is smaller here than there"
+    )
+    set: Parameters = Field({}, description="parameters of all variants")
+    vary: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field({}, description="a grid of unnamed variants")
+    variants: list[VariantsConfig] = Field([], description="further variants, beside those of the grid")
+    seeds: list[int] = Field(
+        [0], min_length=1, description="each variant is run with each; tables have mean and deviation"
+    )
+    outputs: Annotated[list[str], Field(min_length=1)] = Field(description="entries of the catalog that are made")
+    measure: Annotated[list[str], Field(min_length=1)] = Field(description="metrics that the table has")
+    figure: StudyFigureConfig | None = None
+
+    @cached_property
+    def all_variants(self) -> tuple[StudyVariant, ...]:
+        """Those of the study's own grid, then those of `variants`, in the order in which they are written."""
+        rows = [VariantsConfig(vary=self.vary)] if self.vary else []
+        return tuple(
+            StudyVariant(row.name, point, {**self.set, **row.set, **point})
+            for row in (*rows, *self.variants)
+            for point in (dict(zip(row.vary, values, strict=True)) for values in product(*row.vary.values()))
+        )
+
+    @model_validator(mode="after")
+    def _variants_differ(self) -> StudyConfig:
+        labels = [variant.label for variant in self.all_variants]
+        if not labels:
+            raise ValueError("a study compares variants: give vary, variants, or both")
+        if twice := sorted({label for label in labels if labels.count(label) > 1}):
+            raise ValueError(f"two variants are called the same, {', '.join(twice)}: give them names")
+        return self
