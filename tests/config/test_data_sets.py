@@ -63,7 +63,7 @@ def repeated(parameters, base):
 
 @pytest.mark.parametrize("env", ENVIRONMENTS)
 def test_a_data_set_is_three_files(env):
-    files = {path.name for path in (CONF / env).iterdir()}
+    files = {path.name for path in (CONF / env).iterdir() if path.is_file()}
     assert files - {PRINTED} == {"globals.yml", "catalog_01_raw.yml", "parameters.yml"}
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from kedro.pipeline import Pipeline
+from metric_names import metric_names
 from PIL import Image
 
 from spatial_functa_pipeline.datasets.weights import WeightsDataset
@@ -19,32 +20,7 @@ from spatial_functa_pipeline.pipeline_registry import PIPELINES, register_pipeli
 
 VARIANT = "test_run/4x4x8-nearest"
 LAYERS = {"raw", "feature", "model_input", "models", "model_output", "reporting"}
-METRICS = {
-    "psnr",
-    "psnr_of_mean_mse",
-    "psnr_pca",
-    "top1_accuracy",
-    *(f"seam_ratio_{images}" for images in ("test_images", "reconstructions", "samples")),
-    "frechet_distance_convnet_train_images_to_test",
-    "frechet_distance_convnet_test_images_to_train",
-    *(
-        f"frechet_distance_convnet_{images}_to_{real}"
-        for images in ("reconstructions", "pca_codes", "noise")
-        for real in ("train", "test")
-    ),
-    *(
-        f"{score}_convnet_to_{real}"
-        for score in ("frechet_distance", "kid", "precision", "recall", "density", "coverage")
-        for real in ("train", "test")
-    ),
-    *(f"nearest_train_distance{images}" for images in ("", "_test_images", "_reconstructions")),
-    *(f"distinct_nearest_share{images}" for images in ("", "_test_images", "_reconstructions")),
-    *(
-        f"{name}{images}"
-        for name in ("nearer_to_train_than_test", "near_copies")
-        for images in ("", "_reconstructions")
-    ),
-}
+METRICS = set().union(*metric_names("convnet").values())
 FIGURES = {
     *("reconstructions", "samples_by_class", "samples_enlarged", "training_curves", "latent_channels"),
     *("generation_scores", "memorisation", "nearest_training_images"),

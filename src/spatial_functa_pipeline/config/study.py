@@ -23,11 +23,13 @@ class StudyVariant:
         name: as it is written; None if its values alone name it.
         point: its values on the grid.
         parameters: all that is given to its runs but the seed: the study's `set`, its own, and its point.
+        outputs: entries of the catalog that its runs make.
     """
 
     name: str | None
     point: Parameters
     parameters: Parameters
+    outputs: tuple[str, ...]
 
     @property
     def label(self) -> str:
@@ -42,6 +44,9 @@ class VariantsConfig(Block):
     set: Parameters = Field({}, description="parameters of these variants")
     vary: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
         {}, description="a grid: values for each key; every combination is a variant"
+    )
+    outputs: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description="what is made of these variants, as where the paper's table has blanks; null: as the study says"
     )
 
 
@@ -78,7 +83,7 @@ class StudyConfig(Block):
         """Those of the study's own grid, then those of `variants`, in the order in which they are written."""
         rows = [VariantsConfig(vary=self.vary)] if self.vary else []
         return tuple(
-            StudyVariant(row.name, point, {**self.set, **row.set, **point})
+            StudyVariant(row.name, point, {**self.set, **row.set, **point}, tuple(row.outputs or self.outputs))
             for row in (*rows, *self.variants)
             for point in (dict(zip(row.vary, values, strict=True)) for values in product(*row.vary.values()))
         )
