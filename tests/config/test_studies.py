@@ -58,10 +58,14 @@ def test_a_variants_parameters_validate_and_its_models_build(name, variant):
         assert sizes_of(make, getattr(parameters, block), shape, classes)
 
 
+@cache
+def entries(env):
+    return {name for name in loader(env)["catalog"] if not name.startswith("_")}
+
+
 @each_variant
-def test_a_variants_outputs_are_in_the_catalog_and_all_are_its_own(name, variant):
-    catalog = loader(name.split("/")[0], nest(variant.parameters))["catalog"]
-    assert [output for output in variant.outputs if output not in catalog] == []
+def test_a_variants_outputs_are_entries_of_the_catalog(name, variant):
+    assert set(variant.outputs) <= entries(name.split("/")[0])
     assert len(set(variant.outputs)) == len(variant.outputs)
 
 
