@@ -263,7 +263,7 @@ def _require_success(plan: StudyPlan, state: State, measured: Sequence[MeasuredR
     if missing and known:
         problems.append(f"no output has the metrics {', '.join(missing)}; there are: {', '.join(known)}")
     if missing and not known and not state.failed:
-        problems.append(f"no output of {', '.join(plan.study.outputs)} has metrics")
+        problems.append(f"no output of {', '.join(plan.study.all_outputs)} has metrics")
     if problems:
         raise click.ClickException("\n  ".join([f"{len(state.failed)} of {len(plan.runs)} runs failed", *problems]))
 

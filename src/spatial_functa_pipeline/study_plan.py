@@ -223,8 +223,8 @@ def plan_study(name: str, env: str | None, given: Mapping[str, Any], project: Pa
     pipelines = register_pipelines()
     if problems := [*_key_problems(study, flat), *_output_problems(study, pipelines)]:
         raise _nothing_run(problems)
-    chosen = _pipelines(study.outputs, pipelines)
-    pipeline = sum((pipelines[one] for one in chosen), Pipeline([])).to_outputs(*study.outputs)
+    chosen = _pipelines(study.all_outputs, pipelines)
+    pipeline = sum((pipelines[one] for one in chosen), Pipeline([]))
     runs, problems = [], []
     for run in runs_of(study):
         parameters = run.parameters(flat)
@@ -235,7 +235,8 @@ def plan_study(name: str, env: str | None, given: Mapping[str, Any], project: Pa
         except (TypeError, AttributeError):
             problems.append(f"{run.name}: one key sets a block to a value, and another sets a part of that block")
         else:
-            runs.append(PlannedRun(run, parameters, tuple(study.outputs), pipeline, catalog))
+            outputs = run.variant.outputs
+            runs.append(PlannedRun(run, parameters, outputs, pipeline.to_outputs(*outputs), catalog))
     if problems := [*dict.fromkeys(problems), *_same_runs(runs)]:
         raise _nothing_run(problems)
     return StudyPlan(name, study, env, flat, project, chosen, runs)
@@ -261,7 +262,7 @@ def _key_problems(study: StudyConfig, given: Mapping[str, Any]) -> Iterator[str]
 
 def _output_problems(study: StudyConfig, pipelines: Mapping[str, Pipeline]) -> Iterator[str]:
     known = sum(pipelines.values(), Pipeline([])).all_outputs()
-    if unknown := [name for name in study.outputs if name not in known]:
+    if unknown := [name for name in study.all_outputs if name not in known]:
         yield f"outputs: no node makes {', '.join(unknown)}; there are: {', '.join(sorted(known))}"
 
 

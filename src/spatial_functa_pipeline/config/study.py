@@ -46,7 +46,8 @@ class VariantsConfig(Block):
         {}, description="a grid: values for each key; every combination is a variant"
     )
     outputs: Annotated[list[str], Field(min_length=1)] | None = Field(
-        None, description="what is made of these variants, as where the paper's table has blanks; null: as the study says"
+        None,
+        description="what is made of these variants, as where the paper's table has blanks; null: as the study says",
     )
 
 
@@ -94,6 +95,11 @@ class StudyConfig(Block):
         variants, absent = self.all_variants, object()
         keys = dict.fromkeys(key for variant in variants for key in variant.parameters)
         return [key for key in keys if len({repr(one.parameters.get(key, absent)) for one in variants}) > 1]
+
+    @property
+    def all_outputs(self) -> list[str]:
+        """What any of the variants makes, in the order in which it is written."""
+        return [*dict.fromkeys(output for variant in self.all_variants for output in variant.outputs)]
 
     @property
     def keys(self) -> list[str]:

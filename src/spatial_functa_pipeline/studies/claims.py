@@ -233,7 +233,9 @@ def _judge_correlation(rule: CorrelatesRule, tables: Tables) -> Verdict:
         answer = Answer.HOLDS
     elif signed <= 0:
         answer = Answer.DOES_NOT_HOLD
-    line = f"Rank correlation of {_words(rule.metric)} with {_words(rule.with_metric)} over {len(both)} rows: {found:.2f}."
+    line = (
+        f"Rank correlation of {_words(rule.metric)} with {_words(rule.with_metric)} over {len(both)} rows: {found:.2f}."
+    )
     return Verdict(answer, (line,), _on([first[label] for label in both]))
 
 
@@ -249,9 +251,7 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return (values[:, None] > values).sum(1) + ((values[:, None] == values).sum(1) - 1) / 2
 
 
-def _pairs(
-    rule: LargerRule | SmallerRule | WithinRule, tables: Tables
-) -> list[tuple[Measured, Measured | float]]:
+def _pairs(rule: LargerRule | SmallerRule | WithinRule, tables: Tables) -> list[tuple[Measured, Measured | float]]:
     """What is compared with what: one row with one, or each with that which has the same values of `paired`."""
     first = _select(rule.of, rule.metric, tables)
     if not isinstance(rule.than, Rows):
