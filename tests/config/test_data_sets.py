@@ -108,7 +108,8 @@ def lines(*paths):
 
 
 def test_what_all_data_sets_share_is_at_most_310_lines_long():
-    assert lines(*CONF.glob("*.yml"), *(CONF / "base").glob("*.yml")) <= 310
+    shared = [path for path in CONF.glob("*.yml") if path.name != "claims.yml"]  # what the paper says, and no setting
+    assert lines(*shared, *(CONF / "base").glob("*.yml")) <= 310
 
 
 @pytest.mark.parametrize("env", ENVIRONMENTS)

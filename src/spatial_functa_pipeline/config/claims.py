@@ -39,8 +39,8 @@ class _Rule(Block):
 
     @property
     def studies(self) -> list[str]:
-        """The names of those whose tables it needs."""
-        parts = (getattr(self, name, None) for name in ("of", "than", "spread"))
+        """The names of those whose tables it needs. Without that of `spread` it can be told less often."""
+        parts = (getattr(self, name, None) for name in ("of", "than"))
         return [*dict.fromkeys(part.study for part in parts if isinstance(part, Rows))]
 
 

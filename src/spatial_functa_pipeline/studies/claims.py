@@ -33,6 +33,7 @@ Tables = Mapping[str, Sequence[Row]]
 _T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
 """Student's t for 95 % of both sides, by degrees of freedom from 1 on."""
 _T_OF_MANY = 2.0
+_ROUNDING = 1e-9
 _FEWEST_ROWS = 4
 """That say anything about a rank correlation."""
 
@@ -168,11 +169,16 @@ def _judge_comparison(rule: LargerRule | SmallerRule | WithinRule, tables: Table
     lines = [f"{first} against {second if isinstance(second, Measured) else f'{second:g}'}." for first, second in pairs]
     lines.append(_difference_in_words(estimate, len(pairs), rule.relative))
     if spread and any(len(side.values) < 2 for side in _measured(pairs)):
-        lines.append(f"Of one seed: its spread is taken from {spread}.")
+        lines.append(_borrowed(rule, spread))
     if rule.similar and (apart := _apart(rule, tables)):
         answer = Answer.CANNOT_BE_TOLD
         lines.append(apart)
     return Verdict(answer, tuple(lines), _on(_measured(pairs)))
+
+
+def _borrowed(rule: Rule, spread: Measured) -> str:
+    assert rule.spread is not None
+    return f"The spread of single runs is that of {spread} in the study {rule.spread.study}."
 
 
 def _difference_in_words(estimate: Estimate, pairs: int, relative: bool) -> str:
@@ -216,7 +222,7 @@ def _judge_best(rule: BestAtRule, tables: Tables) -> Verdict:
     answer = Estimate(sign * estimate.centre, estimate.half).judge(0, inf)
     lines = [f"Best in the range: {inside}.", f"Best outside of it: {outside}.", f"Difference: {estimate}."]
     if spread and min(len(inside.values), len(outside.values)) < 2:
-        lines.append(f"Of one seed: its spread is taken from {spread}.")
+        lines.append(_borrowed(rule, spread))
     return Verdict(answer, tuple(lines), _on([inside, outside]))
 
 
@@ -229,9 +235,9 @@ def _judge_correlation(rule: CorrelatesRule, tables: Tables) -> Verdict:
     found = rank_correlation([first[label].mean for label in both], [second[label].mean for label in both])
     signed = found if rule.sign == "positive" else -found
     answer = Answer.CANNOT_BE_TOLD
-    if signed >= rule.at_least:
+    if signed >= rule.at_least - _ROUNDING:
         answer = Answer.HOLDS
-    elif signed <= 0:
+    elif signed <= _ROUNDING:
         answer = Answer.DOES_NOT_HOLD
     line = (
         f"Rank correlation of {_words(rule.metric)} with {_words(rule.with_metric)} over {len(both)} rows: {found:.2f}."
@@ -315,9 +321,8 @@ def _differences_by_seed(pairs: Sequence[tuple[Measured, Measured | float]], rel
         if len(seeds) < 2:
             return None
         found += [(first.values[seed] - second.values[seed]) / scale for seed in seeds]
-    freedom = len(found) - len(pairs)
     centre = float(np.mean(found))
-    return Estimate(centre, student_t(freedom) * float(np.std(found, ddof=1)) / sqrt(len(found)))
+    return Estimate(centre, student_t(len(found) - 1) * float(np.std(found, ddof=1)) / sqrt(len(found)))
 
 
 def student_t(freedom: int) -> float:
