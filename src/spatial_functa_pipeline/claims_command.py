@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 CLAIMS = "conf/claims.yml"
 PAGE = "docs/claims.md"
+MADE_BY = """\
+This page is made by `kedro claims`, from the tables of the [studies](studies.md) that have been run.
+Do not edit it: the claims and their rules are in `conf/claims.yml`.
+"""
 
 
 @click.command("claims", cls=ProjectCommand)
@@ -29,7 +33,7 @@ def claims(metadata: ProjectMetadata, output: Path | None) -> None:
     """
     from spatial_functa_pipeline.files import replace_durably
     from spatial_functa_pipeline.studies.claims import ClaimError
-    from spatial_functa_pipeline.studies.ledger import ledger, verdicts
+    from spatial_functa_pipeline.studies.ledger import verdicts
 
     project = metadata.project_path
     config, found = read_claims(project / CLAIMS), environments(project)
@@ -38,7 +42,7 @@ def claims(metadata: ProjectMetadata, output: Path | None) -> None:
             "no study has been run yet, so that nothing would be measured; `kedro study` lists them"
         )
     try:
-        page = ledger(config, found)
+        page = page_of(config, found)
     except ClaimError as error:
         raise click.ClickException(f"{CLAIMS} does not fit a table: {error}") from None
     path = output or project / PAGE
@@ -48,6 +52,13 @@ def claims(metadata: ProjectMetadata, output: Path | None) -> None:
     answers = [answer.answer for claim in config.claims for _, answer in verdicts(claim, found)]
     counts = ", ".join(f"{answers.count(answer)} {answer}" for answer in dict.fromkeys(answers))
     click.echo(f"{len(config.claims)} claims: {counts}; in {path}")
+
+
+def page_of(config: ClaimsConfig, found: list[Environment]) -> str:
+    """The page, as Markdown. Raises studies.claims.ClaimError if a rule does not fit a table."""
+    from spatial_functa_pipeline.studies.ledger import ledger
+
+    return ledger(config, found, MADE_BY, lambda study, one: f"kedro study {study} --env {one.name}")
 
 
 def read_claims(file: Path) -> ClaimsConfig:

@@ -1,16 +1,15 @@
 """The page of claims: the rules of `conf/claims.yml` fit every study that there is, and the page says what the tables say."""
 
-import csv
 import re
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from spatial_functa_pipeline.claims_command import read_claims
+from spatial_functa_pipeline.claims_command import page_of, read_claims
 from spatial_functa_pipeline.config.claims import Rows
 from spatial_functa_pipeline.studies.claims import Answer, judge, read_tables
-from spatial_functa_pipeline.studies.ledger import Environment, ledger, rule_in_words, verdicts
+from spatial_functa_pipeline.studies.ledger import Environment, rule_in_words, verdicts
 from spatial_functa_pipeline.studies.runs import MeasuredRun, runs_of
 from spatial_functa_pipeline.studies.tables import runs_table
 from spatial_functa_pipeline.study_plan import read_study, studies_of
@@ -89,7 +88,7 @@ def test_the_page_that_is_there_has_every_claim_and_its_rule():
 def test_the_page_says_on_which_data_a_claim_holds(tmp_path):
     own = Environment("cifar10", "cifar10", frozenset({"latent_shapes", "vector_functa", "bits"}), {})
     small = environment("sample", tmp_path, lambda metric, row: 1.0 if metric == "psnr" else 100.0 - row)
-    page = ledger(CONFIG, [own, small])
+    page = page_of(CONFIG, [own, small])
     section = page.split("### 5. ")[1].split("### 6. ")[0]
     assert "At similar PSNR, spatial functa are classified better than vector functa" in section
     assert (

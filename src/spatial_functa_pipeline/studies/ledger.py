@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +25,7 @@ from spatial_functa_pipeline.studies.claims import Answer, Tables, Verdict, judg
 
 _WIDTH = 120
 
-_HEAD = """\
-# The paper's claims: which hold
-
-This page is made by `kedro claims`, from the tables of the [studies](studies.md) that have been run.
-Do not edit it: the claims and their rules are in `conf/claims.yml`.
-
+_HOW_TO_READ = """\
 ## How to read it
 
 - **holds**: by the rule that stands beside the claim, on the data set that is named, and no further.
@@ -65,15 +62,30 @@ class Environment:
     tables: Tables
 
 
-def ledger(config: ClaimsConfig, environments: Sequence[Environment]) -> str:
-    """The page, as Markdown."""
+def ledger(
+    config: ClaimsConfig, environments: Sequence[Environment], made_by: str, command: Callable[[str, Environment], str]
+) -> str:
+    """The page, as Markdown.
+
+    Args:
+        config: the claims.
+        environments: all in which studies can be run.
+        made_by: sentences that say where the page comes from.
+        command: what runs a study, by its name, in an environment.
+    """
     found = [(claim, verdicts(claim, environments)) for claim in config.claims]
-    parts = [_HEAD, _summary(found, config.data_sets), "## Each claim"]
+    parts = [
+        "# The paper's claims: which hold",
+        made_by,
+        _HOW_TO_READ,
+        _summary(found, config.data_sets),
+        "## Each claim",
+    ]
     for number, (claim, answers) in enumerate(found, 1):
         lines = [f"### {number}. {claim.claim.rstrip('.')}"]
         lines.append(_wrapped(f"The paper ({claim.source}): {claim.paper}."))
         lines.append(_wrapped(f"Rule: {rule_in_words(claim.rule)}"))
-        lines += [_section(claim, one, answer, config.data_sets) for one, answer in answers]
+        lines += [_section(claim, one, answer, config.data_sets, command) for one, answer in answers]
         parts.append("\n\n".join(lines))
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
@@ -101,12 +113,18 @@ def _bold(answer: Answer) -> str:
     return str(answer) if answer == Answer.NOT_MEASURED else f"**{answer}**"
 
 
-def _section(claim: Claim, one: Environment, verdict: Verdict, names: Mapping[str, str]) -> str:
+def _section(
+    claim: Claim,
+    one: Environment,
+    verdict: Verdict,
+    names: Mapping[str, str],
+    command: Callable[[str, Environment], str],
+) -> str:
     where = f"- {_bold(verdict.answer)} on {_called(one.dataset, names)}"
     where += ", the paper's data set" if one.name == claim.environment else ""
     if verdict.answer == Answer.NOT_MEASURED:
         missing = [study for study in claim.rule.studies if study not in one.tables]
-        commands = " and ".join(f"`kedro study {study} --env {one.name}`" for study in missing)
+        commands = " and ".join(f"`{command(study, one)}`" for study in missing)
         return _wrapped(f"{where}: {commands or '; '.join(verdict.numbers)}.", then="  ")
     lines = [f"{where}.", *verdict.numbers]
     if verdict.measured_on:
@@ -119,9 +137,12 @@ def _called(dataset: str, names: Mapping[str, str]) -> str:
 
 
 def _wrapped(text: str, first: str = "", then: str = "") -> str:
-    return textwrap.fill(
-        text, _WIDTH, initial_indent=first, subsequent_indent=then, break_long_words=False, break_on_hyphens=False
+    """In lines of the page's width; what is in backticks stays whole."""
+    whole = re.sub(r"`[^`]*`", lambda code: code[0].replace(" ", "\0"), text)
+    lines = textwrap.fill(
+        whole, _WIDTH, initial_indent=first, subsequent_indent=then, break_long_words=False, break_on_hyphens=False
     )
+    return lines.replace("\0", " ")
 
 
 def rule_in_words(rule: Rule) -> str:
