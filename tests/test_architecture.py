@@ -41,6 +41,7 @@ KEDROS_OWN = {  # what Kedro asks for, and its commands
     "study_command",
     "study_plan",
     "claims_command",
+    "search_command",
     "__main__",
 }
 WHERE = {  # library → the only places that may import it
@@ -51,6 +52,7 @@ WHERE = {  # library → the only places that may import it
     "zarr": {"functasets"},
     "matplotlib": {"evaluation", "studies", "pipelines"},
     "filelock": {"hooks"},
+    "optuna": {"studies"},
     "dask": {"functasets"},
     "distributed": {"functasets"},
 }

@@ -13,6 +13,7 @@ from kedro.framework.startup import ProjectMetadata
 
 from spatial_functa_pipeline.claims_command import claims
 from spatial_functa_pipeline.run_command import ProjectCommand, run
+from spatial_functa_pipeline.search_command import search
 from spatial_functa_pipeline.study_command import study
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def cli() -> None:
 
 cli.add_command(run)
 cli.add_command(study)
+cli.add_command(search)
 cli.add_command(claims)
 
 

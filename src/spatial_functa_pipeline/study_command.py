@@ -66,7 +66,7 @@ def study(
         return
     from spatial_functa_pipeline.hooks.one_writer import locked
 
-    with _sigterm_as_exit(), locked(plan.project, f"study-{name}-{plan.digest}"):
+    with sigterm_as_exit(), locked(plan.project, f"study-{name}-{plan.digest}"):
         _make(console, plan, params, jobs)
 
 
@@ -118,7 +118,7 @@ def _say_what_would_run(console: Console, plan: StudyPlan, jobs: int) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class _Process:
+class RunProcess:
     """A planned run as a process: see `studies.schedule.Work`."""
 
     planned: PlannedRun
@@ -189,7 +189,7 @@ def _run(console: Console, plan: StudyPlan, record: StudyRecord, jobs: int) -> S
     from spatial_functa_pipeline.studies.progress import Progress
     from spatial_functa_pipeline.studies.schedule import SideBySide
 
-    works = [_Process(planned, plan, record) for planned in plan.runs if not planned.done]
+    works = [RunProcess(planned, plan, record) for planned in plan.runs if not planned.done]
     with Progress(console, len(plan.runs) - len(works)) as progress:
         return SideBySide(works, jobs, usable_cores(), progress.show).run()
 
@@ -269,7 +269,7 @@ def _require_success(plan: StudyPlan, state: State, measured: Sequence[MeasuredR
 
 
 @contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
+def sigterm_as_exit() -> Iterator[None]:
     """SIGTERM ends this process as Ctrl-C does: with the processes that it has started."""
     from spatial_functa_pipeline.training.interruption import stop_process
 

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from spatial_functa_pipeline.config.places import Change, flatten, folder_of, may_name, nest
 from spatial_functa_pipeline.config.presets import find_field
 from spatial_functa_pipeline.config.study import StudyConfig
+from spatial_functa_pipeline.config.tree import PipelineParameters
 from spatial_functa_pipeline.config_loader import ProjectConfigLoader
 from spatial_functa_pipeline.datasets.fingerprint import Fingerprint, FingerprintMixin
 from spatial_functa_pipeline.datasets.reporting import MetricsDataset
@@ -219,7 +220,12 @@ def plan_study(name: str, env: str | None, given: Mapping[str, Any], project: Pa
         raise _nothing_run(
             [f"there is no study {name} in {conf / env / 'studies'}; there are: {', '.join(files) or 'none'}"]
         )
-    study, flat = read_study(files[name]), dict(flatten(given))
+    return plan_of(read_study(files[name]), name, env, given, project)
+
+
+def plan_of(study: StudyConfig, name: str, env: str, given: Mapping[str, Any], project: Path) -> StudyPlan:
+    """The plan of a study that need not be in a file, under the name of its results' folder. See `plan_study`."""
+    flat = dict(flatten(given))
     pipelines = register_pipelines()
     if problems := [*_key_problems(study, flat), *_output_problems(study, pipelines)]:
         raise _nothing_run(problems)
@@ -283,6 +289,14 @@ def _pipelines(outputs: Sequence[str], pipelines: Mapping[str, Pipeline]) -> lis
 
 def _loader(project: Path, env: str, parameters: dict[str, Any]) -> ProjectConfigLoader:
     return ProjectConfigLoader(str(project / "conf"), env, parameters, **CONFIG_LOADER_ARGS)
+
+
+def parameters_of(project: Path, env: str, parameters: dict[str, Any]) -> PipelineParameters:
+    """All parameters of a run that is given these. Raises click.ClickException, with a line for each that is wrong."""
+    try:
+        return _loader(project, env, parameters).tree
+    except ValidationError as error:
+        raise _nothing_run(problem_lines(error)) from None
 
 
 def _catalog(project: Path, env: str, parameters: dict[str, Any]) -> DataCatalog:

@@ -1,4 +1,4 @@
-"""Every study of `conf/`: each variant's parameters validate, its models build, and what it measures can be measured."""
+"""Every study and search of `conf/`: all parameters validate, models build, and what is measured can be measured."""
 
 from functools import cache
 
@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 from pydantic import ValidationError
 from test_environments import CONF, classes_of, load, loader
 
-from spatial_functa_pipeline.config.places import nest
+from spatial_functa_pipeline.config.places import flatten, nest
+from spatial_functa_pipeline.config.search import SearchConfig
 from spatial_functa_pipeline.config.study import StudyConfig
 from spatial_functa_pipeline.fields.field import SpatialField
 from spatial_functa_pipeline.models.classifiers import build_classifier
@@ -36,10 +37,19 @@ TABLE_3 = {  # latent shape, λ's side: PSNR, top-1, FID (None: a blank in the p
     ("32x32x64", 3): (38.4, None, 8.5),
 }
 MEASURED_IN = ("reconstruction_metrics", "classification_metrics", "generation_metrics")
+SEARCHES = {
+    f"{path.parts[-3]}/{path.stem}": SearchConfig.model_validate(OmegaConf.to_container(OmegaConf.load(path)))
+    for path in sorted(CONF.glob("*/searches/*.yml"))
+}
+HISTORIES = {
+    "validation_psnr": "field_history",
+    "validation_accuracy": "classifier_history",
+    "validation_loss": "denoiser_history",
+}
 
 
 def parameters_of(name, variant):
-    return load(name.split("/")[0], nest(variant.parameters))
+    return load(name.split("/")[0], nest(dict(flatten(variant.parameters))))
 
 
 @cache
@@ -49,13 +59,50 @@ def sizes_of(make, *arguments):
         return sum(parameter.numel() for parameter in make(*arguments).parameters())
 
 
-@each_variant
-def test_a_variants_parameters_validate_and_its_models_build(name, variant):
-    parameters = parameters_of(name, variant)
+def require_models(parameters):
     shape, classes = parameters.latent_shape, classes_of(parameters)
     assert sizes_of(SpatialField, parameters.meta_learning.field.spec)
     for make, block in ((build_classifier, "classification"), (build_denoiser, "diffusion")):
         assert sizes_of(make, getattr(parameters, block), shape, classes)
+
+
+@each_variant
+def test_a_variants_parameters_validate_and_its_models_build(name, variant):
+    require_models(parameters_of(name, variant))
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_every_value_of_a_search_validates_and_its_models_build(name):
+    search = SEARCHES[name]
+    ends = {
+        key: values if isinstance(values, list) else [values.low, values.high] for key, values in search.space.items()
+    }
+    first = {key: values[0] for key, values in ends.items()}
+    for key, values in ends.items():
+        for value in values:
+            given = dict(flatten({**search.set, **first, key: value}))
+            require_models(load(name.split("/")[0], nest(given)))
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_search_reads_its_metric_where_it_is(name):
+    search = SEARCHES[name]
+    env = name.split("/")[0]
+    names = metric_names(load(env).evaluation.frechet.features)
+    assert search.output in entries(env)
+    assert HISTORIES.get(search.metric) == search.output or search.metric in names[search.output]
+
+
+def test_searches_have_the_sizes_of_the_papers_grids():
+    sizes = {name.removeprefix("cifar10/"): search.size for name, search in SEARCHES.items() if name[:7] == "cifar10"}
+    assert sizes == {
+        "vector_mlp": 3 * 3 * 2 * 2 * 3 * 4 * 4,
+        "vector_transformer": 3 * 3 * 2 * 2 * 3 * 3 * 3,
+        "vector_denoiser": 4 * 2,
+        "field": 27,
+        "classifier": 96,
+        "unet": 108,
+    }
 
 
 @cache
