@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # what they import takes seconds, which every command would w
 
     from spatial_functa_pipeline.config.search import SearchConfig
     from spatial_functa_pipeline.config.study import StudyConfig
+    from spatial_functa_pipeline.config_loader import ProjectConfigLoader
     from spatial_functa_pipeline.studies.search import Trial, Trials
     from spatial_functa_pipeline.study_plan import PlannedRun, StudyPlan
     from spatial_functa_pipeline.tracking import StudyRecord
@@ -112,25 +114,25 @@ class Search:
                 "about": config.about,
                 "set": config.set,
                 "variants": [{"vary": {key: [value] for key, value in point.items()}} for point in points],
-                "seeds": [self.seed],
+                "seeds": [self.loader.with_parameters(self.given).tree.seed],
                 "outputs": [config.output],
                 "measure": [config.metric],
             }
         )
 
-    @property
-    def seed(self) -> int:
-        """Of the trials."""
-        from spatial_functa_pipeline.study_plan import parameters_of
+    @cached_property
+    def loader(self) -> ProjectConfigLoader:
+        """Of the environment, read once."""
+        from spatial_functa_pipeline.study_plan import loader_of
 
-        return parameters_of(self.project, self.env, self.given).seed
+        return loader_of(self.project, self.env)
 
     def plan_of(self, point: Mapping[str, Any]) -> StudyPlan:
         """One trial. Raises click.ClickException if its parameters are wrong."""
         from spatial_functa_pipeline.study_plan import plan_of
 
         given = {key: value for key, value in self.given.items() if key != "seed"}
-        plan = plan_of(self.study_of(point), f"search_{self.name}", self.env, given, self.project)
+        plan = plan_of(self.study_of(point), f"search_{self.name}", self.loader, given, self.project)
         if (recipe := plan.runs[0].catalog.load("params:recipe")) == "as_printed":
             raise click.ClickException(
                 f"Nothing was run: recipe is {recipe}, which validates on the test images: what is chosen would fit them"

@@ -22,7 +22,6 @@ from pydantic import ValidationError
 from spatial_functa_pipeline.config.places import Change, flatten, folder_of, may_name, nest
 from spatial_functa_pipeline.config.presets import find_field
 from spatial_functa_pipeline.config.study import StudyConfig
-from spatial_functa_pipeline.config.tree import PipelineParameters
 from spatial_functa_pipeline.config_loader import ProjectConfigLoader
 from spatial_functa_pipeline.datasets.fingerprint import Fingerprint, FingerprintMixin
 from spatial_functa_pipeline.datasets.reporting import MetricsDataset
@@ -214,16 +213,19 @@ def plan_study(name: str, env: str | None, given: Mapping[str, Any], project: Pa
     """
     env = env or CONFIG_LOADER_ARGS["default_run_env"]
     conf = project / "conf"
-    require_sound_files(_loader(project, env, {}))
+    loader = loader_of(project, env)
+    require_sound_files(loader)
     files = studies_of(conf, env)
     if name not in files:
         raise _nothing_run(
             [f"there is no study {name} in {conf / env / 'studies'}; there are: {', '.join(files) or 'none'}"]
         )
-    return plan_of(read_study(files[name]), name, env, given, project)
+    return plan_of(read_study(files[name]), name, loader, given, project)
 
 
-def plan_of(study: StudyConfig, name: str, env: str, given: Mapping[str, Any], project: Path) -> StudyPlan:
+def plan_of(
+    study: StudyConfig, name: str, loader: ProjectConfigLoader, given: Mapping[str, Any], project: Path
+) -> StudyPlan:
     """The plan of a study that need not be in a file, under the name of its results' folder. See `plan_study`."""
     flat = dict(flatten(given))
     pipelines = register_pipelines()
@@ -235,7 +237,7 @@ def plan_of(study: StudyConfig, name: str, env: str, given: Mapping[str, Any], p
     for run in runs_of(study):
         parameters = run.parameters(flat)
         try:
-            catalog = _catalog(project, env, nest(parameters))
+            catalog = _catalog(project, loader.with_parameters(nest(parameters)))
         except click.ClickException as error:
             problems += [f"{run.name}: {line.strip()}" for line in error.message.splitlines()[1:] or [error.message]]
         except (TypeError, AttributeError):
@@ -245,7 +247,7 @@ def plan_of(study: StudyConfig, name: str, env: str, given: Mapping[str, Any], p
             runs.append(PlannedRun(run, parameters, outputs, pipeline.to_outputs(*outputs), catalog))
     if problems := [*dict.fromkeys(problems), *_same_runs(runs)]:
         raise _nothing_run(problems)
-    return StudyPlan(name, study, env, flat, project, chosen, runs)
+    return StudyPlan(name, study, str(loader.env), flat, project, chosen, runs)
 
 
 def _nothing_run(problems: Sequence[str]) -> click.ClickException:
@@ -287,29 +289,22 @@ def _pipelines(outputs: Sequence[str], pipelines: Mapping[str, Pipeline]) -> lis
     return [_DEFAULT, *(name for name in BASELINES if pipelines[name].all_outputs() & beside)]
 
 
-def _loader(project: Path, env: str, parameters: dict[str, Any]) -> ProjectConfigLoader:
-    return ProjectConfigLoader(str(project / "conf"), env, parameters, **CONFIG_LOADER_ARGS)
+def loader_of(project: Path, env: str) -> ProjectConfigLoader:
+    """The configuration of an environment, of which each run's is one with parameters."""
+    return ProjectConfigLoader(str(project / "conf"), env, {}, **CONFIG_LOADER_ARGS)
 
 
-def parameters_of(project: Path, env: str, parameters: dict[str, Any]) -> PipelineParameters:
-    """All parameters of a run that is given these. Raises click.ClickException, with a line for each that is wrong."""
-    try:
-        return _loader(project, env, parameters).tree
-    except ValidationError as error:
-        raise _nothing_run(problem_lines(error)) from None
-
-
-def _catalog(project: Path, env: str, parameters: dict[str, Any]) -> DataCatalog:
-    """The catalog of a run with these parameters, which knows what is stale. Raises click.ClickException if they are wrong."""
+def _catalog(project: Path, loader: ProjectConfigLoader) -> DataCatalog:
+    """The catalog of a run, which knows what is stale. Raises click.ClickException if its parameters are wrong."""
     manager = _create_hook_manager()
     _register_hooks(manager, (ParameterHooks(), FreshnessHooks()))
     context = KedroContext(
         project_path=project,
-        config_loader=_loader(project, env, parameters),
-        env=env,
+        config_loader=loader,
+        env=loader.env,
         package_name=__package__,
         hook_manager=manager,
-        runtime_params=parameters,
+        runtime_params=loader.runtime_params,
     )
     manager.hook.after_context_created(context=context)
     catalog = context.catalog
