@@ -114,7 +114,7 @@ class Search:
                 "about": config.about,
                 "set": config.set,
                 "variants": [{"vary": {key: [value] for key, value in point.items()}} for point in points],
-                "seeds": [self.loader.with_parameters(self.given).tree.seed],
+                "seeds": [self.given.get("seed", self.loader.tree.seed)],
                 "outputs": [config.output],
                 "measure": [config.metric],
             }
