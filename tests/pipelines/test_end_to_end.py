@@ -44,10 +44,14 @@ METRICS = {
         for name in ("nearer_to_train_than_test", "near_copies")
         for images in ("", "_reconstructions")
     ),
+    "latent_kurtosis",
+    *(f"perturbation_{name}" for name in ("pattern_correlation", "linear_r2", "energy_inside_cell", "area")),
 }
 FIGURES = {
     *("reconstructions", "samples_by_class", "samples_enlarged", "training_curves", "latent_channels"),
-    *("generation_scores", "memorisation", "nearest_training_images"),
+    *("generation_scores", "memorisation", "nearest_training_images", "latent_histograms"),
+    *("perturbed_dimensions", "perturbed_channel"),
+    *(f"perturbation_{name}" for name in ("patterns", "strengths", "locality")),
 }
 
 
