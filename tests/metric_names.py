@@ -25,4 +25,8 @@ def metric_names(features: str) -> dict[str, set[str]]:
             *(f"nearer_to_train_than_test{images}" for images in ("", "_reconstructions")),
             *(f"near_copies{images}" for images in ("", "_reconstructions")),
         },
+        "latent_metrics": {"latent_kurtosis"},
+        "perturbation_metrics": {
+            *(f"perturbation_{name}" for name in ("pattern_correlation", "linear_r2", "energy_inside_cell", "area"))
+        },
     }

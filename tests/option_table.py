@@ -106,9 +106,14 @@ FEATURE_NETWORK = {"feature_network", "feature_network_history"}
 SCORES = {"generation_metrics", "generation_scores", "generation_scores_figure"}
 FEATURES = {"real_features", "reference_features"} | SCORES
 MEMORISATION = {"memorisation_metrics", "memorisation", "memorisation_figure", "nearest_training_images"}
+PERTURBATION_FIGURES = {
+    *("perturbed_channel", "perturbation_patterns", "perturbation_strengths", "perturbation_locality"),
+    "perturbed_dimensions",
+}
+PERTURBATIONS = {"perturbation_metrics", "perturbations", "perturbation_profile"} | PERTURBATION_FIGURES
 DECODED = {
     *("reconstruction_metrics", "reconstructions", "samples_by_class", "samples_enlarged", "reference_features"),
-    *(SCORES | MEMORISATION),
+    *(SCORES | MEMORISATION | PERTURBATIONS),
 }
 
 
@@ -197,7 +202,7 @@ OPTIONS: dict[str, Row | list[Row]] = {
             *(FIELD | CLASSIFIERS | DENOISER | FEATURE_NETWORK),
             *("encoded_train_functaset", "samples", "reference_features", "generation_scores"),
             *words({"reconstruction_metrics", "classification_metrics", "pixel_classification_metrics"}),
-            *words({"generation_metrics", "memorisation_metrics"}),
+            *words({"generation_metrics", "memorisation_metrics", "latent_metrics", "perturbation_metrics"}),
             *("confusion_figure", "pixel_confusion_figure"),
         },
         because="figures and tables name the seed",
@@ -345,5 +350,15 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "evaluation.scores.pair_images": Row(6, FEATURES),
     "evaluation.memorisation.images": Row(3, MEMORISATION),
     "evaluation.memorisation.max_side": Row(4, MEMORISATION),
-    "evaluation.figure_images": Row(3, {"reconstructions", "samples_enlarged", "nearest_training_images"}),
+    "evaluation.perturbation.images": [
+        Row(3, PERTURBATIONS - {"perturbed_channel"}, because="that shows two pictures"),
+        Row(1, PERTURBATIONS),
+    ],
+    "evaluation.perturbation.strength": Row(
+        3.0, PERTURBATIONS - {"perturbation_strengths"}, because="those are in a range of their own"
+    ),
+    "evaluation.distribution_latents": Row(8, {"latent_metrics", "latent_distribution", "latent_histograms"}),
+    "evaluation.figure_images": Row(
+        3, {"reconstructions", "samples_enlarged", "nearest_training_images", "perturbed_dimensions"}
+    ),
 }

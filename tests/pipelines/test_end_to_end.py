@@ -23,7 +23,9 @@ LAYERS = {"raw", "feature", "model_input", "models", "model_output", "reporting"
 METRICS = set().union(*metric_names("convnet").values())
 FIGURES = {
     *("reconstructions", "samples_by_class", "samples_enlarged", "training_curves", "latent_channels"),
-    *("generation_scores", "memorisation", "nearest_training_images"),
+    *("generation_scores", "memorisation", "nearest_training_images", "latent_histograms"),
+    *("perturbed_dimensions", "perturbed_channel"),
+    *(f"perturbation_{name}" for name in ("patterns", "strengths", "locality")),
 }
 
 

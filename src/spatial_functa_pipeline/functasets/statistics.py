@@ -1,24 +1,17 @@
-"""Means, standard deviations and ranges of a functaset (Eq. 1, App. C.4.1), computed in one pass with bounded memory.
-
-Each shard is a task of its own, which any thread or process may do. Chunks are joined in the order of their rows, and so
-are shards: the result has the same bits whoever did what.
-"""
+"""Means, standard deviations and ranges of a functaset (Eq. 1, App. C.4.1), computed in one pass with bounded memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
 
-from spatial_functa_pipeline.functasets.chunks import ChunkReader
+from spatial_functa_pipeline.functasets.folding import fold_latents
 from spatial_functa_pipeline.functasets.scheduling import SYNCHRONOUS, Scheduling
 from spatial_functa_pipeline.functasets.store import Functaset
-
-T = TypeVar("T")
 
 NormalisationKind = Literal["scalar", "vector", "array"]
 KINDS: tuple[NormalisationKind, ...] = get_args(NormalisationKind)
@@ -72,9 +65,7 @@ def compute_statistics(functaset: Functaset, scheduling: Scheduling = SYNCHRONOU
 
     Raises DamagedShardError, and what `Scheduling.run` raises.
     """
-    task = _ShardTask(functaset, functaset.undistorted)
-    shards = range(-(-task.rows // functaset.header.shard_rows))
-    whole = reduce(_Spread.joined, _in_order(scheduling.run(task, shards)))
+    whole = fold_latents(functaset, _Spread.of, scheduling)
     axes = {"scalar": None, "vector": tuple(range(whole.mean.ndim - 1)), "array": ()}
     return LatentStatistics(whole.count, {kind: whole.pooled(axes[kind]) for kind in KINDS})
 
@@ -120,31 +111,3 @@ class _Spread:
         distance = np.maximum(high - mean, mean - low)
         largest = np.divide(distance, std, out=np.zeros_like(std), where=std > 0)
         return Moments(torch.as_tensor(mean), torch.as_tensor(std), torch.as_tensor(largest))
-
-
-@dataclass(frozen=True)
-class _ShardTask:
-    """The spread of a shard's latents, of those among the functaset's first `rows`; chunk by chunk, as the cache likes it."""
-
-    functaset: Functaset
-    rows: int
-
-    def __call__(self, shard: int) -> tuple[int, _Spread]:
-        """The shard's number, by which it is put in order, and its spread."""
-        header, read = self.functaset.header, ChunkReader(self.functaset)
-        first, last = header.bounds(shard)
-        last = min(last, self.rows)
-        starts = range(first, last, header.chunk_rows)
-        chunks = (read(start // header.chunk_rows)[: last - start] for start in starts)
-        return shard, reduce(_Spread.joined, map(_Spread.of, chunks))
-
-
-def _in_order(numbered: Iterable[tuple[int, T]]) -> Iterator[T]:
-    """Values in the order of their numbers 0, 1, …, whichever come first; those that come early wait."""
-    waiting: dict[int, T] = {}
-    following = 0
-    for number, value in numbered:
-        waiting[number] = value
-        while following in waiting:
-            yield waiting.pop(following)
-            following += 1
