@@ -1,12 +1,15 @@
 """The page of claims: the rules of `conf/claims.yml` fit every study that there is, and the page says what the tables say."""
 
 import re
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 from omegaconf import OmegaConf
 
-from spatial_functa_pipeline.claims_command import page_of, read_claims
+from spatial_functa_pipeline.claims_command import claims, page_of, read_claims
 from spatial_functa_pipeline.config.claims import Rows
 from spatial_functa_pipeline.studies.claims import Answer, judge, read_tables
 from spatial_functa_pipeline.studies.ledger import Environment, rule_in_words, verdicts
@@ -105,3 +108,42 @@ def test_verdicts_leave_out_where_nothing_could_be_measured():
     nothing = Environment("other", "other", frozenset({"dropout"}), {"dropout": []})
     own = Environment(claim.environment, "cifar10", frozenset(), {})
     assert [one for one, _ in verdicts(claim, [nothing, own])] == [own]
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project's configuration, without outputs."""
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    return tmp_path
+
+
+def run_claims(project, *options):
+    return CliRunner().invoke(claims, options, obj=SimpleNamespace(project_path=project))
+
+
+def test_without_any_table_no_page_is_written(project):
+    found = run_claims(project)
+    assert found.exit_code == 1
+    assert "no study has been run yet" in found.output
+    assert not (project / "docs").exists()
+
+
+def test_the_command_writes_the_page(project):
+    environment("sample", project / "data/09_studies/fashion_mnist_sample")
+    found = run_claims(project)
+    assert found.exit_code == 0, found.output
+    assert "not measured" in found.output
+    assert "**holds** on embedded Fashion-MNIST" in (project / "docs/claims.md").read_text()
+    assert run_claims(project, "--output", str(project / "other/page.md")).exit_code == 0
+    assert (project / "other/page.md").read_text() == (project / "docs/claims.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [", "cannot be read"), ("claims: []", "data_sets"), ("claims: [{claim: c}]\ndata_sets: {}", "claims.0.source")],
+)
+def test_a_wrong_file_of_claims_is_one_message(project, text, message):
+    (project / "conf/claims.yml").write_text(text)
+    found = run_claims(project)
+    assert found.exit_code == 1
+    assert message in found.output
