@@ -220,7 +220,10 @@ def plan_study(name: str, env: str | None, given: Mapping[str, Any], project: Pa
         raise _nothing_run(
             [f"there is no study {name} in {conf / env / 'studies'}; there are: {', '.join(files) or 'none'}"]
         )
-    return plan_of(read_study(files[name]), name, loader, given, project)
+    plan = plan_of(read_study(files[name]), name, loader, given, project)
+    if problems := [*dict.fromkeys(_metric_problems(plan.runs))]:
+        raise _nothing_run(problems)
+    return plan
 
 
 def plan_of(
@@ -272,6 +275,14 @@ def _output_problems(study: StudyConfig, pipelines: Mapping[str, Pipeline]) -> I
     known = sum(pipelines.values(), Pipeline([])).all_outputs()
     if unknown := [name for name in study.all_outputs if name not in known]:
         yield f"outputs: no node makes {', '.join(unknown)}; there are: {', '.join(sorted(known))}"
+
+
+def _metric_problems(runs: Iterable[PlannedRun]) -> Iterator[str]:
+    for planned in runs:
+        if not any(isinstance(planned.catalog.get(name), MetricsDataset) for name in planned.outputs):
+            kinds = {name: planned.catalog.get(name) for name in planned.catalog}
+            known = [name for name, dataset in kinds.items() if isinstance(dataset, MetricsDataset)]
+            yield f"outputs: {', '.join(planned.outputs)} have no metrics; these have: {', '.join(known)}"
 
 
 def _same_runs(runs: Iterable[PlannedRun]) -> Iterator[str]:

@@ -140,7 +140,11 @@ def test_the_command_writes_the_page(project):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [", "cannot be read"), ("claims: []", "data_sets"), ("claims: [{claim: c}]\ndata_sets: {}", "claims.0.source")],
+    [
+        ("a: [", "cannot be read"),
+        ("claims: []", "data_sets"),
+        ("claims: [{claim: c}]\ndata_sets: {}", "claims.0.source"),
+    ],
 )
 def test_a_wrong_file_of_claims_is_one_message(project, text, message):
     (project / "conf/claims.yml").write_text(text)

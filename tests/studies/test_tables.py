@@ -43,7 +43,8 @@ def test_each_run_has_a_row_with_what_it_was_measured_on():
     study = study_of(vary={**SHAPES, "quantisation.bits": [None, 6]}, seeds=[0, 1], set={"diffusion.conditional": True})
     runs, _ = tables(study, psnr=lambda run: 30 + run.seed)
     assert [*runs.columns] == [
-        "variant", "name", "seed", "latent_shape", "quantisation.bits", "state", "psnr", "psnr_measured_on", "seconds", "folder",
+        "variant", "name", "seed", "latent_shape", "quantisation.bits",
+        "state", "psnr", "psnr_measured_on", "seconds", "folder",
     ]  # fmt: skip
     assert len(runs) == 8
     row = runs.iloc[4]

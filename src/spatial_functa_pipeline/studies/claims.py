@@ -247,13 +247,14 @@ def _judge_correlation(rule: CorrelatesRule, tables: Tables) -> Verdict:
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
     """Spearman's: the correlation of ranks, of which equal values share the mean. 0 if one side is constant."""
-    ranks = [_ranks(np.asarray(values, float)) for values in (first, second)]
-    if any(np.ptp(one) == 0 for one in ranks):
+    x, y = (_ranks(np.asarray(values, float)) for values in (first, second))
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
         return 0.0
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(x, y)[0, 1])
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
+    """0 for the smallest."""
     return (values[:, None] > values).sum(1) + ((values[:, None] == values).sum(1) - 1) / 2
 
 

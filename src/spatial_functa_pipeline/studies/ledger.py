@@ -100,11 +100,11 @@ def verdicts(claim: Claim, environments: Sequence[Environment]) -> list[tuple[En
 def _summary(found: Sequence[tuple[Claim, list[tuple[Environment, Verdict]]]], names: Mapping[str, str]) -> str:
     lines = ["## Summary", "", "| | claim | on the paper's data | on other data |", "| ---: | --- | --- | --- |"]
     for number, (claim, answers) in enumerate(found, 1):
-        own, other = [], []
+        cells: dict[bool, list[str]] = {True: [], False: []}
         for one, answer in answers:
             words = f"{_bold(answer.answer)} on {_called(one.dataset, names)}"
-            (own if one.name == claim.environment else other).append(words)
-        lines.append(f"| {number} | {claim.claim} | {'; '.join(own)} | {'; '.join(other)} |")
+            cells[one.name == claim.environment].append(words)
+        lines.append(f"| {number} | {claim.claim} | {'; '.join(cells[True])} | {'; '.join(cells[False])} |")
     return "\n".join(lines)
 
 
