@@ -62,7 +62,7 @@ class Trials:
         self._study = optuna.create_study(
             storage=optuna.storages.JournalStorage(backend),
             study_name=definition_digest(config, given),
-            direction={"maximise": "maximize", "minimise": "minimize"}[config.direction],
+            direction="maximize" if config.direction == "maximise" else "minimize",
             load_if_exists=True,
         )
         for trial in self._of_states("RUNNING"):  # one process at a time has the file: theirs is gone
