@@ -72,11 +72,12 @@ def search(
     one = Search(name, read_search(files[name]), env, params, metadata.project_path)
     one.require_sound_keys(dict(flatten(params)))
     one.plan_of(one.first_point)  # whether all that does not depend on the point is right
+    if dry_run:
+        _say_what_would_run(console, one, one.open_trials(one.log if one.log.exists() else None), trials)
+        return
     with sigterm_as_exit(), locked(one.project, f"search-{one.env}-{name}"):
-        found = one.open_trials()
-        if dry_run:
-            _say_what_would_run(console, one, found, trials)
-            return
+        found = one.open_trials(one.log)
+        found.take_over()
         _search(console, one, found, trials)
 
 
@@ -144,12 +145,17 @@ class Search:
         """Of its results."""
         return self.plan_of(self.first_point).folder
 
-    def open_trials(self) -> Trials:
+    @property
+    def log(self) -> Path:
+        """Of all trials."""
+        return self.folder / "trials.log"
+
+    def open_trials(self, log: Path | None) -> Trials:
         """Raises click.ClickException if there is no optuna."""
         from spatial_functa_pipeline.studies.search import MissingOptunaError, Trials
 
         try:
-            return Trials(self.config, self.folder / "trials.log", self.given)
+            return Trials(self.config, log, self.given)
         except MissingOptunaError as error:
             raise click.ClickException(f"{error}: pip install 'spatial_functa_pipeline[search]'") from None
 

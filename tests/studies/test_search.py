@@ -26,7 +26,10 @@ def config(**changes):
 
 
 def trials(file, **changes):
-    return Trials(config(**changes), file, {})
+    """As the process that goes on with them has them."""
+    found = Trials(config(**changes), file, {})
+    found.take_over()
+    return found
 
 
 @pytest.fixture
@@ -67,6 +70,16 @@ def test_what_was_killed_is_tried_again_first_and_only_then_the_rest(file):
         assert trial.point == point
         later.end(trial, 0.0)
     assert len(trials(file).ended) == 4
+
+
+def test_to_look_at_trials_changes_nothing(file):
+    found = trials(file)
+    found.begin()
+    before = file.read_bytes()
+    assert Trials(config(), file, {}).remaining() == POINTS
+    assert file.read_bytes() == before
+    found.end(found.begin(), 1.0)  # the search that is under way goes on
+    assert Trials(config(), None, {}).remaining() == POINTS
 
 
 def test_what_has_failed_is_not_tried_again(file):

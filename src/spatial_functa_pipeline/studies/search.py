@@ -49,31 +49,38 @@ class Trials:
         MissingOptunaError: if there is no optuna.
     """
 
-    def __init__(self, config: SearchConfig, file: Path, given: Parameters) -> None:
-        """`given`: what else is given to all trials."""
+    def __init__(self, config: SearchConfig, file: Path | None, given: Parameters) -> None:
+        """Open the file, or begin it; None: no file, and no trials yet. `given`: what else is given to all trials."""
         try:
             import optuna
         except ImportError as error:
             raise MissingOptunaError("a search needs optuna") from error
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._config = config
-        file.parent.mkdir(parents=True, exist_ok=True)
-        backend = optuna.storages.journal.JournalFileBackend(str(file))
+        self._asked: dict[int, OptunaTrial] = {}
+        storage = None
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(file)))
         self._study = optuna.create_study(
-            storage=optuna.storages.JournalStorage(backend),
+            storage=storage,
             study_name=definition_digest(config, given),
             direction="maximize" if config.direction == "maximise" else "minimize",
             load_if_exists=True,
         )
-        for trial in self._of_states("RUNNING"):  # one process at a time has the file: theirs is gone
-            self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-            if trial.params.keys() == config.space.keys():
-                self._study.enqueue_trial(trial.params)
-        self._asked: dict[int, OptunaTrial] = {}
         # The same seed again would draw what it has drawn before.
         seed = config.sampler_seed + len(self._study.get_trials(deepcopy=False))
         samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
         self._study.sampler = samplers.get(config.sampler, optuna.samplers.RandomSampler)(seed=seed)
+
+    def take_over(self) -> None:
+        """What a process has begun that is gone is to be tried again. For the one process that may begin trials."""
+        import optuna
+
+        for trial in self._of_states("RUNNING"):
+            self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+            if trial.params.keys() == self._config.space.keys():
+                self._study.enqueue_trial(trial.params)
 
     @property
     def ended(self) -> list[Trial]:
