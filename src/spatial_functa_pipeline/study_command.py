@@ -77,7 +77,7 @@ def _list_studies(console: Console, project: Path, env: str | None) -> None:
     from spatial_functa_pipeline.settings import CONFIG_LOADER_ARGS
     from spatial_functa_pipeline.study_plan import read_study, studies_of
 
-    env = env or CONFIG_LOADER_ARGS["default_run_env"]
+    env = env or str(CONFIG_LOADER_ARGS["default_run_env"])
     files = studies_of(project / "conf", env)
     if not files:
         raise click.ClickException(f"there is no study in conf/{env}/studies; docs/studies.md says how to write one")
@@ -97,16 +97,16 @@ def _say_what_would_run(console: Console, plan: StudyPlan) -> None:
     table = Table(*(Column(name, overflow="fold") for name in ("run", "nodes that would run", "about")))
     total, unknown, cached = 0.0, 0, 0
     for planned, nodes, shared in plan.shares():
-        known = [plan.estimate(planned, node) for node in nodes]
-        seconds = sum(filter(None, known))
-        total, unknown, cached = total + seconds, unknown + known.count(None), cached + (not nodes and not shared)
+        times = [plan.estimate(planned, node) for node in nodes]
+        seconds = sum(filter(None, times))
+        total, unknown, cached = total + seconds, unknown + times.count(None), cached + (not nodes and not shared)
         words = [", ".join(node.name for node in nodes)] if nodes else []
         words += [f"shared with a run above: {', '.join(shared)}"] if shared else []
         about = (
-            duration(seconds) if None not in known else "unknown" if not seconds else f"{duration(seconds)} + unknown"
+            duration(seconds) if None not in times else "unknown" if not seconds else f"{duration(seconds)} + unknown"
         )
-        row = ("\n".join(words), about) if words else ("all there", "–")
-        table.add_row(*map(escape, (planned.run.name, *row)))
+        cells = ("\n".join(words), about) if words else ("all there", "–")
+        table.add_row(*map(escape, (planned.run.name, *cells)))
     console.print(table)
     console.print(f"{cached} of {len(plan.runs)} runs are there.", highlight=False)
     if cached < len(plan.runs):
@@ -166,20 +166,28 @@ def _make(console: Console, plan: StudyPlan, params: dict[str, Any], jobs: int) 
     """Run what is missing, write and log the results. Raises click.ClickException if a run has failed, at the end."""
     from spatial_functa_pipeline.studies.runs import FINISHED
 
-    with KedroSession.create(plan.project, env=plan.env, runtime_params=params) as session:
+    session = KedroSession.create(plan.project, env=plan.env, runtime_params=params)
+    with session:
         context: Any = session.load_context()  # which opens MLflow's store
         record = _open_record(plan, context.mlflow.tracking.experiment.name)
-        status = "KILLED"
+        status = "FAILED"
+        means: dict[str, float] = {}
+        files: list[Path] = []
         try:
             state = _run(console, plan, record, jobs)
             measured = _measure(plan, state)
             files, results = _write(plan, measured)
+            means = _means(plan, results)
             for one in measured:
                 if one.state == FINISHED:
                     record.keep_one(one.run.name, one.metrics, _varied(plan, one))
             status = "FAILED" if state.failed else "FINISHED"
+        except (KeyboardInterrupt, SystemExit):
+            status = "KILLED"
+            console.print("Interrupted, and the runs with it; the same command goes on.", highlight=False)
+            raise
         finally:
-            record.close(status, *((_means(plan, results), files) if status != "KILLED" else ()))
+            record.close(status, means, files)
     _say_results(console, plan, results, measured)
     _require_success(plan, state, measured)
 
@@ -262,14 +270,14 @@ def _say_results(console: Console, plan: StudyPlan, results: pd.DataFrame, measu
 def _require_success(plan: StudyPlan, state: State, measured: Sequence[MeasuredRun]) -> None:
     from spatial_functa_pipeline.studies.runs import missing_metrics
 
-    problems = []
+    problems = [f"{len(state.failed)} of {len(plan.runs)} runs failed"] if state.failed else []
     for work, lines in state.failed.items():
         problems += [f"{work.name} failed; its log is {work.log}", *(f"    {line}" for line in lines.splitlines())]
     missing, known = missing_metrics(plan.study, measured)
     if missing and known:
         problems.append(f"measure: no output has {', '.join(missing)}; there are: {', '.join(known)}")
     if problems:
-        raise click.ClickException("\n  ".join([f"{len(state.failed)} of {len(plan.runs)} runs failed", *problems]))
+        raise click.ClickException("\n  ".join(problems))
 
 
 @contextmanager

@@ -211,7 +211,7 @@ def plan_study(name: str, env: str | None, given: Mapping[str, Any], project: Pa
     Raises:
         click.ClickException: with a line for each thing that is wrong.
     """
-    env = env or CONFIG_LOADER_ARGS["default_run_env"]
+    env = env or str(CONFIG_LOADER_ARGS["default_run_env"])
     conf = project / "conf"
     loader = loader_of(project, env)
     require_sound_files(loader)
@@ -315,7 +315,7 @@ def _catalog(project: Path, loader: ProjectConfigLoader) -> DataCatalog:
         env=loader.env,
         package_name=__package__,
         hook_manager=manager,
-        runtime_params=loader.runtime_params,
+        runtime_params=loader.runtime_params,  # type: ignore[arg-type]  # attrs' converter hides its type
     )
     manager.hook.after_context_created(context=context)
     catalog = context.catalog

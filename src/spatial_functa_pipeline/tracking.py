@@ -199,7 +199,9 @@ class StudyRecord:
         import mlflow
 
         self._client = mlflow.MlflowClient()
-        self._experiment_id = self._client.get_experiment_by_name(experiment).experiment_id
+        found_experiment = self._client.get_experiment_by_name(experiment)
+        assert found_experiment is not None
+        self._experiment_id = found_experiment.experiment_id
         end_abandoned_runs(self._experiment_id)
         found = self._search(_STUDY_DIGEST, digest)
         wanted = {
@@ -208,7 +210,7 @@ class StudyRecord:
             _STUDY_DIGEST: digest,
             "process": f"{socket.gethostname()}:{os.getpid()}",
             "mlflow.runName": title,
-            "mlflow.note.content": f"{title}\n\n{about}",
+            "mlflow.note.content": f"{title}\n\n{about}".strip(),
         }
         self.run_id = (found[0] if found else self._client.create_run(self._experiment_id)).info.run_id
         self._client.update_run(self.run_id, "RUNNING")
@@ -240,10 +242,10 @@ class StudyRecord:
             self._log(run_id, wanted, parameters)
             self._client.set_terminated(run_id, "FINISHED")
 
-    def close(self, status: str, means: Mapping[str, float] | None = None, files: Iterable[Path] = ()) -> None:
+    def close(self, status: str, means: Mapping[str, float], files: Iterable[Path]) -> None:
         """End it as `FINISHED`, `FAILED` or `KILLED`, with mean values by metric and variant, and files as artifacts."""
         logged = self._client.get_run(self.run_id).data.metrics
-        new = {_plain_key(key): value for key, value in (means or {}).items()}
+        new = {_plain_key(key): value for key, value in means.items()}
         self._log(self.run_id, {key: value for key, value in new.items() if not _has(logged, {key: value})}, {})
         for file in files:
             self._client.log_artifact(self.run_id, str(file))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -88,7 +87,7 @@ def _category(config: StudyFigureConfig, variant: StudyVariant) -> Any:
     """Its value of the axis' key, or, without one, its name without what the colour says."""
     if config.x is not None:
         value = variant.parameters.get(config.x)
-        return value if isinstance(value, Real) and not isinstance(value, bool) else in_words(value)
+        return value if type(value) in (int, float) else in_words(value)
     name = None if config.by == NAME else variant.name
     point = {key: value for key, value in variant.point.items() if key != config.by}
     return StudyVariant(name, point, {}).label
@@ -154,12 +153,12 @@ def _draw_lines(
     axis: Axes, config: StudyFigureConfig, points: list[_Point], categories: list[Any], groups: list[str]
 ) -> None:
     """Over numbers at their places, over anything else at equal distances."""
-    numeric = all(isinstance(category, Real) for category in categories)
+    numeric = all(isinstance(category, int | float) for category in categories)
     places = {category: category if numeric else number for number, category in enumerate(categories)}
     for number, group in enumerate(groups):
         line = sorted((point for point in points if point.group == group), key=lambda point: places[point.category])
         at = [places[point.category] for point in line]
-        form = {
+        form: dict[str, Any] = {
             "color": _colour(number),
             "marker": _MARKERS[number % len(_MARKERS)],
             "markersize": 4.5,

@@ -6,9 +6,8 @@ import time
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -51,7 +50,7 @@ class Progress:
         self._say_changes(state)
         if self._live and time.monotonic() - self._drawn > 1:
             self._drawn = time.monotonic()
-            self._live.update(self._table(state), refresh=True)
+            self._live.update(self._picture(state), refresh=True)
 
     def _say_changes(self, state: State) -> None:
         for word, works in (("begun", state.running), ("done", state.done), ("failed", state.failed)):
@@ -74,7 +73,7 @@ class Progress:
         ended = self._cached + len(state.done) + len(state.failed)
         return f"[{ended}/{ended + len(state.running) + len(state.waiting)}]"
 
-    def _table(self, state: State) -> Table:
+    def _picture(self, state: State) -> Group:
         elapsed = duration(time.monotonic() - self._begun)
         failed = f", {len(state.failed)} failed" if state.failed else ""
         title = f"{self._count(state)} runs ended{failed}, {len(state.waiting)} waiting, {elapsed}"
@@ -82,10 +81,8 @@ class Progress:
             Column("run", overflow="fold"),
             Column("since", no_wrap=True),
             Column("last line", no_wrap=True, overflow="ellipsis"),
-            title=escape(title),
-            title_justify="left",
         )
         for work in state.running:
             since = duration(time.monotonic() - self._started[work])
             table.add_row(Text(work.name), since, Text("".join(last_lines(work.log, 1))))
-        return table
+        return Group(Text(title), table)
