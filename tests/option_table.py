@@ -106,14 +106,14 @@ FEATURE_NETWORK = {"feature_network", "feature_network_history"}
 SCORES = {"generation_metrics", "generation_scores", "generation_scores_figure"}
 FEATURES = {"real_features", "reference_features"} | SCORES
 MEMORISATION = {"memorisation_metrics", "memorisation", "memorisation_figure", "nearest_training_images"}
-PERTURBATION_FIGURES = {
-    *("perturbed_channel", "perturbation_patterns", "perturbation_strengths", "perturbation_locality"),
-    "perturbed_dimensions",
+OF_CHANNELS = {
+    *("perturbation_metrics", "perturbations", "perturbed_dimensions", "perturbed_channel"),
+    *("perturbation_patterns", "perturbation_strengths", "perturbation_locality"),
 }
-PERTURBATIONS = {"perturbation_metrics", "perturbations", "perturbation_profile"} | PERTURBATION_FIGURES
+PERTURBATIONS = {*OF_CHANNELS, "perturbation_profile"}
 DECODED = {
     *("reconstruction_metrics", "reconstructions", "samples_by_class", "samples_enlarged", "reference_features"),
-    *(SCORES | MEMORISATION | PERTURBATIONS),
+    *(SCORES | MEMORISATION | OF_CHANNELS),  # where cells share no pixels, the profile is always the same
 }
 
 
@@ -181,6 +181,7 @@ TRANSFORMER_ON_VECTORS = {
 }
 RANDAUGMENT = {"functaset.augmentation.randaugment_operations": 2}
 AUGMENTED = {"encoded_train_functaset", *PIXEL_CLASSIFIER}
+CELLS_MIXED = {"meta_learning.field.kernel_size": 3}
 QUANTISED = {"quantisation.bits": 8}
 CLASSIFIER_MLP = {"classification.architecture": "mlp"}
 DENOISER_MLP = {"diffusion.architecture": "mlp"}
@@ -350,12 +351,9 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "evaluation.scores.pair_images": Row(6, FEATURES),
     "evaluation.memorisation.images": Row(3, MEMORISATION),
     "evaluation.memorisation.max_side": Row(4, MEMORISATION),
-    "evaluation.perturbation.images": [
-        Row(3, PERTURBATIONS - {"perturbed_channel"}, because="that shows two pictures"),
-        Row(1, PERTURBATIONS),
-    ],
+    "evaluation.perturbation.images": Row(1, PERTURBATIONS, CELLS_MIXED),
     "evaluation.perturbation.strength": Row(
-        3.0, PERTURBATIONS - {"perturbation_strengths"}, because="those are in a range of their own"
+        3.0, PERTURBATIONS - {"perturbation_strengths"}, CELLS_MIXED, because="those are in a range of their own"
     ),
     "evaluation.distribution_latents": Row(8, {"latent_metrics", "latent_distribution", "latent_histograms"}),
     "evaluation.figure_images": Row(
