@@ -84,6 +84,14 @@ def test_larger_by_an_amount(by, expected):
     assert verdict("smaller", table, than=OTHER, by=by).answer == expected
 
 
+@pytest.mark.parametrize(("by", "expected"), [(-1.01, HOLDS), (-1.0, CANNOT_BE_TOLD), (-0.99, DOES_NOT_HOLD)])
+def test_hardly_worse_is_enough_below_0(by, expected):
+    table = runs(a=[1.0, 1.0], b=[2.0, 2.0])
+    assert verdict("larger", table, than=OTHER, by=by).answer == expected
+    table = runs(a=[2.0, 2.0], b=[1.0, 1.0])
+    assert verdict("smaller", table, than=OTHER, by=by).answer == expected
+
+
 @pytest.mark.parametrize(
     ("apart", "by", "expected"),
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from spatial_functa_pipeline.config.block import Block
 
@@ -59,17 +59,17 @@ class _Comparison(_Rule):
 
 
 class LargerRule(_Comparison):
-    """The first side's mean is larger, by more than `by`."""
+    """The first side's mean is larger, by more than `by`; below 0: it may be so much smaller."""
 
     kind: Literal["larger"]
-    by: NonNegativeFloat = 0.0
+    by: float = 0.0
 
 
 class SmallerRule(_Comparison):
-    """The first side's mean is smaller, by more than `by`."""
+    """The first side's mean is smaller, by more than `by`; below 0: it may be so much larger."""
 
     kind: Literal["smaller"]
-    by: NonNegativeFloat = 0.0
+    by: float = 0.0
 
 
 class WithinRule(_Comparison):

@@ -166,14 +166,16 @@ def rule_in_words(rule: Rule) -> str:
 
 
 def _comparison_in_words(rule: LargerRule | SmallerRule | WithinRule) -> str:
-    amount = f"{100 * rule.by:g} %" if rule.relative else f"{rule.by:g}"
+    amount = f"{100 * abs(rule.by):g} %" if rule.relative else f"{abs(rule.by):g}"
     second = f"that of ({_rows(rule.than)})" if isinstance(rule.than, Rows) else f"{rule.than:g}"
     if isinstance(rule.than, Rows) and rule.than.metric:
         second = f"{_metric(rule.than.metric)} of ({_rows(rule.than)})"
     if isinstance(rule, WithinRule):
         relation = f"differs by less than {amount} from"
     else:
-        relation = f"is {rule.kind}{f' by more than {amount}' if rule.by else ''} than"
+        other = {"larger": "smaller", "smaller": "larger"}[rule.kind]
+        more = f" by more than {amount}" if rule.by > 0 else f", or {other} by less than {amount}," if rule.by else ""
+        relation = f"is {rule.kind}{more} than"
     words = f"{_metric(rule.of.metric or rule.metric)} of ({_rows(rule.of)}) {relation} {second}"
     if rule.paired:
         words += f", paired by {', '.join(map(_key, rule.paired))}"
