@@ -385,6 +385,9 @@ SPLITS = {  # images of the parts that are cut, and the sizes of the splits
     "sample": ({"test": 10_000}, (8000, 1000, 1000)),
     "test": ({"test": 10_000}, (300, 60, 100)),
     "fashion_mnist": ({"train": 60_000, "test": 10_000}, (55_000, 5000, 10_000)),
+    "cluttered_fashion_mnist": ({"test": 10_000}, (8000, 1000, 1000)),
+    "cluttered_fashion_mnist_whole": ({"train": 60_000, "test": 10_000}, (55_000, 5000, 10_000)),
+    "noto_emoji": ({"share": 1659}, (1161, 166, 332)),  # families
     "cifar10": ({"train": 50_000, "test": 10_000}, (45_000, 5000, 10_000)),
     "celebahq64": ({"celebahq": 30_000}, (26_000, 1000, 3000)),
     "imagenet256": ({"train": 1_281_167, "val": 50_000}, (1_271_167, 10_000, 50_000)),
