@@ -39,6 +39,7 @@ VARIANTS = [
     *(("cifar10", variant(shape)) for shape in VECTOR_SHAPES),
     ("cifar10", variant("1x1x256", "nearest", False)),
     *(("imagenet256", variant(shape)) for shape in IMAGENET_SHAPES),
+    *((env, variant("1x1x512")) for env in ("cluttered_fashion_mnist", "noto_emoji")),
 ]
 
 
@@ -345,7 +346,7 @@ def test_denoisers_train_on_mirrored_images_where_others_flip(env):
     assert (parameters.functaset.mirror_images, parameters.diffusion.mirror_images) == (expected, expected)
 
 
-@pytest.mark.parametrize("env", ["fashion_mnist", "image_folder", "sample"])
+@pytest.mark.parametrize("env", ["fashion_mnist", "image_folder", "sample", "cluttered_fashion_mnist", "noto_emoji"])
 def test_data_sets_that_sample_in_few_steps_predict_v(env):
     parameters = load(env)
     assert (parameters.evaluation.sampling.preset, parameters.diffusion.prediction) == ("fast", "v_prediction")

@@ -26,7 +26,7 @@ _JOINER = 0x200D
 _TURNS = frozenset({0x2640, 0x2642, 0x27A1, *range(0x1F9B0, 0x1F9B4)})
 """After a joiner: female, male, facing right, and kinds of hair."""
 _PERSON, _CHILD, _ELDER, _HEART = 0x1F9D1, 0x1F9D2, 0x1F9D3, 0x2764
-_NEARLY_THE_SAME = {
+_NEARLY_THE_SAME: dict[int, tuple[int, ...]] = {
     **dict.fromkeys((0x1F468, 0x1F469, 0x1F471, 0x1F9D4), (_PERSON,)),  # man, woman, blond hair, beard
     **dict.fromkeys((0x1F466, 0x1F467), (_CHILD,)),  # boy, girl
     **dict.fromkeys((0x1F474, 0x1F475), (_ELDER,)),  # old man, old woman
