@@ -14,20 +14,6 @@ _OF_THE_DATA = (
 )
 
 
-class RecipeError(ValueError):
-    """A data set has no rows for the recipe that was asked for."""
-
-    def __init__(self, recipe: str, environments: Iterable[str]) -> None:
-        super().__init__(recipe)
-        self.recipe, self.environments = recipe, tuple(environments)
-
-    def __str__(self) -> str:
-        return (
-            f"recipe is {self.recipe}, but this data set has no row of presets for it; those that have one: "
-            + ", ".join(self.environments)
-        )
-
-
 def left_open(parameters: PipelineParameters, printed: Iterable[str]) -> dict[str, Any]:
     """The settings that shape a result and whose values are not printed in the paper, by dotted key.
 
@@ -57,6 +43,8 @@ def without_effect(parameters: PipelineParameters) -> frozenset[str]:
         "diffusion.training": diffusion.training,
     }
     idle = {
+        "normalization_stats": parameters.normalization_stats.rotation is None,  # a control, and nothing to be left open
+        "classification.preset": True,  # the values that its rows set say what it means
         "meta_learning.field.kernel_size": shape.cells == 1,
         "meta_learning.field.kernel_init": field.kernel_size == 1 or field.initialisation == "data",
         "meta_learning.field.inner_rate_init": field.initialisation == "data",
