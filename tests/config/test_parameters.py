@@ -280,8 +280,14 @@ def test_micro_batch_cannot_be_larger_than_the_batch(message):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"classification.training.batch_size": 63}, "training.batch_size gives 63 rows at once: choose an even number"),
-        ({"classification.training.micro_batch": 3}, "training.micro_batch gives 3 rows at once: choose an even number"),
+        (
+            {"classification.training.batch_size": 63},
+            "training.batch_size gives 63 rows at once: choose an even number",
+        ),
+        (
+            {"classification.training.micro_batch": 3},
+            "training.micro_batch gives 3 rows at once: choose an even number",
+        ),
         (
             {"classification.training.batch_size": 6, "runtime.processes": 2},
             "training.batch_size gives 3 rows at once: choose an even number for each of the 2 processes",
@@ -301,7 +307,11 @@ def test_mixup_needs_pairs(message, changed, changes, said):
     [
         ("whole", "16x16x33", "over 8448 numbers has 0.3 GiB"),
         ("whole", "16x16x128", "choose a smaller latent_shape, or within_cells"),
-        ("within_cells", "1x1x9000", "at most 8192 numbers are rotated together (256 MiB); choose a smaller latent_shape ("),
+        (
+            "within_cells",
+            "1x1x9000",
+            "at most 8192 numbers are rotated together (256 MiB); choose a smaller latent_shape (",
+        ),
     ],
 )
 def test_a_rotation_has_to_fit_into_memory(message, changed, rotation, shape, advice):

@@ -97,7 +97,9 @@ class Knowing(nn.Module):
 def test_samples_of_a_denoiser_of_rotated_latents_are_raw_latents(make_functaset, rotation, clip):
     """A latent of the training set is within the clip bounds, which are those of the rotated ones."""
     latents = np.random.default_rng(0).normal(1, 2, size=(40, 2, 2, 3)).astype(np.float32)
-    normaliser = Normaliser.from_statistics(compute_statistics(make_functaset(latents), rotation=rotation), "vector", 2.0)
+    normaliser = Normaliser.from_statistics(
+        compute_statistics(make_functaset(latents), rotation=rotation), "vector", 2.0
+    )
     raw = torch.from_numpy(latents[7])
     sampling = SamplingConfig(samples=2, batch_size=2, sampler="ddim", steps=10, clip_denoised=clip)
     draw = LatentSampler(Knowing(normaliser(raw[None])[0]), normaliser, diffusion(False), sampling, SHAPE, seed=0)

@@ -69,7 +69,9 @@ def test_a_training_with_it_does_not_depend_on_the_micro_batch(tmp_path):
     splits = [Functaset.open(folder / f"{split}.zarr") for split in ("train", "validation")]
 
     def weights(mixup, micro_batch):
-        config = tiny.transformer(micro_batch=micro_batch, steps=6, validate_every=6).model_copy(update={"mixup": mixup})
+        config = tiny.transformer(micro_batch=micro_batch, steps=6, validate_every=6).model_copy(
+            update={"mixup": mixup}
+        )
         run = TrainingRun(0, tiny.RUNTIME, Checkpoint(tmp_path / f"{mixup}-{micro_batch}.pt"))
         model, _ = train_classifier(*splits, Normaliser.by_scale(1.0), config, num_classes=2, run=run)
         # The keys' bias has no gradient but rounding errors, and Adam scales them up.

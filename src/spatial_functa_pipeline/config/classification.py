@@ -50,7 +50,8 @@ class ClassificationConfig(Block):
     dropout: Share = 0.1
     label_smoothing: Share = 0.1
     mixup: PositiveFloat | None = Field(
-        None, description="α of MixUp's Beta(α, α) (Zhang et al., 2018); null: none, as the paper (Sec. 5.2, footnote 2)"
+        None,
+        description="α of MixUp's Beta(α, α) (Zhang et al., 2018); null: none, as the paper (Sec. 5.2, footnote 2)",
     )
     normalisation_scale: PositiveFloat | None = Field(
         None,

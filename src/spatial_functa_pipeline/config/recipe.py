@@ -43,7 +43,8 @@ def without_effect(parameters: PipelineParameters) -> frozenset[str]:
         "diffusion.training": diffusion.training,
     }
     idle = {
-        "normalization_stats": parameters.normalization_stats.rotation is None,  # a control, and nothing to be left open
+        "normalization_stats": parameters.normalization_stats.rotation
+        is None,  # a control, and nothing to be left open
         "classification.preset": True,  # the values that its rows set say what it means
         "meta_learning.field.kernel_size": shape.cells == 1,
         "meta_learning.field.kernel_init": field.kernel_size == 1 or field.initialisation == "data",

@@ -22,7 +22,9 @@ def latent_statistics_figure(mean: Tensor, std: Tensor, rotated_numbers: int | N
         raise ValueError(f"needs mean and std of shape (c,), got {tuple(mean.shape)} and {tuple(std.shape)}")
     figure = Figure(figsize=(8, 2.8), layout="constrained")
     if rotated_numbers is not None:
-        what = "the numbers of each cell" if rotated_numbers == len(mean) else f"all {rotated_numbers} numbers of a latent"
+        what = (
+            "the numbers of each cell" if rotated_numbers == len(mean) else f"all {rotated_numbers} numbers of a latent"
+        )
         figure.suptitle(f"after a random rotation of {what}", fontsize=10)
     for axis, values, title in zip(figure.subplots(1, 2), (mean, std), ("mean", "standard deviation"), strict=True):
         axis.bar(range(len(values)), values.tolist(), color=INK, width=0.8)

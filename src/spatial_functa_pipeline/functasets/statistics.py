@@ -56,7 +56,7 @@ class LatentStatistics:
     rotation: torch.Tensor | None = None
 
     def to_tensors(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Float64 tensors `<kind>_mean`, `<kind>_std`, `<kind>_largest`, perhaps the float32 `rotation`, and the metadata `count`."""
+        """Float64 tensors `<kind>_mean`, `<kind>_std`, `<kind>_largest`, float32 `rotation` or none, and `count`."""
         tensors = {
             f"{kind}_{name}": value for kind, moments in self.moments.items() for name, value in vars(moments).items()
         }
