@@ -12,7 +12,7 @@ from kedro.config import OmegaConfigLoader
 from omegaconf import OmegaConf
 
 from spatial_functa_pipeline.config.places import Places
-from spatial_functa_pipeline.config.presets import NoPresetError, apply_presets, has_row, printed_keys, rows_missing
+from spatial_functa_pipeline.config.presets import NoPresetError, apply_presets, has_row, missing_row, printed_keys
 from spatial_functa_pipeline.config.recipe import left_open
 from spatial_functa_pipeline.config.tree import PipelineParameters
 from spatial_functa_pipeline.hooks.conf_files import require_sound_files
@@ -54,9 +54,10 @@ class ProjectConfigLoader(OmegaConfigLoader):
     @property
     def tree(self) -> PipelineParameters:
         """The parameters as one object."""
-        if missing := rows_missing(self._files, self.runtime_params):
+        written = self._written_parameters()
+        if missing := missing_row(self._files, written):
             raise NoPresetError(*missing, self._environments_with(*missing))
-        return PipelineParameters.model_validate(self._written_parameters())
+        return PipelineParameters.model_validate(written)
 
     @property
     def left_open(self) -> dict[str, Any]:

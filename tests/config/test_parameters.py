@@ -282,15 +282,15 @@ def test_micro_batch_cannot_be_larger_than_the_batch(message):
     [
         (
             {"classification.training.batch_size": 63},
-            "training.batch_size gives 63 rows at once: choose an even number",
+            "training.batch_size (63) must be a multiple of 2",
         ),
         (
             {"classification.training.micro_batch": 3},
-            "training.micro_batch gives 3 rows at once: choose an even number",
+            "training.micro_batch (3) must be a multiple of 2",
         ),
         (
             {"classification.training.batch_size": 6, "runtime.processes": 2},
-            "training.batch_size gives 3 rows at once: choose an even number for each of the 2 processes",
+            "training.batch_size (6) must be a multiple of 4, as there are 2 processes",
         ),
     ],
 )

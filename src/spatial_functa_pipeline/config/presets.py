@@ -154,8 +154,11 @@ def has_row(parameters: dict[str, Any], key: str, value: str) -> bool:
     return any(value in _any_of(row.when[key]) for row in _rows(parameters).presets if key in row.when)
 
 
-def rows_missing(parameters: dict[str, Any], given: dict[str, Any]) -> tuple[str, str] | None:
-    """The first of `ROW_NAMES` that holds and that there is no row for. See `apply_presets`."""
-    tree = OmegaConf.create(apply_presets(parameters, given))
-    asked = ((key, value) for key, value in ROW_NAMES if OmegaConf.select(tree, key) == value)
-    return next(((key, value) for key, value in asked if not has_row(parameters, key, value)), None)
+def missing_row(parameters: dict[str, Any], applied: dict[str, Any]) -> tuple[str, str] | None:
+    """The first of `ROW_NAMES` that `parameters` have no row for, though it is asked for.
+
+    `applied`: what `apply_presets` makes of them.
+    """
+    tree = OmegaConf.create(applied)
+    asked = (pair for pair in ROW_NAMES if OmegaConf.select(tree, pair[0]) == pair[1])
+    return next((pair for pair in asked if not has_row(parameters, *pair)), None)

@@ -43,9 +43,6 @@ def without_effect(parameters: PipelineParameters) -> frozenset[str]:
         "diffusion.training": diffusion.training,
     }
     idle = {
-        "normalization_stats": parameters.normalization_stats.rotation
-        is None,  # a control, and nothing to be left open
-        "classification.preset": True,  # the values that its rows set say what it means
         "meta_learning.field.kernel_size": shape.cells == 1,
         "meta_learning.field.kernel_init": field.kernel_size == 1 or field.initialisation == "data",
         "meta_learning.field.inner_rate_init": field.initialisation == "data",
@@ -54,6 +51,8 @@ def without_effect(parameters: PipelineParameters) -> frozenset[str]:
         "meta_learning.spectral_penalty.threshold": parameters.meta_learning.spectral_penalty.weight == 0,
         "functaset.augmentation": functaset.augmented_copies == 0,
         "functaset.augmentation.randaugment_magnitude": functaset.augmentation.randaugment_operations == 0,
+        "normalization_stats": parameters.normalization_stats.rotation is None,  # it is a control
+        "classification.preset": True,  # what its rows set says what it means
         "classification": parameters.data.num_classes == 1,  # there is nothing to tell apart
         "classification.mlp": classifier != "mlp",
         "classification.transformer": classifier != "transformer",

@@ -143,16 +143,15 @@ class PipelineParameters(Block):
         training, ranks = self.classification.training, self.runtime.ranks
         if self.classification.mixup is None:
             return self
-        rows = {
-            "batch_size": training.batch_size / ranks,
-            "micro_batch": training.batch_size if training.micro_batch == "auto" else training.micro_batch,
-        }
-        for name, count in rows.items():
-            if count % 2:
+        for name, size, multiple in (
+            ("batch_size", training.batch_size, 2 * ranks),
+            ("micro_batch", training.micro_batch, 2),
+        ):
+            if size != "auto" and size % multiple:
                 raise ValueError(
-                    f"classification.mixup is {self.classification.mixup}, which mixes rows in pairs, but "
-                    f"classification.training.{name} gives {count:g} rows at once: choose an even number"
-                    + (f" for each of the {ranks} processes" if name == "batch_size" and ranks > 1 else "")
+                    f"classification.mixup is {self.classification.mixup}, which mixes rows in pairs: "
+                    f"classification.training.{name} ({size}) must be a multiple of {multiple}"
+                    + (f", as there are {ranks} processes" if multiple > 2 else "")
                 )
         return self
 
