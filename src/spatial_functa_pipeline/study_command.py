@@ -110,9 +110,11 @@ def _say_what_would_run(console: Console, plan: StudyPlan) -> None:
     console.print(table)
     console.print(f"{cached} of {len(plan.runs)} runs are there.", highlight=False)
     if cached < len(plan.runs):
-        beyond = f"{unknown} nodes were never run in a place of this study, so nobody knows how long they take"
+        beyond = f"of {unknown} nodes no time is on record in the places of this study"
         known = f"The others take about {duration(total)} of computing, and some seconds each to start"
-        console.print("; ".join([*([known] if total else []), *([beyond] if unknown else [])]), highlight=False)
+        console.print(
+            "; ".join([*([known] if total else []), *([beyond] if unknown else [])]), highlight=False, soft_wrap=True
+        )
 
 
 @dataclass(eq=False)
