@@ -272,7 +272,7 @@ def _metric_problems(runs: Iterable[PlannedRun]) -> Iterator[str]:
         if not any(isinstance(planned.catalog.get(name), MetricsDataset) for name in planned.outputs):
             kinds = {name: planned.catalog.get(name) for name in planned.catalog}
             known = [name for name, dataset in kinds.items() if isinstance(dataset, MetricsDataset)]
-            yield f"outputs: {', '.join(planned.outputs)} have no metrics; these have: {', '.join(known)}"
+            yield f"outputs: {', '.join(planned.outputs)} have no metrics; these have: {', '.join(sorted(known))}"
 
 
 def _same_runs(runs: Iterable[PlannedRun]) -> Iterator[str]:
