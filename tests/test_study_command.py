@@ -60,7 +60,7 @@ WRONG = {  # file, parameters of the command line, what is said
     "measureless": (
         {"vary": DROPOUT, "outputs": ["classifier", "confusion_matrix"]},
         {},
-        ["outputs: classifier, confusion_matrix have no metrics; these have: metrics, reconstruction_metrics, "],
+        ["outputs: classifier, confusion_matrix have no metrics; these have: classification_metrics, generation_metrics, "],
     ),
     "same": (
         {"vary": {"runtime.compile": ["on", "off"]}},

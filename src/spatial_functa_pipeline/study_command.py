@@ -92,27 +92,33 @@ def _say_what_would_run(console: Console, plan: StudyPlan) -> None:
     from rich.markup import escape
     from rich.table import Column, Table
 
-    from spatial_functa_pipeline.studies.progress import duration
-
     table = Table(*(Column(name, overflow="fold") for name in ("run", "nodes that would run", "about")))
     total, unknown, cached = 0.0, 0, 0
     for planned, nodes, shared in plan.shares():
         times = [plan.estimate(planned, node) for node in nodes]
-        seconds = sum(filter(None, times))
-        total, unknown, cached = total + seconds, unknown + times.count(None), cached + (not nodes and not shared)
+        total, unknown = total + sum(filter(None, times)), unknown + times.count(None)
+        cached += not (nodes or shared)
         words = [", ".join(node.name for node in nodes)] if nodes else []
         words += [f"shared with a run above: {', '.join(shared)}"] if shared else []
-        about = (
-            duration(seconds) if None not in times else "unknown" if not seconds else f"{duration(seconds)} + unknown"
-        )
-        cells = ("\n".join(words), about) if words else ("all there", "–")
+        cells = ("\n".join(words), _about(times)) if words else ("all there", "–")
         table.add_row(*map(escape, (planned.run.name, *cells)))
     console.print(table)
-    console.print(f"{cached} of {len(plan.runs)} runs are there.", highlight=False)
-    if cached < len(plan.runs):
-        beyond = f"{unknown} nodes were never run in a place of this study, so nobody knows how long they take"
-        known = f"The others take about {duration(total)} of computing, and some seconds each to start"
-        console.print("; ".join([*([known] if total else []), *([beyond] if unknown else [])]), highlight=False)
+    words = [f"{cached} of {len(plan.runs)} runs are there."]
+    if total:
+        words.append(f"The others take about {_about([total])} of computing, and some seconds each to start.")
+    if unknown:
+        words.append(f"Of {unknown} nodes no time is on record in the places of this study.")
+    console.print(" ".join(words), highlight=False, soft_wrap=True)
+
+
+def _about(times: Sequence[float | None]) -> str:
+    """The sum of seconds in words, as far as it is known."""
+    from spatial_functa_pipeline.studies.progress import duration
+
+    known = sum(filter(None, times))
+    if None not in times:
+        return duration(known)
+    return f"{duration(known)} + unknown" if known else "unknown"
 
 
 @dataclass(eq=False)

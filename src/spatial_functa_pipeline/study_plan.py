@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import yaml
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks.manager import _create_hook_manager, _register_hooks
 from kedro.io import DataCatalog
@@ -192,7 +193,7 @@ def read_study(file: Path) -> StudyConfig:
     try:
         written = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
         return StudyConfig.model_validate(written)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
         problems = [str(error).splitlines()[0]]
     except ValidationError as error:
         problems = problem_lines(error, "study")
@@ -282,7 +283,7 @@ def _metric_problems(runs: Iterable[PlannedRun]) -> Iterator[str]:
         if not any(isinstance(planned.catalog.get(name), MetricsDataset) for name in planned.outputs):
             kinds = {name: planned.catalog.get(name) for name in planned.catalog}
             known = [name for name, dataset in kinds.items() if isinstance(dataset, MetricsDataset)]
-            yield f"outputs: {', '.join(planned.outputs)} have no metrics; these have: {', '.join(known)}"
+            yield f"outputs: {', '.join(planned.outputs)} have no metrics; these have: {', '.join(sorted(known))}"
 
 
 def _same_runs(runs: Iterable[PlannedRun]) -> Iterator[str]:

@@ -133,7 +133,7 @@ class SideBySide:
         work.log.parent.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TQDM_MININTERVAL": "2", **work.environment()}
         if self._jobs > 1:
-            environment["OMP_NUM_THREADS"] = str(self._threads)
+            environment.setdefault("OMP_NUM_THREADS", str(self._threads))
         with work.log.open("wb") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", f"{__package__}.child", *work.command()],
