@@ -70,8 +70,7 @@ class Probe:
     def differences(self, channel: int, by: float, cell: Sequence[int] | None = None) -> Tensor:
         """Perturbed − unperturbed pictures: a channel changed `by` so much in one cell (None: in all)."""
         perturbed = self.latents.clone()
-        place = (slice(None), *cell) if cell is not None else (...,)
-        perturbed[(*place, channel)] += by
+        (perturbed if cell is None else perturbed[(slice(None), *cell)])[..., channel] += by
         return self._pictures(perturbed) - self.pictures
 
     def of_first(self, count: int) -> Probe:
