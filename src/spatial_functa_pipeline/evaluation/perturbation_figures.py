@@ -177,6 +177,7 @@ def locality_figure(
     middle.set_xlabel("distance from the perturbed cell, in cells", fontsize=9)
     middle.set_ylabel("share of the energy", fontsize=9)
     middle.set_ylim(0, 1.08)
+    middle.set_xlim(-0.6, max(2, len(shares)) - 0.4)
     middle.xaxis.get_major_locator().set_params(integer=True)
     right.hist(area[~area.isnan()].numpy(), np.geomspace(1 / energy.numel(), 1, 41), color=INK)
     right.axvline(1 / np.prod(grid), color=WARM, linewidth=1.2, label="one cell")
