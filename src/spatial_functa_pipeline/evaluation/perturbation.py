@@ -71,11 +71,8 @@ class Probe:
     def differences(self, channel: int, by: float, cell: Sequence[int] | None = None) -> Tensor:
         """Perturbed − unperturbed pictures: a channel changed `by` so much in one cell (None: in all)."""
         perturbed = self.latents.clone()
-        numbers = perturbed[..., channel]  # a view, (N, *grid)
-        if cell is None:
-            numbers += by
-        else:
-            numbers[(slice(None), *map(int, cell))] += by
+        place: tuple[slice | int, ...] = (slice(None), *(cell if cell is not None else [slice(None)] * len(self.grid)))
+        perturbed[(*place, channel)] += by
         return self._pictures(perturbed) - self.pictures
 
     def turned(self, rotation: Tensor | None) -> Probe:
