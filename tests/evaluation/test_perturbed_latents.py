@@ -18,6 +18,7 @@ from spatial_functa_pipeline.evaluation.perturbation import (
 )
 from spatial_functa_pipeline.fields.cells import join_cells
 from spatial_functa_pipeline.fields.field import SpatialField
+from spatial_functa_pipeline.functasets.rotation import random_orthogonal
 from spatial_functa_pipeline.functasets.statistics import compute_statistics
 
 STD = torch.tensor([0.5, 1.0, 0.1])
@@ -239,3 +240,28 @@ def test_of_very_many_channels_some_are_drawn(monkeypatch):
         assert len(figure.axes) == 4
         assert [axis.get_title().split(":")[0] for axis in figure.axes] == ["0", "43", "86", "129"]
         assert figure.get_supxlabel().endswith("(4 of 130 channels)")
+
+
+def test_rotated_latents_make_the_same_pictures_and_lose_their_locality():
+    probe = probe_of(LinearDecoder((2, 2), (4, 4)), (2, 2))
+    turned = probe.turned(random_orthogonal(12, 0))
+    torch.testing.assert_close(turned.pictures, probe.pictures, atol=1e-5, rtol=0)
+    inside, of_turned = (measure_perturbations(each, STD, 1.0).by_distance[:, 0] for each in (probe, turned))
+    assert inside.min() > 0.999
+    assert of_turned.max() < 0.9
+    within = measure_perturbations(probe.turned(random_orthogonal(3, 0)), STD, 1.0)
+    assert within.by_distance[:, 0].min() > 0.999
+    assert within.r2.min() > 0.999
+
+
+def test_of_rotated_statistics_the_rotated_channels_are_perturbed(make_functaset):
+    decoder = field("2x2x3", (8, 8), 1)
+    functaset = make_functaset(np.random.default_rng(0).normal(size=(9, 2, 2, 3)).astype(np.float32))
+    shares = {}
+    for kind in (None, "within_cells", "whole"):
+        statistics = compute_statistics(functaset, rotation=kind)
+        metrics, *_ = analyse_perturbations(functaset, decoder, statistics, PerturbationConfig(images=2), 1, seed=0)
+        assert ("3 rotated channels" in metrics["details"]["perturbation_area"]) == (kind is not None)
+        shares[kind] = metrics["perturbation_energy_inside_cell"]
+    assert shares[None] == shares["within_cells"] == pytest.approx(1)
+    assert shares["whole"] < 0.9

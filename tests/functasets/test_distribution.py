@@ -4,6 +4,7 @@ import torch
 
 from spatial_functa_pipeline.functasets.chunks import ChunkReader
 from spatial_functa_pipeline.functasets.distribution import EDGES, LatentDistribution, compute_distribution
+from spatial_functa_pipeline.functasets.rotation import rotated
 from spatial_functa_pipeline.functasets.scheduling import SYNCHRONOUS, Scheduling
 from spatial_functa_pipeline.functasets.statistics import compute_statistics
 
@@ -19,10 +20,6 @@ def skewed() -> np.ndarray:
     """29 latents of 2×3×4 whose channels differ in mean, scale and shape."""
     rng = np.random.default_rng(3)
     return (rng.normal(size=4) + rng.uniform(0.01, 2, size=4) * rng.gamma(0.7, size=(29, 2, 3, 4))).astype(np.float32)
-
-
-def moments_of(functaset):
-    return compute_statistics(functaset).moments["vector"]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +44,7 @@ def test_two_values_have_the_least_kurtosis_there_is():
 
 def test_one_pass_finds_what_all_latents_at_once_have(make_functaset, skewed):
     functaset = make_functaset(skewed)
-    found = compute_distribution(functaset, moments_of(functaset))
+    found = compute_distribution(functaset, compute_statistics(functaset))
     channels = skewed.reshape(-1, 4).astype(np.float64)
     x = (channels - channels.mean(axis=0)) / channels.std(axis=0)
     np.testing.assert_allclose(found.excess_kurtosis, (x**4).mean(axis=0) - 3, rtol=1e-9)
@@ -77,7 +74,7 @@ def test_what_lies_beyond_the_bins_is_in_the_outermost():
 def test_a_channel_that_never_varies_has_no_kurtosis(make_functaset, skewed):
     skewed[..., 1] = 0.1
     functaset = make_functaset(skewed)
-    found = compute_distribution(functaset, moments_of(functaset))
+    found = compute_distribution(functaset, compute_statistics(functaset))
     assert np.isnan(found.excess_kurtosis).tolist() == np.isnan(found.skewness).tolist() == [False, True, False, False]
     assert found.histogram[1].max() == found.numbers
 
@@ -85,14 +82,16 @@ def test_a_channel_that_never_varies_has_no_kurtosis(make_functaset, skewed):
 @pytest.mark.parametrize("scheduling", [Scheduling("threads", 2)])
 def test_the_bits_are_the_same_whoever_reads(make_functaset, skewed, scheduling):
     functaset = make_functaset(skewed)
-    one, other = (compute_distribution(functaset, moments_of(functaset), how) for how in (SYNCHRONOUS, scheduling))
+    one, other = (
+        compute_distribution(functaset, compute_statistics(functaset), how) for how in (SYNCHRONOUS, scheduling)
+    )
     np.testing.assert_array_equal(one.sums, other.sums)
     np.testing.assert_array_equal(one.histogram, other.histogram)
 
 
 def test_augmented_copies_do_not_count(make_functaset, skewed):
     functaset = make_functaset(skewed, originals=21)
-    found = compute_distribution(functaset, moments_of(functaset))
+    found = compute_distribution(functaset, compute_statistics(functaset))
     assert found.count == 21
     x = skewed[:21].reshape(-1, 4).astype(np.float64)
     kurtosis = ((x - x.mean(axis=0)) ** 4).mean(axis=0) / x.var(axis=0) ** 2 - 3
@@ -105,9 +104,10 @@ def test_augmented_copies_do_not_count(make_functaset, skewed):
 def test_some_latents_are_whole_chunks_spread_over_all(make_functaset, monkeypatch, skewed, at_most, chunks):
     """Neighbouring rows may all be of one class."""
     functaset, read, found = make_functaset(skewed), ChunkReader.__call__, []
-    moments = moments_of(functaset)
+    statistics = compute_statistics(functaset)
+    moments = statistics.moments["vector"]
     monkeypatch.setattr(ChunkReader, "__call__", lambda self, chunk: found.append(chunk) or read(self, chunk))
-    distribution = compute_distribution(functaset, moments, at_most=at_most)
+    distribution = compute_distribution(functaset, statistics, at_most=at_most)
     assert found == chunks
     rows = np.concatenate([skewed[2 * chunk : 2 * chunk + 2] for chunk in chunks])
     assert distribution.count == len(rows)
@@ -122,5 +122,16 @@ def test_float16_latents_are_summed_in_float64(make_functaset):
     functaset = make_functaset(latents, storage_type="float16", shard_rows=100, chunk_rows=50)
     stored = torch.from_numpy(latents.astype(np.float16).astype(np.float64)).flatten()
     x = (stored - stored.mean()) / stored.std(correction=0)
-    found = compute_distribution(functaset, moments_of(functaset))
+    found = compute_distribution(functaset, compute_statistics(functaset))
     assert found.excess_kurtosis[0] == pytest.approx((x**4).mean().item() - 3, rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["within_cells", "whole"])
+def test_of_rotated_latents_it_is_that_of_the_rotated(make_functaset, skewed, kind):
+    functaset = make_functaset(skewed)
+    statistics = compute_statistics(functaset, rotation=kind)
+    found = compute_distribution(functaset, statistics)
+    x = rotated(torch.from_numpy(skewed).double(), statistics.rotation.double()).reshape(-1, 4)
+    x = (x - x.mean(dim=0)) / x.std(dim=0, correction=0)
+    np.testing.assert_allclose(found.excess_kurtosis, (x**4).mean(dim=0) - 3, rtol=1e-6)
+    assert found.sums[0] == pytest.approx(0, abs=1e-6)  # the moments are those of the rotated, too

@@ -29,18 +29,18 @@ def analyse_latents(
         seed: of the field's training, for what stands beside the number.
         scheduling: who reads.
     """
-    moments = statistics.moments["vector"]
-    found = compute_distribution(train_functaset, moments, scheduling, at_most)
-    return _metrics(found, statistics.count, seed), _table(found, moments), latent_histogram_figure(found)
+    found = compute_distribution(train_functaset, statistics, scheduling, at_most)
+    of = f"{statistics.count} {'' if statistics.rotation is None else 'rotated '}training latents, seed {seed}"
+    of = of if found.count == statistics.count else f"{found.count} of {of}"
+    return _metrics(found, of), _table(found, statistics.moments["vector"]), latent_histogram_figure(found)
 
 
-def _metrics(found: LatentDistribution, of: int, seed: int) -> Metrics:
+def _metrics(found: LatentDistribution, measured_on: str) -> Metrics:
     """`latent_kurtosis`; nothing if no channel varies."""
     kurtosis = found.excess_kurtosis[~np.isnan(found.excess_kurtosis)]
     if not len(kurtosis):
         return described({})
-    count = f"{found.count}" if found.count == of else f"{found.count} of {of}"
-    where = f"{count} training latents, seed {seed}: excess (0: normal), mean of {len(kurtosis)} channels"
+    where = f"{measured_on}: excess (0: normal), mean of {len(kurtosis)} channels"
     return described(
         {"latent_kurtosis": (kurtosis.mean().item(), f"{where}, {kurtosis.min():.3g} to {kurtosis.max():.3g}")}
     )

@@ -21,6 +21,7 @@ from spatial_functa_pipeline.evaluation.decoding import BATCH, decode
 from spatial_functa_pipeline.evaluation.metrics import Metrics, described
 from spatial_functa_pipeline.fields.cells import cut_into_cells
 from spatial_functa_pipeline.fields.field import SpatialField
+from spatial_functa_pipeline.functasets.rotation import rotated, rotated_back
 from spatial_functa_pipeline.functasets.statistics import LatentStatistics
 from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.metrics.perturbation import (
@@ -70,9 +71,15 @@ class Probe:
     def differences(self, channel: int, by: float, cell: Sequence[int] | None = None) -> Tensor:
         """Perturbed − unperturbed pictures: a channel changed `by` so much in one cell (None: in all)."""
         perturbed = self.latents.clone()
-        place = (slice(None), *cell) if cell is not None else (...,)
+        place: tuple[slice | int, ...] = (slice(None), *(cell if cell is not None else [slice(None)] * len(self.grid)))
         perturbed[(*place, channel)] += by
         return self._pictures(perturbed) - self.pictures
+
+    def turned(self, rotation: Tensor | None) -> Probe:
+        """The same pictures, whose latents are rotated (None: not), see `functasets.rotation`: what is then perturbed."""
+        if rotation is None:
+            return self
+        return Probe(lambda turned: self.decode(rotated_back(turned, rotation)), rotated(self.latents, rotation))
 
     def of_first(self, count: int) -> Probe:
         """The same of the first latents only."""
@@ -247,15 +254,16 @@ def analyse_perturbations(
     Args:
         test_functaset: whose first latents are perturbed.
         field: decodes them.
-        statistics: of the training latents.
+        statistics: of the training latents; where these are rotated, the channels are those of rotated latents.
         config: how many latents, and how far.
         figure_images: columns of the figure of single dimensions, at most.
         seed: of the field's training, for what stands beside the numbers.
     """
     latents = torch.from_numpy(test_functaset.rows(0, min(config.images, len(test_functaset))))
-    probe = Probe(partial(decode, field), latents)
+    probe = Probe(partial(decode, field), latents).turned(statistics.rotation)
     found = measure_perturbations(probe, statistics.moments["vector"].std, config.strength)
-    where = f"{len(latents)} test images, seed {seed}, {len(found.steps)} channels by {config.strength:g} σ"
+    channels = f"{len(found.steps)} {'' if statistics.rotation is None else 'rotated '}channels"
+    where = f"{len(latents)} test images, seed {seed}, {channels} by {config.strength:g} σ"
     return (
         perturbation_metrics(found, where),
         found.table(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import ceil, log2
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -121,7 +122,7 @@ def pattern_figure(patterns: Tensor, strength: float) -> Figure:
         show_difference(axis, pattern, limit, extent=(left, left + 1, top + height, top))
         if len(drawn) <= _MOST_NUMBERED:
             label = f"{channel}: ±{limit:.2g}" if inches >= 0.9 else f"{channel}"
-            axis.text(left, top - 0.05, label, fontsize=7, color=MUTED, va="bottom")
+            axis.text(left, top - 0.02, label, fontsize=7, color=MUTED, va="bottom")
     axis.set(xlim=(-0.03, 1.06 * columns), ylim=(rows * (height + gap) - gap + 0.03, -gap), aspect="equal")
     axis.axis("off")
     title = f"a cell's difference, each channel +{strength:g} σ\nwithin ± its largest: {limits.min():.2g} to {limits.max():.2g}"
@@ -176,6 +177,7 @@ def locality_figure(
     middle.set_xlabel("distance from the perturbed cell, in cells", fontsize=9)
     middle.set_ylabel("share of the energy", fontsize=9)
     middle.set_ylim(0, 1.08)
+    middle.set_xlim(-0.6, max(2, len(shares)) - 0.4)
     middle.xaxis.get_major_locator().set_params(integer=True)
     right.hist(area[~area.isnan()].numpy(), np.geomspace(1 / energy.numel(), 1, 41), color=INK)
     right.axvline(1 / np.prod(grid), color=WARM, linewidth=1.2, label="one cell")
@@ -203,8 +205,8 @@ def _draw_energy(axis: Axes, energy: np.ndarray, grid: Sequence[int], cell: Sequ
         norm = LogNorm(largest * 1e-6, largest, clip=True)
         shown = axis.imshow(energy, norm=norm, cmap="magma")
         axis.figure.colorbar(shown, ax=axis, shrink=0.8).ax.tick_params(labelsize=7)
-        corner = [number * side - 0.5 for number, side in zip(cell, sides, strict=True)]
-        axis.add_patch(Rectangle(corner[::-1], sides[1], sides[0], fill=False, edgecolor="white", linewidth=1))
+        corner = (cell[1] * sides[1] - 0.5, cell[0] * sides[0] - 0.5)
+        axis.add_patch(Rectangle(corner, sides[1], sides[0], fill=False, edgecolor="white", linewidth=1))
         axis.set(xticks=[], yticks=[])
     else:
         axis.text(0.5, 0.5, "no picture of three dimensions", ha="center", fontsize=9, color=MUTED)
@@ -221,12 +223,12 @@ def _show_heat(axis: Axes, values: np.ndarray) -> None:
 
 def _draw_borders(axis: Axes, pixels: Sequence[int], sides: Sequence[int]) -> None:
     """Thin lines between the cells of an enlarged part; the last axis of the image is the horizontal one."""
-    style = {"color": "black", "linewidth": 0.4, "alpha": 0.6}
+    how: dict[str, Any] = {"color": "black", "linewidth": 0.4, "alpha": 0.6}
     for place in range(sides[-1], pixels[-1], sides[-1]):
-        axis.axvline(place - 0.5, **style)
+        axis.axvline(place - 0.5, **how)
     if len(pixels) == 2:
         for place in range(sides[0], pixels[0], sides[0]):
-            axis.axhline(place - 0.5, **style)
+            axis.axhline(place - 0.5, **how)
 
 
 def _of(shown: int, count: int) -> str:

@@ -10,10 +10,12 @@ from functools import partial
 from typing import Self
 
 import numpy as np
+import torch
 
 from spatial_functa_pipeline.functasets.folding import fold_latents
+from spatial_functa_pipeline.functasets.rotation import rotated
 from spatial_functa_pipeline.functasets.scheduling import SYNCHRONOUS, Scheduling
-from spatial_functa_pipeline.functasets.statistics import Moments
+from spatial_functa_pipeline.functasets.statistics import LatentStatistics
 from spatial_functa_pipeline.functasets.store import Functaset
 
 EDGES = np.linspace(-12, 12, 97)
@@ -37,9 +39,12 @@ class LatentDistribution:
     numbers: int
 
     @classmethod
-    def of(cls, latents: np.ndarray, mean: np.ndarray, std: np.ndarray) -> Self:
-        """Of latents `(n, *grid, c)`; a channel whose σ is 0 has x = 0."""
-        x = latents.reshape(-1, latents.shape[-1]).astype(np.float64)
+    def of(cls, latents: np.ndarray, mean: np.ndarray, std: np.ndarray, rotation: torch.Tensor | None = None) -> Self:
+        """Of latents `(n, *grid, c)`, rotated if there is a rotation; a channel whose σ is 0 has x = 0."""
+        exact = latents.astype(np.float64)
+        if rotation is not None:
+            exact = rotated(torch.from_numpy(exact), rotation.double()).numpy()
+        x = exact.reshape(-1, latents.shape[-1])
         x -= mean
         x *= np.divide(1, std, out=np.zeros_like(std), where=std > 0)
         powers = np.empty((4, x.shape[1]))
@@ -83,19 +88,21 @@ class LatentDistribution:
 
 
 def compute_distribution(
-    functaset: Functaset, moments: Moments, scheduling: Scheduling = SYNCHRONOUS, at_most: int | None = None
+    functaset: Functaset, statistics: LatentStatistics, scheduling: Scheduling = SYNCHRONOUS, at_most: int | None = None
 ) -> LatentDistribution:
     """The distribution of each channel in one pass with bounded memory (see `fold_latents`).
 
     Args:
         functaset: latents of images and of mirrored images count.
-        moments: of its channels, `(c,)`.
+        statistics: its own; where latents are rotated, the distribution is that of rotated ones, too.
         scheduling: who reads.
         at_most: of the latents, about, spread evenly over all; None: all of them.
 
     Raises as `fold_latents` does.
     """
-    measure = partial(LatentDistribution.of, mean=moments.mean.numpy(), std=moments.std.numpy())
+    moments = statistics.moments["vector"]
+    mean, std = moments.mean.numpy(), moments.std.numpy()
+    measure = partial(LatentDistribution.of, mean=mean, std=std, rotation=statistics.rotation)
     return fold_latents(functaset, measure, scheduling, at_most)
 
 

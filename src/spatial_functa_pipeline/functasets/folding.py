@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 from itertools import groupby
-from typing import Protocol, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -60,17 +60,17 @@ def _join(one: J, other: J) -> J:
 
 
 @dataclass(frozen=True)
-class _ShardTask:
+class _ShardTask(Generic[J]):
     """What is found in some chunks of a shard, in those of their rows that are among the functaset's first `rows`; chunk by
     chunk, as the cache likes it.
     """
 
     functaset: Functaset
-    measure: Callable[[np.ndarray], Joinable]
+    measure: Callable[[np.ndarray], J]
     shards: list[list[int]]
     rows: int
 
-    def __call__(self, number: int) -> tuple[int, Joinable]:
+    def __call__(self, number: int) -> tuple[int, J]:
         """The task's number, by which it is put in order, and what is found."""
         size, read = self.functaset.header.chunk_rows, ChunkReader(self.functaset)
         found = (self.measure(read(chunk)[: self.rows - chunk * size]) for chunk in self.shards[number])
