@@ -26,6 +26,7 @@ ROOMS = (  # from the ground up: each may import those before it, and itself
     "models",
     "training",
     "evaluation",
+    "reports",
     "tracking",
     "datasets",
     "pipelines",
@@ -40,6 +41,7 @@ WHERE = {  # library → the only places that may import it
     "zarr": {"functasets"},
     "matplotlib": {"evaluation", "pipelines"},
     "filelock": {"hooks"},
+    "jinja2": {"reports"},
     "dask": {"functasets"},
     "distributed": {"functasets"},
 }

@@ -1,0 +1,6 @@
+"""Reports: what a run, or a study, has measured and drawn, as one HTML file that needs nothing beside it."""
+
+from spatial_functa_pipeline.reports.page import Picture, Sheet
+from spatial_functa_pipeline.reports.run import RunReport, Section
+
+__all__ = ["Picture", "RunReport", "Section", "Sheet"]
