@@ -12,6 +12,7 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import ProjectMetadata
 
 from spatial_functa_pipeline.run_command import ProjectCommand, run
+from spatial_functa_pipeline.study_command import study
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,6 +32,7 @@ def cli() -> None:
 
 
 cli.add_command(run)
+cli.add_command(study)
 
 
 @cli.command("check-functasets")

@@ -83,6 +83,19 @@ class StudyConfig(Block):
             for point in (dict(zip(row.vary, values, strict=True)) for values in product(*row.vary.values()))
         )
 
+    @property
+    def varied(self) -> list[str]:
+        """The parameters in which variants differ, in the order in which they are written."""
+        variants, absent = self.all_variants, object()
+        keys = dict.fromkeys(key for variant in variants for key in variant.parameters)
+        return [key for key in keys if len({repr(one.parameters.get(key, absent)) for one in variants}) > 1]
+
+    @property
+    def keys(self) -> list[str]:
+        """All parameters that it names, in the order in which they are written."""
+        named = (self.set, self.vary, *(part for row in self.variants for part in (row.set, row.vary)))
+        return [*dict.fromkeys(key for part in named for key in part)]
+
     @model_validator(mode="after")
     def _variants_differ(self) -> StudyConfig:
         labels = [variant.label for variant in self.all_variants]
@@ -90,4 +103,26 @@ class StudyConfig(Block):
             raise ValueError("a study compares variants: give vary, variants, or both")
         if twice := sorted({label for label in labels if labels.count(label) > 1}):
             raise ValueError(f"two variants are called the same, {', '.join(twice)}: give them names")
+        return self
+
+    @model_validator(mode="after")
+    def _seeds_are_seeds(self) -> StudyConfig:
+        if "seed" in self.keys:
+            raise ValueError("seed is no parameter of a variant here: seeds has those that each variant is run with")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"a seed stands twice in seeds: {self.seeds}")
+        return self
+
+    @model_validator(mode="after")
+    def _figure_shows_what_there_is(self) -> StudyConfig:
+        if self.figure is None:
+            return self
+        if unknown := [metric for metric in self.figure.metrics if metric not in self.measure]:
+            raise ValueError(f"figure.metrics has {', '.join(unknown)}: measure does not name it")
+        for place, key, known in (
+            ("x", self.figure.x, self.varied),
+            ("by", self.figure.by, [*self.varied, "name"]),
+        ):
+            if key is not None and key not in known:
+                raise ValueError(f"figure.{place} is {key}, in which no two variants differ: choose {', '.join(known)}")
         return self
