@@ -41,6 +41,7 @@ KEDROS_OWN = {  # what Kedro asks for, and its commands
     "run_command",
     "study_command",
     "study_plan",
+    "study_report",
     "__main__",
 }
 WHERE = {  # library → the only places that may import it

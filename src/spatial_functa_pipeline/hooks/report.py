@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Mapping
-from datetime import datetime
-from importlib.metadata import version
+import shlex
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+from kedro.framework.cli.utils import _split_params
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
@@ -25,7 +25,6 @@ if TYPE_CHECKING:  # they import torch and pandas, which take seconds
 
 REPORT = "report"
 """The page in the catalog; and what an entry's metadata have under this name is how the page shows it."""
-_VERSIONS = ("spatial_functa_pipeline", "torch", "diffusers", "kedro", "zarr")
 
 
 class ReportHooks:
@@ -46,23 +45,31 @@ class ReportHooks:
     @hook_impl(tryfirst=True)  # before MLflow's run ends
     def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Write the page, unless it shows all of it already."""
-        shown = {name: dataset for name, dataset in reported(catalog).items() if dataset.exists()}
+        entries = reported(catalog, self._config["catalog"])  # whose order the sections have
+        shown = {name: dataset for name, dataset in entries.items() if dataset.exists()}
         if not shown.keys() & pipeline.all_outputs():
             return
         report = catalog.get(REPORT)
         report.made_from(shown)
         if self._saved & shown.keys() or not report.exists():
-            report.save(self._page(run_params, catalog, shown))
+            report.save(self._page(run_params, shown, {name: entries[name] for name in entries.keys() - shown.keys()}))
         log_report(Path(report._filepath))
 
-    def _page(self, run_params: dict[str, Any], catalog: DataCatalog, shown: Mapping[str, FingerprintMixin]) -> str:
+    def _page(
+        self,
+        run_params: dict[str, Any],
+        shown: Mapping[str, FingerprintMixin],
+        others: Mapping[str, FingerprintMixin],
+    ) -> str:
         from spatial_functa_pipeline.datasets.reporting import MetricsDataset
         from spatial_functa_pipeline.evaluation.metrics import joined
+        from spatial_functa_pipeline.reports.page import checkout, facts
         from spatial_functa_pipeline.reports.run import RunReport
 
         project = Path(run_params["project_path"])
         commit, places = git_commit(project), self._config.places
-        stale = {name: dataset.staleness() for name, dataset in reported(catalog).items() if name not in shown}
+        reused = [name for name in shown if name not in self._saved]
+        stale = {name: others[name].staleness() for name in sorted(others)}
         return RunReport(
             dataset=places.dataset,
             variant=places.variant,
@@ -70,26 +77,18 @@ class ReportHooks:
             metrics=joined(*(one.load() for one in shown.values() if isinstance(one, MetricsDataset))),
             sections=_sections(shown),
             parameters=self._config["parameters"],
-            about={
-                "written": datetime.now().astimezone().isoformat(" ", "minutes"),
-                "commit": commit.replace("+", ", with changes that are not committed"),
-                "versions": ", ".join(
-                    [f"Python {platform.python_version()}", *(f"{n} {version(n)}" for n in _VERSIONS)]
-                ),
-                "machine": platform.platform(),
-                "made by earlier runs": ", ".join(name for name in shown if name not in self._saved) or "nothing",
-            },
-            commands=[*([f"git checkout {commit}"] if _is_whole(commit) else []), *_commands(run_params, shown)],
+            about={**facts(commit), "made by earlier runs": ", ".join(reused) or "nothing"},
+            commands=[*checkout(commit), *_commands(run_params, shown)],
             files={str(folder): names for folder, names in folders_of(shown.values(), project).items()},
             left_out={name: "; ".join(reasons) for name, reasons in stale.items() if reasons},
         ).to_html()
 
 
-def reported(catalog: DataCatalog) -> dict[str, FingerprintMixin]:
-    """What the page may show, in the order of the catalog: metrics, and the entries whose metadata say how."""
+def reported(catalog: DataCatalog, names: Iterable[str]) -> dict[str, FingerprintMixin]:
+    """Those of the entries that the page may show: metrics, and what has metadata that say how."""
     from spatial_functa_pipeline.datasets.reporting import FigureDataset, MetricsDataset, TableDataset
 
-    entries = {name: catalog.get(name) for name in catalog}
+    entries = {name: catalog.get(name) for name in names}
     return {
         name: entry
         for name, entry in entries.items()
@@ -100,31 +99,34 @@ def reported(catalog: DataCatalog) -> dict[str, FingerprintMixin]:
 
 def _sections(shown: Mapping[str, Any]) -> list[Section]:
     """Pictures and tables by the section that their entry's metadata name."""
-    from spatial_functa_pipeline.datasets.reporting import FigureDataset, TableDataset
+    from spatial_functa_pipeline.datasets.reporting import FigureDataset
     from spatial_functa_pipeline.reports.page import Picture, Sheet, in_words
     from spatial_functa_pipeline.reports.run import Section
 
-    pictures: dict[str, list[Picture]] = {}
-    tables: dict[str, list[Sheet]] = {}
+    found: dict[str, tuple[list[Picture], list[Sheet]]] = {}
     for name, entry in shown.items():
-        how, title = (entry.metadata or {}).get(REPORT, {}), in_words(name).capitalize()
-        if isinstance(entry, FigureDataset):
-            picture = Picture(title, how["caption"], Path(entry._filepath).read_bytes())
-            pictures.setdefault(how["section"], []).append(picture)
-        elif isinstance(entry, TableDataset):
-            tables.setdefault(how["section"], []).append(Sheet.of(title, how["caption"], entry.load()))
-    titles = dict.fromkeys(
-        entry.metadata[REPORT]["section"] for entry in shown.values() if REPORT in (entry.metadata or {})
-    )
-    return [Section(title, pictures.get(title, ()), tables.get(title, ())) for title in titles]
+        if how := (entry.metadata or {}).get(REPORT):
+            title, caption = in_words(name).capitalize(), how["caption"]
+            pictures, tables = found.setdefault(how["section"], ([], []))
+            if isinstance(entry, FigureDataset):
+                pictures.append(Picture(title, caption, Path(entry._filepath).read_bytes()))
+            else:
+                tables.append(Sheet.of(title, caption, entry.load()))
+    return [Section(title, *parts) for title, parts in found.items()]
 
 
-def _commands(run_params: dict[str, Any], shown: Mapping[str, Any]) -> list[str]:
+def _commands(run_params: Mapping[str, Any], shown: Mapping[str, Any]) -> list[str]:
     """What makes all that is shown: the flow, and each baseline of which something is."""
-    pipelines, options = register_pipelines(), options_of(run_params)
+    pipelines, (options, *file) = register_pipelines(), _options(run_params)
     baselines = [name for name in BASELINES if shown.keys() & pipelines[name].all_outputs()]
-    return [f"kedro run{options}", *(f"kedro run --pipeline={name}{options}" for name in baselines)]
+    return [*file, f"kedro run{options}", *(f"kedro run --pipeline={name}{options}" for name in baselines)]
 
 
-def _is_whole(commit: str) -> bool:
-    return len(commit) == 40
+def _options(run_params: Mapping[str, Any]) -> list[str]:
+    """`--env` and `--params`; or, if a value is one that `--params` cannot say, `--config` and the lines that make its file."""
+    options, given = options_of(run_params), run_params.get("runtime_params") or {}
+    if _split_params(None, None, shlex.split(options)[-1] if given else "") == given:
+        return [options]
+    chosen = {"env": run_params.get("env"), "params": given}
+    lines = yaml.safe_dump({"run": {name: value for name, value in chosen.items() if value}}).splitlines()
+    return [" --config run.yml", "cat > run.yml << END", *lines, "END"]

@@ -2,5 +2,6 @@
 
 from spatial_functa_pipeline.reports.page import Picture, Sheet
 from spatial_functa_pipeline.reports.run import RunReport, Section
+from spatial_functa_pipeline.reports.study import StudyReport
 
-__all__ = ["Picture", "RunReport", "Section", "Sheet"]
+__all__ = ["Picture", "RunReport", "Section", "Sheet", "StudyReport"]

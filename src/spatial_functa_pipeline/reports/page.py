@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import platform
 import struct
 from base64 import b64encode
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,9 +17,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 if TYPE_CHECKING:  # pandas takes a second to import, which every command would wait for
     import pandas as pd
 
+_LIBRARIES = ("spatial_functa_pipeline", "torch", "diffusers", "zarr", "kedro")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _DOTS_PER_INCH = 150
 """Of the figures' files; a page has 96 pixels per inch, and shows them in the size that they were drawn for."""
+_SHA_1 = 40
+"""Digits of a commit."""
 _LONG = 12
 """Rows of the longest table that is not folded."""
 
@@ -109,6 +115,27 @@ class Sheet:
     def is_long(self) -> bool:
         """Whether it is folded at first."""
         return len(self.rows) > _LONG
+
+
+def facts(commit: str) -> dict[str, str]:
+    """When a page was written, and with which versions on which machine.
+
+    Args:
+        commit: that is checked out, with a `+` if files differ from it.
+    """
+    return {
+        "written": datetime.now().astimezone().isoformat(" ", "minutes"),
+        "commit": commit.replace("+", ", with changes that are not committed"),
+        "versions": ", ".join(
+            [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in _LIBRARIES)]
+        ),
+        "machine": platform.platform(),
+    }
+
+
+def checkout(commit: str) -> list[str]:
+    """The command that brings a commit back; none for one that is not all that was there."""
+    return [f"git checkout {commit}"] if len(commit) == _SHA_1 else []
 
 
 def render(template: str, **values: Any) -> str:

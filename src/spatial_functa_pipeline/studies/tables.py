@@ -65,10 +65,10 @@ def results_table(study: StudyConfig, runs: pd.DataFrame) -> pd.DataFrame:
 
 def markdown(study: StudyConfig, runs: pd.DataFrame, results: pd.DataFrame, command: str) -> str:
     """The study for a reader: what is asked, the table, what was measured on what, what failed, how to make it again."""
-    parts = [f"# {study.title}", study.about.strip(), "\n".join(table_lines(study, results)), _legend(study, runs)]
-    if len(unfinished := runs[runs["state"] != FINISHED]):
-        lines = [f"- {row[VARIANT]}, seed={row[SEED]}: {row['state']}" for _, row in unfinished.iterrows()]
-        parts.append("\n".join(["Without results:", "", *lines]))
+    parts = [f"# {study.title}", study.about.strip(), "\n".join(table_lines(study, results))]
+    parts.append("\n".join(legend(study, runs)))
+    if failed := without_results(runs):
+        parts.append("\n".join(["Without results:", "", *(f"- {line}" for line in failed)]))
     parts.append(f"Made by `{command}`.")
     return "\n\n".join(filter(None, parts)) + "\n"
 
@@ -85,12 +85,17 @@ def in_words(name: str) -> str:
 
 def table_lines(study: StudyConfig, results: pd.DataFrame) -> list[str]:
     """The table of the variants as lines of Markdown, from the `results_table`."""
-    header = ["variant", *map(in_words, study.measure), "seeds"]
-    lines = [_line(header), _line(["---", *["---:"] * (len(header) - 1)])]
+    header, *rows = table_cells(study, results)
+    return [_line(header), _line(["---", *["---:"] * (len(header) - 1)]), *map(_line, rows)]
+
+
+def table_cells(study: StudyConfig, results: pd.DataFrame) -> list[list[str]]:
+    """The table of the variants for a reader, its header first: variant, each metric as mean ± deviation, seeds."""
+    rows = [["variant", *map(in_words, study.measure), "seeds"]]
     for _, row in results.iterrows():
         numbers = [_number(row, metric, len(study.seeds)) for metric in study.measure]
-        lines.append(_line([row[VARIANT], *numbers, str(row["runs"])]))
-    return lines
+        rows.append([row[VARIANT], *numbers, str(row["runs"])])
+    return rows
 
 
 def _line(cells: list[str]) -> str:
@@ -106,9 +111,17 @@ def _number(row: Any, metric: str, seeds: int) -> str:
     return text if count in (seeds, row["runs"]) else f"{text} (n = {count})"
 
 
-def _legend(study: StudyConfig, runs: pd.DataFrame) -> str:
+def without_results(runs: pd.DataFrame) -> list[str]:
+    """The runs that are not finished, each with why."""
+    return [
+        f"{row[VARIANT]}, seed={row[SEED]}: {row['state']}" for _, row in runs[runs["state"] != FINISHED].iterrows()
+    ]
+
+
+def legend(study: StudyConfig, runs: pd.DataFrame) -> list[str]:
+    """What the table's numbers are, and what each metric was measured on."""
     lines = ["Mean ± sample deviation over seeds." if len(study.seeds) > 1 else "One seed: no deviations."]
     for metric in study.measure:
         if on := [*dict.fromkeys(runs[f"{metric}{ON}"].dropna())]:
             lines.append(f"`{metric}` was measured on {'; or on '.join(on)}.")
-    return "\n".join(lines)
+    return lines
