@@ -160,6 +160,8 @@ class _Process:
 
 def _make(console: Console, plan: StudyPlan, params: dict[str, Any], jobs: int) -> None:
     """Run what is missing, write and log the results. Raises click.ClickException if a run has failed, at the end."""
+    from spatial_functa_pipeline.studies.runs import FINISHED
+
     with KedroSession.create(plan.project, env=plan.env, runtime_params=params) as session:
         context: Any = session.load_context()  # which opens MLflow's store
         record = _open_record(plan, context.mlflow.tracking.experiment.name)
@@ -169,9 +171,8 @@ def _make(console: Console, plan: StudyPlan, params: dict[str, Any], jobs: int) 
             measured = _measure(plan, state)
             files, results = _write(plan, measured)
             for one in measured:
-                if one.metrics:
-                    chosen = {name: one.metrics[name] for name in plan.study.measure if name in one.metrics}
-                    record.keep_one(one.run.name, chosen, _varied(plan, one))
+                if one.state == FINISHED:
+                    record.keep_one(one.run.name, one.metrics, _varied(plan, one))
             status = "FAILED" if state.failed else "FINISHED"
         finally:
             record.close(status, *((_means(plan, results), files) if status != "KILLED" else ()))

@@ -213,7 +213,8 @@ def plan_study(name: str, env: str | None, given: Mapping[str, Any], project: Pa
     """
     env = env or CONFIG_LOADER_ARGS["default_run_env"]
     conf = project / "conf"
-    require_sound_files(_loader(project, env, {}))
+    loader = ProjectConfigLoader(str(conf), env, {}, **CONFIG_LOADER_ARGS)
+    require_sound_files(loader)
     files = studies_of(conf, env)
     if name not in files:
         raise _nothing_run(
@@ -229,7 +230,7 @@ def plan_study(name: str, env: str | None, given: Mapping[str, Any], project: Pa
     for run in runs_of(study):
         parameters = run.parameters(flat)
         try:
-            catalog = _catalog(project, env, nest(parameters))
+            catalog = _catalog(project, loader.with_parameters(nest(parameters)))
         except click.ClickException as error:
             problems += [f"{run.name}: {line.strip()}" for line in error.message.splitlines()[1:] or [error.message]]
         except (TypeError, AttributeError):
@@ -280,21 +281,17 @@ def _pipelines(outputs: Sequence[str], pipelines: Mapping[str, Pipeline]) -> lis
     return [_DEFAULT, *(name for name in BASELINES if pipelines[name].all_outputs() & beside)]
 
 
-def _loader(project: Path, env: str, parameters: dict[str, Any]) -> ProjectConfigLoader:
-    return ProjectConfigLoader(str(project / "conf"), env, parameters, **CONFIG_LOADER_ARGS)
-
-
-def _catalog(project: Path, env: str, parameters: dict[str, Any]) -> DataCatalog:
-    """The catalog of a run with these parameters, which knows what is stale. Raises click.ClickException if they are wrong."""
+def _catalog(project: Path, loader: ProjectConfigLoader) -> DataCatalog:
+    """The catalog of a run, which knows what is stale. Raises click.ClickException if its parameters are wrong."""
     manager = _create_hook_manager()
     _register_hooks(manager, (ParameterHooks(), FreshnessHooks()))
     context = KedroContext(
         project_path=project,
-        config_loader=_loader(project, env, parameters),
-        env=env,
+        config_loader=loader,
+        env=loader.env,
         package_name=__package__,
         hook_manager=manager,
-        runtime_params=parameters,
+        runtime_params=loader.runtime_params,
     )
     manager.hook.after_context_created(context=context)
     catalog = context.catalog

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -21,7 +23,7 @@ class StudyVariant:
 
     Attributes:
         name: as it is written; None if its values alone name it.
-        point: its values on the grid.
+        point: the values that tell it from others of its name: on the grid and, without a name, its own set.
         parameters: all that is given to its runs but the seed: the study's `set`, its own, and its point.
     """
 
@@ -32,7 +34,12 @@ class StudyVariant:
     @property
     def label(self) -> str:
         """Its name and its point, as in `MLP, latent_shape=1x1x512`."""
-        return ", ".join(filter(None, [self.name, *(f"{key}={value}" for key, value in self.point.items())]))
+        return ", ".join(filter(None, [self.name, *(f"{key}={in_words(value)}" for key, value in self.point.items())]))
+
+
+def in_words(value: Any) -> str:
+    """A value as YAML has it: `null`, `true`, `[1, 2]`."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 class VariantsConfig(Block):
@@ -43,6 +50,18 @@ class VariantsConfig(Block):
     vary: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
         {}, description="a grid: values for each key; every combination is a variant"
     )
+
+    @model_validator(mode="after")
+    def _can_be_called(self) -> VariantsConfig:
+        if not (self.name or self.set or self.vary):
+            raise ValueError("a variant of the study's own values needs a name")
+        return self
+
+    def points(self) -> Iterator[Parameters]:
+        """Of the variants, in the order of the grid: see `StudyVariant`."""
+        own = {} if self.name else self.set
+        for values in product(*self.vary.values()):
+            yield {**own, **dict(zip(self.vary, values, strict=True))}
 
 
 class StudyFigureConfig(Block):
@@ -80,7 +99,7 @@ class StudyConfig(Block):
         return tuple(
             StudyVariant(row.name, point, {**self.set, **row.set, **point})
             for row in (*rows, *self.variants)
-            for point in (dict(zip(row.vary, values, strict=True)) for values in product(*row.vary.values()))
+            for point in row.points()
         )
 
     @property
@@ -89,6 +108,11 @@ class StudyConfig(Block):
         variants, absent = self.all_variants, object()
         keys = dict.fromkeys(key for variant in variants for key in variant.parameters)
         return [key for key in keys if len({repr(one.parameters.get(key, absent)) for one in variants}) > 1]
+
+    @property
+    def points(self) -> list[str]:
+        """The parameters that stand in the labels of variants, in the order in which they are written."""
+        return [*dict.fromkeys(key for variant in self.all_variants for key in variant.point)]
 
     @property
     def keys(self) -> list[str]:

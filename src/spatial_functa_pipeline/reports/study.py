@@ -10,7 +10,7 @@ from spatial_functa_pipeline.config.study import StudyConfig
 from spatial_functa_pipeline.reports.page import Picture, Sheet, number, render
 from spatial_functa_pipeline.studies.progress import duration
 from spatial_functa_pipeline.studies.runs import MeasuredRun
-from spatial_functa_pipeline.studies.tables import legend, table_cells, without_results
+from spatial_functa_pipeline.studies.tables import measured_on, spread, table_cells, without_results
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,12 +49,13 @@ class StudyReport:
     def to_html(self) -> str:
         """The page, self-contained but for the links."""
         header, *rows = table_cells(self.study, self.results)
-        numeric = (False, *[True] * (len(header) - 1))
+        numbers = len(self.study.measure) + 1
+        numeric = (*[False] * (len(header) - numbers), *[True] * numbers)
         return render(
             "study.html",
             report=self,
             results=Sheet("Results", "", tuple(header), tuple(map(tuple, rows)), numeric),
-            legend=[line.replace("`", "") for line in legend(self.study, self.runs)],
+            legend=[spread(self.study), *measured_on(self.study, self.runs)],
             failed=without_results(self.runs),
             variants=list(self._variants()),
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import ceil
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -10,127 +12,138 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from spatial_functa_pipeline.config.study import StudyConfig, StudyFigureConfig
+from spatial_functa_pipeline.config.study import StudyConfig, StudyFigureConfig, StudyVariant, in_words
 from spatial_functa_pipeline.evaluation.drawing import INK, MUTED, WARM, style
-from spatial_functa_pipeline.studies.tables import COUNT, MEAN, NAME, STD, VARIANT, in_words
+from spatial_functa_pipeline.studies.tables import COUNT, MEAN, NAME, STD, VARIANT, rounded, short_names
 
 _PANELS = 3
 """Panels in a line."""
 _COLOURS = (INK, WARM, "#5b9a68", "#9a5b8f", "#8c6d46", MUTED, "#46878c", "#b04a4a")
 _MARKERS = "osD^vP*X"
+_LONGEST_LINE = 36
+"""Characters below a panel of lines, before the words are turned."""
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A variant in a panel.
+
+    Attributes:
+        category: where it stands along the axis.
+        group: its line, or the colour of its bar.
+        mean, deviation: over seeds; the deviation of one seed is 0.
+        seeds: what each of them has.
+    """
+
+    category: Any
+    group: str
+    mean: float
+    deviation: float
+    seeds: np.ndarray
+
+
+def drawable(study: StudyConfig, results: pd.DataFrame) -> list[str]:
+    """The metrics that the study wants to be drawn and that were measured at all."""
+    wanted = (study.figure.metrics or study.measure) if study.figure else []
+    return [metric for metric in wanted if results[f"{metric}{COUNT}"].any()]
 
 
 def study_figure(study: StudyConfig, runs: pd.DataFrame, results: pd.DataFrame) -> Figure:
-    """The figure that the study asks for, of its two tables (see `tables`).
-
-    Raises ValueError if it asks for none, or if none of its metrics was measured.
-    """
-    config = study.figure
-    if config is None:
-        raise ValueError(f"the study {study.title} asks for no figure")
-    metrics = [metric for metric in config.metrics or study.measure if results[f"{metric}{COUNT}"].any()]
-    if not metrics:
-        raise ValueError("nothing was measured that could be drawn")
-    groups = _groups(config, results)
-    categories = _categories(config, results)
-    columns = min(len(metrics), _PANELS)
+    """The figure that the study asks for, of its two tables (see `tables`). Raises ValueError if nothing is `drawable`."""
+    config, metrics = study.figure, drawable(study, results)
+    if config is None or not metrics:
+        raise ValueError("there is nothing to be drawn")
+    categories = [*dict.fromkeys(_category(config, variant) for variant in study.all_variants)]
+    groups = [*dict.fromkeys(_group(config, variant) for variant in study.all_variants)]
+    columns = 2 if len(metrics) == 4 else min(len(metrics), _PANELS)
     lines = ceil(len(metrics) / columns)
-    height = 2.9 if config.kind == "lines" else 1.1 + 0.24 * len(categories) * (len(groups) + 0.6)
-    figure = Figure(figsize=(max(4.6, 3.7 * columns), 0.5 + max(height, 1.8) * lines), layout="constrained")
+    height = 2.9 if config.kind == "lines" else max(1.8, 1.1 + 0.24 * len(categories) * (len(groups) + 0.6))
+    figure = Figure(figsize=(max(4.6, 3.7 * columns), 0.5 + height * lines), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False, sharey=config.kind == "bars")
     draw = _draw_bars if config.kind == "bars" else _draw_lines
     for axis, metric in zip(axes.flat, metrics, strict=False):
-        draw(axis, config, metric, categories, groups, runs)
-        axis.set_title(in_words(metric), fontsize=10)
+        draw(axis, config, _points(study, config, metric, runs, results), categories, groups)
+        axis.set_title(metric.replace("_", " "), fontsize=10)
     for axis in axes.flat[len(metrics) :]:
         axis.remove()
     if config.kind == "bars":
         axes[0, 0].invert_yaxis()  # shared by all panels
     if len(groups) > 1:
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        title = None if config.by in (None, NAME) else in_words(str(config.by))
         figure.legend(
-            handles,
-            labels,
+            *axes[0, 0].get_legend_handles_labels(),
             loc="outside lower center",
-            ncols=min(len(labels), 4),
+            ncols=min(len(groups), 4),
             fontsize=9,
             frameon=False,
-            title=title,
+            title=None if config.by in (None, NAME) else _short(config.by),
         )
     return figure
 
 
-def _groups(config: StudyFigureConfig, results: pd.DataFrame) -> dict[Any, pd.DataFrame]:
-    """Lines, or bars of one colour, by their labels."""
-    if config.by is None:
-        return {"": results}
-    named = results.assign(**{config.by: results[config.by].fillna("–")})
-    return dict(iter(named.groupby(config.by, sort=False)))
+def _short(key: str) -> str:
+    return short_names([key])[key]
 
 
-def _categories(config: StudyFigureConfig, results: pd.DataFrame) -> list[Any]:
-    """What stands along the axis, in the order of the table."""
-    return [*dict.fromkeys(_position(config, row) for _, row in results.iterrows())]
-
-
-def _position(config: StudyFigureConfig, row: Any) -> Any:
-    """Where a row of a table stands: at its value, or, without an axis' key, at its name without what the colour says."""
+def _category(config: StudyFigureConfig, variant: StudyVariant) -> Any:
+    """Its value of the axis' key, or, without one, its name without what the colour says."""
     if config.x is not None:
-        return row[config.x]
+        value = variant.parameters.get(config.x)
+        return value if isinstance(value, Real) and not isinstance(value, bool) else in_words(value)
+    name = None if config.by == NAME else variant.name
+    point = {key: value for key, value in variant.point.items() if key != config.by}
+    return StudyVariant(name, point, {}).label
+
+
+def _group(config: StudyFigureConfig, variant: StudyVariant) -> str:
     if config.by is None:
-        return row[VARIANT]
-    if config.by == NAME:
-        return row[VARIANT].removeprefix(str(row[NAME])).removeprefix(", ")
-    return ", ".join(part for part in row[VARIANT].split(", ") if part != f"{config.by}={row[config.by]}")
+        return ""
+    return variant.name or "–" if config.by == NAME else in_words(variant.parameters.get(config.by))
 
 
-def _seeds(runs: pd.DataFrame, variant: str, metric: str) -> pd.Series:
-    return runs.loc[runs[VARIANT] == variant, metric].dropna()
+def _points(
+    study: StudyConfig, config: StudyFigureConfig, metric: str, runs: pd.DataFrame, results: pd.DataFrame
+) -> list[_Point]:
+    """The variants that have the metric, in the study's order."""
+    points = []
+    for variant, (_, row) in zip(study.all_variants, results.iterrows(), strict=True):
+        if row[f"{metric}{COUNT}"]:
+            deviation = row[f"{metric}{STD}"]
+            points.append(
+                _Point(
+                    _category(config, variant),
+                    _group(config, variant),
+                    row[f"{metric}{MEAN}"],
+                    0.0 if pd.isna(deviation) else deviation,
+                    runs.loc[runs[VARIANT] == variant.label, metric].dropna().to_numpy(),
+                )
+            )
+    return points
 
 
 def _draw_bars(
-    axis: Axes,
-    config: StudyFigureConfig,
-    metric: str,
-    categories: list[Any],
-    groups: dict[Any, pd.DataFrame],
-    runs: pd.DataFrame,
+    axis: Axes, config: StudyFigureConfig, points: list[_Point], categories: list[Any], groups: list[str]
 ) -> None:
     """Lying bars, whose names have room on the left."""
     thickness = 0.8 / len(groups)
-    for number, (label, rows) in enumerate(groups.items()):
-        rows = rows[rows[f"{metric}{COUNT}"] > 0]
+    for number, group in enumerate(groups):
         shift = (number - (len(groups) - 1) / 2) * thickness
-        heights = [categories.index(_position(config, row)) + shift for _, row in rows.iterrows()]
-        means, deviations = rows[f"{metric}{MEAN}"].to_numpy(), rows[f"{metric}{STD}"].fillna(0.0).to_numpy()
-        axis.barh(
-            heights, means, height=0.9 * thickness, color=_COLOURS[number % len(_COLOURS)], alpha=0.85, label=str(label)
-        )
-        for height, mean, deviation, variant in zip(heights, means, deviations, rows[VARIANT], strict=True):
-            seeds = _seeds(runs, variant, metric)
-            if len(seeds) > 1:
-                axis.errorbar(mean, height, xerr=deviation, color="black", linewidth=1, capsize=2.5)
-                axis.plot(
-                    seeds, np.full(len(seeds), height), ".", color="black", alpha=0.45, markersize=4, linestyle="none"
-                )
-            end = max([mean + deviation, *seeds])
-            axis.annotate(
-                f"{mean:.4g}",
-                (end, height),
-                (4, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=7.5,
-                color="#333333",
-            )
-    if config.log_x or config.log_y:
+        for point in (point for point in points if point.group == group):
+            place = categories.index(point.category) + shift
+            axis.barh(place, point.mean, 0.9 * thickness, color=_colour(number), alpha=0.85)
+            if len(point.seeds) > 1:
+                axis.errorbar(point.mean, place, xerr=point.deviation, color="black", linewidth=1, capsize=2.5)
+                axis.plot(point.seeds, np.full(len(point.seeds), place), ".", color="black", alpha=0.45, markersize=4)
+            end = max([point.mean + point.deviation, *point.seeds])
+            text = rounded(point.mean, point.deviation)
+            axis.annotate(text, (end, place), (4, 0), textcoords="offset points", va="center", fontsize=7.5)
+        axis.barh(np.nan, np.nan, color=_colour(number), alpha=0.85, label=group)  # for the legend, whatever is missing
+    if config.log_y:  # the values lie along x here
         axis.set_xscale("log")
     axis.margins(x=0.22)
     axis.set_yticks(range(len(categories)), [str(category) for category in categories])
     axis.set_ylim(-0.6, len(categories) - 0.4)
     if config.x is not None:
-        axis.set_ylabel(in_words(config.x), fontsize=9)
+        axis.set_ylabel(_short(config.x), fontsize=9)
     axis.label_outer()
     style(axis)
     axis.grid(visible=False, axis="y")
@@ -138,40 +151,32 @@ def _draw_bars(
 
 
 def _draw_lines(
-    axis: Axes,
-    config: StudyFigureConfig,
-    metric: str,
-    categories: list[Any],
-    groups: dict[Any, pd.DataFrame],
-    runs: pd.DataFrame,
+    axis: Axes, config: StudyFigureConfig, points: list[_Point], categories: list[Any], groups: list[str]
 ) -> None:
     """Over numbers at their places, over anything else at equal distances."""
-    numeric = config.x is not None and all(isinstance(category, int | float) for category in categories)
-    for number, (label, rows) in enumerate(groups.items()):
-        rows = rows[rows[f"{metric}{COUNT}"] > 0]
-        places = [_position(config, row) for _, row in rows.iterrows()]
-        at = np.array(places if numeric else [categories.index(place) for place in places], dtype=float)
-        order = np.argsort(at, kind="stable")
-        colour = _COLOURS[number % len(_COLOURS)]
-        axis.errorbar(
-            at[order],
-            rows[f"{metric}{MEAN}"].to_numpy()[order],
-            yerr=rows[f"{metric}{STD}"].fillna(0.0).to_numpy()[order],
-            color=colour,
-            marker=_MARKERS[number % len(_MARKERS)],
-            markersize=4.5,
-            linewidth=1.4,
-            capsize=2.5,
-            label=str(label),
-        )
-        for place, variant in zip(at, rows[VARIANT], strict=True):
-            if len(seeds := _seeds(runs, variant, metric)) > 1:
-                axis.plot(np.full(len(seeds), place), seeds, ".", color=colour, alpha=0.45, markersize=4)
+    numeric = all(isinstance(category, Real) for category in categories)
+    places = {category: category if numeric else number for number, category in enumerate(categories)}
+    for number, group in enumerate(groups):
+        line = sorted((point for point in points if point.group == group), key=lambda point: places[point.category])
+        at = [places[point.category] for point in line]
+        form = {
+            "color": _colour(number),
+            "marker": _MARKERS[number % len(_MARKERS)],
+            "markersize": 4.5,
+            "linewidth": 1.4,
+        }
+        axis.plot(at, [point.mean for point in line], label=group, **form)
+        for place, point in zip(at, line, strict=True):
+            if len(point.seeds) > 1:
+                axis.errorbar(place, point.mean, point.deviation, color=_colour(number), linewidth=1.2, capsize=2.5)
+                axis.plot(
+                    np.full(len(point.seeds), place), point.seeds, ".", color=_colour(number), alpha=0.45, markersize=4
+                )
     if config.log_y:
         axis.set_yscale("log")
     if not numeric:
         axis.set_xticks(range(len(categories)), [str(category) for category in categories])
-        if max(len(str(category)) for category in categories) * len(categories) > 36:
+        if max(len(str(category)) for category in categories) * len(categories) > _LONGEST_LINE:
             axis.tick_params(axis="x", rotation=30)
             for text in axis.get_xticklabels():
                 text.set_horizontalalignment("right")
@@ -180,5 +185,9 @@ def _draw_lines(
         axis.set_xticks(categories, [f"{category:g}" for category in categories])
         axis.minorticks_off()
     if config.x is not None:
-        axis.set_xlabel(in_words(config.x), fontsize=9)
+        axis.set_xlabel(_short(config.x), fontsize=9)
     style(axis)
+
+
+def _colour(number: int) -> str:
+    return _COLOURS[number % len(_COLOURS)]

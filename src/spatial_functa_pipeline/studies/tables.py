@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from math import floor, isfinite, log10
 from typing import Any
 
 import pandas as pd
 
-from spatial_functa_pipeline.config.study import StudyConfig
+from spatial_functa_pipeline.config.study import StudyConfig, in_words
 from spatial_functa_pipeline.studies.runs import FINISHED, MeasuredRun
 
 VARIANT, NAME, SEED = "variant", "name", "seed"
@@ -30,7 +30,7 @@ def runs_table(study: StudyConfig, runs: Sequence[MeasuredRun]) -> pd.DataFrame:
             VARIANT: one.run.variant.label,
             NAME: one.run.variant.name,
             SEED: one.run.seed,
-            **{key: cell(one.run.variant.parameters.get(key)) for key in keys},
+            **{key: _cell(one.run.variant.parameters.get(key)) for key in keys},
             "state": one.state,
             **{metric: one.metrics.get(metric) for metric in study.measure},
             **{f"{metric}{ON}": one.details.get(metric) for metric in study.measure},
@@ -65,37 +65,59 @@ def results_table(study: StudyConfig, runs: pd.DataFrame) -> pd.DataFrame:
 
 def markdown(study: StudyConfig, runs: pd.DataFrame, results: pd.DataFrame, command: str) -> str:
     """The study for a reader: what is asked, the table, what was measured on what, what failed, how to make it again."""
-    parts = [f"# {study.title}", study.about.strip(), "\n".join(table_lines(study, results))]
-    parts.append("\n".join(legend(study, runs)))
+    parts = [f"# {study.title}", study.about.strip(), "\n".join(table_lines(study, results)), spread(study)]
+    parts.append(_list(measured_on(study, runs)))
     if failed := without_results(runs):
-        parts.append("\n".join(["Without results:", "", *(f"- {line}" for line in failed)]))
+        parts += ["Without results:", _list(failed)]
     parts.append(f"Made by `{command}`.")
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def cell(value: Any) -> Any:
-    """A parameter's value in a table: what is no number or text is written as JSON."""
-    return value if isinstance(value, str | int | float) and not isinstance(value, bool) else json.dumps(value)
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """For a reader: as much of the end of each dotted key as tells it from the others, as in `latent shape`."""
+    parts = {key: key.split(".") for key in keys}
+
+    def shortest(key: str) -> str:
+        ends = (parts[key][-length:] for length in range(1, len(parts[key]) + 1))
+        alone = (end for end in ends if sum(other[-len(end) :] == end for other in parts.values()) == 1)
+        return " ".join(next(alone, parts[key])).replace("_", " ")
+
+    return {key: shortest(key) for key in parts}
 
 
-def in_words(name: str) -> str:
-    """A metric's or a parameter's name for a reader."""
-    return name.rpartition(".")[2].replace("_", " ")
+def rounded(mean: float, deviation: float) -> str:
+    """A mean to the second digit of its deviation; to four digits where there is none."""
+    if not (isfinite(deviation) and deviation > 0 and isfinite(mean)):
+        return f"{mean:.4g}"
+    return f"{mean:.{max(0, 1 - floor(log10(deviation)))}f}"
 
 
 def table_lines(study: StudyConfig, results: pd.DataFrame) -> list[str]:
     """The table of the variants as lines of Markdown, from the `results_table`."""
     header, *rows = table_cells(study, results)
-    return [_line(header), _line(["---", *["---:"] * (len(header) - 1)]), *map(_line, rows)]
+    rules = ["---"] * (len(header) - len(study.measure) - 1) + ["---:"] * (len(study.measure) + 1)
+    return [_line(header), _line(rules), *map(_line, rows)]
 
 
 def table_cells(study: StudyConfig, results: pd.DataFrame) -> list[list[str]]:
-    """The table of the variants for a reader, its header first: variant, each metric as mean ± deviation, seeds."""
-    rows = [["variant", *map(in_words, study.measure), "seeds"]]
-    for _, row in results.iterrows():
+    """The table of the variants for a reader, its header first: name and point, mean ± deviation of each metric, seeds."""
+    named, points = results[NAME].notna().any(), short_names(study.points)
+    metrics = [metric.replace("_", " ") for metric in study.measure]
+    lines = [[*(["variant"] if named else []), *points.values(), *metrics, "seeds"]]
+    for variant, (_, row) in zip(study.all_variants, results.iterrows(), strict=True):
+        names = [variant.name or "", *(in_words(variant.parameters.get(key, "")) for key in points)]
         numbers = [_number(row, metric, len(study.seeds)) for metric in study.measure]
-        rows.append([row[VARIANT], *numbers, str(row["runs"])])
-    return rows
+        lines.append([*names[not named :], *numbers, str(row["runs"])])
+    return lines
+
+
+def _cell(value: Any) -> Any:
+    """A parameter's value in a file: what is no number or text is written as in YAML."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else in_words(value)
+
+
+def _list(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _line(cells: list[str]) -> str:
@@ -107,21 +129,22 @@ def _number(row: Any, metric: str, seeds: int) -> str:
     mean, deviation, count = (row[f"{metric}{ending}"] for ending in (MEAN, STD, COUNT))
     if count == 0:
         return "–"
-    text = f"{mean:.4g}" if pd.isna(deviation) else f"{mean:.4g} ± {deviation:.2g}"
+    text = rounded(mean, deviation) + ("" if pd.isna(deviation) else f" ± {rounded(deviation, deviation)}")
     return text if count in (seeds, row["runs"]) else f"{text} (n = {count})"
 
 
 def without_results(runs: pd.DataFrame) -> list[str]:
     """The runs that are not finished, each with why."""
-    return [
-        f"{row[VARIANT]}, seed={row[SEED]}: {row['state']}" for _, row in runs[runs["state"] != FINISHED].iterrows()
-    ]
+    unfinished = runs[runs["state"] != FINISHED]
+    return [f"{row[VARIANT]}, seed={row[SEED]}: {row['state']}" for _, row in unfinished.iterrows()]
 
 
-def legend(study: StudyConfig, runs: pd.DataFrame) -> list[str]:
-    """What the table's numbers are, and what each metric was measured on."""
-    lines = ["Mean ± sample deviation over seeds." if len(study.seeds) > 1 else "One seed: no deviations."]
-    for metric in study.measure:
-        if on := [*dict.fromkeys(runs[f"{metric}{ON}"].dropna())]:
-            lines.append(f"`{metric}` was measured on {'; or on '.join(on)}.")
-    return lines
+def measured_on(study: StudyConfig, runs: pd.DataFrame) -> list[str]:
+    """A line for each metric that was measured."""
+    found = {metric: [*dict.fromkeys(runs[f"{metric}{ON}"].dropna())] for metric in study.measure}
+    return [f"{metric}: measured on {'; or on '.join(on)}" for metric, on in found.items() if on]
+
+
+def spread(study: StudyConfig) -> str:
+    """What stands behind the ± of the table."""
+    return "Mean ± sample deviation over seeds." if len(study.seeds) > 1 else "One seed: no deviations."
