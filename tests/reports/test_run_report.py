@@ -1,7 +1,5 @@
 """The page of a run, from what is handed to it."""
 
-import struct
-import zlib
 from dataclasses import replace
 
 import jinja2
@@ -9,20 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from html_pages import check_page, look_at, needs_chromium
+from pictures import png
 
 from spatial_functa_pipeline.reports.comparisons import comparisons
 from spatial_functa_pipeline.reports.page import Picture, Sheet, checkout, facts, number, render
 from spatial_functa_pipeline.reports.run import RunReport, Section
-
-
-def png(width=3000, height=600):
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    lines = zlib.compress(b"".join(b"\0" + bytes(width) for _ in range(height)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", lines) + chunk(b"IEND", b"")
-
 
 METRICS = {
     "psnr": 33.239906,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import yaml
 from kedro.framework.cli.utils import _split_params
 from kedro.framework.context import KedroContext
@@ -125,8 +126,16 @@ def _commands(run_params: Mapping[str, Any], shown: Mapping[str, Any]) -> list[s
 def _options(run_params: Mapping[str, Any]) -> list[str]:
     """`--env` and `--params`; or, if a value is one that `--params` cannot say, `--config` and the lines that make its file."""
     options, given = options_of(run_params), run_params.get("runtime_params") or {}
-    if _split_params(None, None, shlex.split(options)[-1] if given else "") == given:
+    if not given or _as_kedro_reads(shlex.split(options)[-1]) == given:
         return [options]
     chosen = {"env": run_params.get("env"), "params": given}
     lines = yaml.safe_dump({"run": {name: value for name, value in chosen.items() if value}}).splitlines()
     return [" --config run.yml", "cat > run.yml << END", *lines, "END"]
+
+
+def _as_kedro_reads(params: str) -> dict[str, Any] | None:
+    """What `--params` makes of a text; None if it takes it for none."""
+    try:
+        return _split_params(click.Context(click.Command("run")), click.Option(["--params"]), params)
+    except click.UsageError:
+        return None
