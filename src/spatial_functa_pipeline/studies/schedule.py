@@ -165,10 +165,9 @@ class SideBySide:
             give_up = time.monotonic() + _PATIENCE
             for process in processes:
                 process.wait(max(0.0, give_up - time.monotonic()))
-        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):  # whoever is asked for a stop twice does not wait
             for process in processes:
                 _send(process, signal.SIGKILL)
-            raise
 
 
 def _send(process: subprocess.Popen[bytes], number: int) -> None:
