@@ -98,6 +98,7 @@ REFUSED = {"parameters: ValidationError"}
 FIELD = {"field", "field_history"}
 FUNCTASETS = {f"{split}_functaset" for split in ("train", "validation", "test")}
 ENCODED = {f"encoded_{name}" for name in FUNCTASETS}
+STATISTICS = {"latent_statistics"}
 LATENT_CLASSIFIER = {"classifier", "classifier_history"}
 PIXEL_CLASSIFIER = {"pixel_classifier", "pixel_classifier_history"}
 CLASSIFIERS = LATENT_CLASSIFIER | PIXEL_CLASSIFIER
@@ -268,6 +269,7 @@ OPTIONS: dict[str, Row | list[Row]] = {
             because="the ranges are the training split's, which here is still without bits",
         ),
     ],
+    "normalization_stats.rotation": [Row(kind, STATISTICS) for kind in ("within_cells", "whole")],
     "classification.architecture": Row("mlp", CLASSIFIERS),
     "classification.transformer.width": Row(16, CLASSIFIERS),
     "classification.transformer.ffw_width": Row(16, CLASSIFIERS),
@@ -280,6 +282,12 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "classification.mlp.blocks": Row(2, CLASSIFIERS, CLASSIFIER_MLP),
     "classification.dropout": [Row(0.5, CLASSIFIERS, in_use=set()), Row(0.5, CLASSIFIERS, CLASSIFIER_MLP)],
     "classification.label_smoothing": Row(0.3, CLASSIFIERS),
+    "classification.mixup": Row(0.5, CLASSIFIERS, in_use=set()),
+    "classification.preset": Row(
+        "vit_b",
+        words({"classifier", "pixel_classifier"}),
+        because="a data set's rows of presets ask for it: test_classifier_environments.py",
+    ),
     "classification.normalisation_scale": Row(
         0.5, LATENT_CLASSIFIER | words({"pixel_classifier"}), because="pixels have a normalisation of their own"
     ),
