@@ -16,6 +16,7 @@ import yaml
 from kedro.framework.cli.utils import _split_params
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import ProjectMetadata
+from kedro.io import DatasetError
 
 from spatial_functa_pipeline.run_command import ProjectCommand
 from spatial_functa_pipeline.studies.schedule import usable_cores
@@ -63,7 +64,7 @@ def study(
         return
     plan = plan_study(name, env, params, metadata.project_path)
     if dry_run:
-        _say_what_would_run(console, plan, jobs)
+        _say_what_would_run(console, plan)
         return
     from spatial_functa_pipeline.hooks.one_writer import locked
 
@@ -88,7 +89,7 @@ def _list_studies(console: Console, project: Path, env: str | None) -> None:
     console.print(table)
 
 
-def _say_what_would_run(console: Console, plan: StudyPlan, jobs: int) -> None:
+def _say_what_would_run(console: Console, plan: StudyPlan) -> None:
     from rich.markup import escape
     from rich.table import Column, Table
 
@@ -110,21 +111,19 @@ def _say_what_would_run(console: Console, plan: StudyPlan, jobs: int) -> None:
     console.print(table)
     console.print(f"{cached} of {len(plan.runs)} runs are there.", highlight=False)
     if cached < len(plan.runs):
-        beyond = f", and {unknown} nodes of which nothing is known" if unknown else ""
-        console.print(
-            f"The others take about {duration(total)} of computing{beyond}, and some seconds each to start"
-            + (f"; {jobs} at once share the cores." if jobs > 1 else "."),
-            highlight=False,
-        )
+        beyond = f"{unknown} nodes were never run in a place of this study, so nobody knows how long they take"
+        known = f"The others take about {duration(total)} of computing, and some seconds each to start"
+        console.print("; ".join([*([known] if total else []), *([beyond] if unknown else [])]), highlight=False)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Process:
     """A planned run as a process: see `studies.schedule.Work`."""
 
     planned: PlannedRun
     plan: StudyPlan
     record: StudyRecord
+    last_seen: frozenset[str] | None = None
 
     @property
     def name(self) -> str:
@@ -135,7 +134,13 @@ class _Process:
         return self.plan.folder / "runs" / f"{self.planned.run.file_name}.log"
 
     def to_make(self) -> frozenset[str]:
-        return self.planned.to_make()
+        """While a process is writing an output, that may be half there: it counts as it did when it was looked at before."""
+        try:
+            self.last_seen = self.planned.to_make()
+        except (DatasetError, OSError, ValueError, KeyError):
+            if self.last_seen is None:
+                raise
+        return self.last_seen
 
     def environment(self) -> dict[str, str]:
         return self.record.environment(self.name)
@@ -268,9 +273,7 @@ def _require_success(plan: StudyPlan, state: State, measured: Sequence[MeasuredR
         problems += [f"{work.name} failed; its log is {work.log}", *(f"    {line}" for line in lines.splitlines())]
     missing, known = missing_metrics(plan.study, measured)
     if missing and known:
-        problems.append(f"no output has the metrics {', '.join(missing)}; there are: {', '.join(known)}")
-    if missing and not known and not state.failed:
-        problems.append(f"no output of {', '.join(plan.study.outputs)} has metrics")
+        problems.append(f"measure: no output has {', '.join(missing)}; there are: {', '.join(known)}")
     if problems:
         raise click.ClickException("\n  ".join([f"{len(state.failed)} of {len(plan.runs)} runs failed", *problems]))
 

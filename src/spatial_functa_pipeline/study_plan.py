@@ -237,7 +237,7 @@ def plan_study(name: str, env: str | None, given: Mapping[str, Any], project: Pa
             problems.append(f"{run.name}: one key sets a block to a value, and another sets a part of that block")
         else:
             runs.append(PlannedRun(run, parameters, tuple(study.outputs), pipeline, catalog))
-    if problems := [*dict.fromkeys(problems), *_same_runs(runs)]:
+    if problems := [*dict.fromkeys(problems), *_same_runs(runs), *_metric_problems(runs[:1])]:
         raise _nothing_run(problems)
     return StudyPlan(name, study, env, flat, project, chosen, runs)
 
@@ -264,6 +264,14 @@ def _output_problems(study: StudyConfig, pipelines: Mapping[str, Pipeline]) -> I
     known = sum(pipelines.values(), Pipeline([])).all_outputs()
     if unknown := [name for name in study.outputs if name not in known]:
         yield f"outputs: no node makes {', '.join(unknown)}; there are: {', '.join(sorted(known))}"
+
+
+def _metric_problems(runs: Iterable[PlannedRun]) -> Iterator[str]:
+    for planned in runs:
+        if not any(isinstance(planned.catalog.get(name), MetricsDataset) for name in planned.outputs):
+            kinds = {name: planned.catalog.get(name) for name in planned.catalog}
+            known = [name for name, dataset in kinds.items() if isinstance(dataset, MetricsDataset)]
+            yield f"outputs: {', '.join(planned.outputs)} have no metrics; these have: {', '.join(known)}"
 
 
 def _same_runs(runs: Iterable[PlannedRun]) -> Iterator[str]:

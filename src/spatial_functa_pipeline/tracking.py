@@ -14,6 +14,8 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spatial_functa_pipeline.digest import short_digest
+
 if TYPE_CHECKING:  # with the libraries of all trainings it takes seconds, which every command would wait for
     from mlflow.entities import Run, RunInfo
 
@@ -177,6 +179,7 @@ def mlflow_report(section: str) -> Report:
 
 _STUDY_TAGS = "SPATIAL_FUNCTA_STUDY_TAGS"
 """In the environment of a process whose MLflow run belongs to a study: the run's further tags, as JSON."""
+_LONGEST_KEY = 250
 _STUDY_RUN = "study.run"
 _STUDY_DIGEST = "study.digest"
 
@@ -213,7 +216,7 @@ class StudyRecord:
             _STUDY_DIGEST: digest,
             "process": f"{socket.gethostname()}:{os.getpid()}",
             "mlflow.runName": title,
-            "mlflow.note.content": about,
+            "mlflow.note.content": f"{title}\n\n{about}",
         }
         self.run_id = (found[0] if found else self._client.create_run(self._experiment_id)).info.run_id
         self._client.update_run(self.run_id, "RUNNING")
@@ -248,7 +251,7 @@ class StudyRecord:
     def close(self, status: str, means: Mapping[str, float] | None = None, files: Iterable[Path] = ()) -> None:
         """End it as `FINISHED`, `FAILED` or `KILLED`, with mean values by metric and variant, and files as artifacts."""
         logged = self._client.get_run(self.run_id).data.metrics
-        new = {re.sub(r"[^\w./: -]+", " ", key): value for key, value in (means or {}).items()}
+        new = {_plain_key(key): value for key, value in (means or {}).items()}
         self._log(self.run_id, {key: value for key, value in new.items() if not _has(logged, {key: value})}, {})
         for file in files:
             self._client.log_artifact(self.run_id, str(file))
@@ -267,6 +270,12 @@ class StudyRecord:
             [Metric(key, float(value), now, 0) for key, value in metrics.items()],
             [Param(key, str(value)) for key, value in parameters.items()],
         )
+
+
+def _plain_key(key: str) -> str:
+    """As MLflow takes it for a metric."""
+    plain = re.sub(r"[^\w./: -]+", " ", key)
+    return plain if len(plain) <= _LONGEST_KEY else f"{plain[: _LONGEST_KEY - 9]} {short_digest([key.encode()])[:8]}"
 
 
 def _has(logged: Mapping[str, float], wanted: Mapping[str, float]) -> bool:

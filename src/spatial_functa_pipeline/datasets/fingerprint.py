@@ -122,11 +122,14 @@ class FingerprintMixin(_Dataset):
     def last_making(self) -> tuple[Fingerprint, float] | None:
         """What made the stored data, whether or not they are stale, and in how many seconds; None if that is not known.
 
-        Of a node that was interrupted, the seconds are those since it was begun again.
+        Of a node that was interrupted, the seconds are those since it was begun again; but a training's history has all.
         """
         record = self._read_record() if self._is_stored() else None
-        seconds = (record or {}).get("seconds")
+        seconds = None if record is None else self._seconds_of_making(record)
         return None if record is None or seconds is None else (Fingerprint.of_record(record), seconds)
+
+    def _seconds_of_making(self, record: dict[str, Any]) -> float | None:
+        return record.get("seconds")
 
     def outdated(self) -> str:
         """Why it has to be made: it is missing, has no record, or is stale. Empty if it is up to date."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import pandas as pd
 from kedro_datasets._typing import TablePreview
 from kedro_datasets.json import JSONDataset
 from kedro_datasets.matplotlib import MatplotlibDataset
@@ -37,6 +38,15 @@ class TableDataset(FingerprintMixin, CSVDataset):
 
 class HistoryDataset(TableDataset):
     """What a training measured on its way, a row for each step: MLflow has it as curves already."""
+
+    def _seconds_of_making(self, record: dict[str, Any]) -> float | None:
+        """What the training has taken, before an interruption and after it; records of older versions do not say."""
+        trained = pd.read_csv(str(self._filepath))["seconds"].max()  # none where there was nothing to train
+        return (
+            super()._seconds_of_making(record)
+            if pd.isna(trained)
+            else max(float(trained), record.get("seconds") or 0.0)
+        )
 
 
 class FigureDataset(FingerprintMixin, MatplotlibDataset):
