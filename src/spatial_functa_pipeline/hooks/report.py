@@ -21,7 +21,6 @@ from spatial_functa_pipeline.pipeline_registry import BASELINES, register_pipeli
 from spatial_functa_pipeline.tracking import git_commit, log_report
 
 if TYPE_CHECKING:  # they import torch and pandas, which take seconds
-    from spatial_functa_pipeline.datasets.fingerprint import FingerprintMixin
     from spatial_functa_pipeline.reports.run import Section
 
 REPORT = "report"
@@ -59,8 +58,8 @@ class ReportHooks:
     def _page(
         self,
         run_params: dict[str, Any],
-        shown: Mapping[str, FingerprintMixin],
-        others: Mapping[str, FingerprintMixin],
+        shown: Mapping[str, Any],
+        others: Mapping[str, Any],
     ) -> str:
         from spatial_functa_pipeline.datasets.reporting import MetricsDataset
         from spatial_functa_pipeline.evaluation.metrics import joined
@@ -85,7 +84,7 @@ class ReportHooks:
         ).to_html()
 
 
-def reported(catalog: DataCatalog, names: Iterable[str]) -> dict[str, FingerprintMixin]:
+def reported(catalog: DataCatalog, names: Iterable[str]) -> dict[str, Any]:
     """Those of the entries that the page may show: metrics, and what has metadata that say how."""
     from spatial_functa_pipeline.datasets.reporting import FigureDataset, MetricsDataset, TableDataset
 
