@@ -49,7 +49,7 @@ class ReportHooks:
         shown = {name: dataset for name, dataset in entries.items() if dataset.exists()}
         if not shown.keys() & pipeline.all_outputs():
             return
-        report = catalog.get(REPORT)
+        report: Any = catalog.get(REPORT)
         report.made_from(shown)
         if self._saved & shown.keys() or not report.exists():
             report.save(self._page(run_params, shown, {name: entries[name] for name in entries.keys() - shown.keys()}))

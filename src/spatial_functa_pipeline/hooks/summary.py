@@ -55,7 +55,8 @@ class SummaryHooks:
         console.print(table)
         for folder, contents in report_folders(pipeline, catalog, Path(run_params["project_path"])).items():
             console.print(f"[bold]{folder}[/bold]: {', '.join(contents)}", soft_wrap=True)
-        console.print(f"[bold]report[/bold]: {Path(catalog.get('report')._filepath).as_uri()}", soft_wrap=True)
+        report: Any = catalog.get("report")
+        console.print(f"[bold]report[/bold]: {Path(report._filepath).as_uri()}", soft_wrap=True)
         link = newest_runs_page()
         console.print("Next (in the environment: [bold]source .venv/bin/activate[/bold]):")
         for command, why in (
