@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -225,6 +226,7 @@ def _write(plan: StudyPlan, measured: Sequence[MeasuredRun]) -> tuple[list[Path]
     from spatial_functa_pipeline.files import replace_durably
     from spatial_functa_pipeline.studies.figure import study_figure
     from spatial_functa_pipeline.studies.tables import markdown, results_table, runs_table
+    from spatial_functa_pipeline.study_report import study_page
 
     study, folder = plan.study, plan.folder
     runs = runs_table(study, measured)
@@ -239,6 +241,9 @@ def _write(plan: StudyPlan, measured: Sequence[MeasuredRun]) -> tuple[list[Path]
     if study.figure and any(results[f"{metric}_n"].any() for metric in drawn):
         figure = study_figure(study, runs, results)
         writers["results.png"] = lambda path: figure.savefig(path, dpi=150, format="png")
+    picture = folder / "results.png" if "results.png" in writers else None
+    page = partial(study_page, plan, measured, runs, results, picture)
+    writers["report.html"] = lambda path: path.write_text(page(), encoding="utf-8")  # the last: it has the figure in it
     for name, write in writers.items():
         with replace_durably(folder / name) as temporary:
             write(temporary)
@@ -271,6 +276,7 @@ def _say_results(console: Console, plan: StudyPlan, results: pd.DataFrame, measu
         highlight=False,
         soft_wrap=True,
     )
+    console.print(f"[bold]report[/bold]: {(plan.folder / 'report.html').as_uri()}", highlight=False, soft_wrap=True)
 
 
 def _require_success(plan: StudyPlan, state: State, measured: Sequence[MeasuredRun]) -> None:
