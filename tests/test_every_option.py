@@ -186,7 +186,7 @@ def test_every_key_acts_unless_it_is_declared_to_change_no_result():
             assert changed or key in {*NAMES_THE_PLACE, "recipe"}, key
 
 
-HISTORIES = {f"{model}_history" for model in ("field", "classifier", "pixel_classifier", "denoiser", "feature_network")}
+HISTORIES = {f"{model}_history" for model in ("field", "autoencoder", "classifier", "denoiser", "feature_network")}
 NAMES_THE_PLACE = {"dataset", "data_path", "latent_shape", "interpolation"}
 ENVIRONMENTS = sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "base")
 

@@ -37,7 +37,7 @@ class TransformerConfig(Block):
 
 
 class ClassificationConfig(Block):
-    """Classifier on latents (App. B.1, C; Tab. 5), or, as the baseline, on the pixels that they stand for."""
+    """Classifier on latents (App. B.1, C; Tab. 5)."""
 
     architecture: Literal["auto", ClassifierArchitecture] = Field("auto", description="auto: mlp if s = 1")
     transformer: TransformerConfig
@@ -46,8 +46,7 @@ class ClassificationConfig(Block):
     label_smoothing: Share = 0.1
     normalisation_scale: PositiveFloat | None = Field(
         None,
-        description="latents are divided by it; null: the training set's scalar standard deviation. Pixels are always "
-        "normalised by their mean and standard deviation",
+        description="latents are divided by it; null: the training set's scalar standard deviation",
     )
     precision: NetworkPrecision = Field(
         "float32", description="of the products in training, where the device has them; accuracies are float32's"

@@ -51,11 +51,6 @@ class Normaliser(nn.Module):
         """z̃ = z/scale, not centred, as for classification (App. B.1)."""
         return cls(torch.tensor(0.0), torch.tensor(scale), torch.tensor(math.inf))
 
-    @classmethod
-    def centred(cls, mean: float, scale: float) -> Normaliser:
-        """x̃ = (x − mean)/scale, for pixels."""
-        return cls(torch.tensor(mean), torch.tensor(scale), torch.tensor(math.inf))
-
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         """Normalise latents `(B, *grid, c)` of any float type, on the normaliser's device; float32."""
         return (latents.float() - self.mean) / self.scale
