@@ -213,7 +213,7 @@ OPTIONS: dict[str, Row | list[Row]] = {
         Row("pixels", FIELD | {"linear_code", "encoder"}, VECTORS_OF_PIXELS),
         Row("pixels", REFUSED, because="cells have other numbers of pixels than 4"),
         Row("autoencoder", REFUSED, because="it needs sizes"),
-        Row("pca", FIELD | AUTOENCODER | {"linear_code", "encoder"}, OF_AUTOENCODER),
+        Row("pca", AUTOENCODER | {"linear_code", "encoder"}, OF_AUTOENCODER),
     ],
     "seed": Row(
         1,
