@@ -107,6 +107,7 @@ REFUSED = {"parameters: ValidationError"}
 FIELD = {"field", "field_history"}
 FUNCTASETS = {f"{split}_functaset" for split in ("train", "validation", "test")}
 ENCODED = {f"encoded_{name}" for name in FUNCTASETS}
+STATISTICS = {"latent_statistics"}
 CLASSIFIER = {"classifier", "classifier_history"}
 AUTOENCODER = {"autoencoder", "autoencoder_history"}
 DENOISER = {"denoiser", "denoiser_history"}
@@ -311,6 +312,7 @@ OPTIONS: dict[str, Row | list[Row]] = {
             because="the ranges are the training split's, which here is still without bits",
         ),
     ],
+    "normalization_stats.rotation": [Row(kind, STATISTICS) for kind in ("within_cells", "whole")],
     "classification.architecture": Row("mlp", CLASSIFIER),
     "classification.transformer.width": Row(16, CLASSIFIER),
     "classification.transformer.ffw_width": Row(16, CLASSIFIER),
@@ -323,6 +325,12 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "classification.mlp.blocks": Row(2, CLASSIFIER, CLASSIFIER_MLP),
     "classification.dropout": [Row(0.5, CLASSIFIER, in_use=set()), Row(0.5, CLASSIFIER, CLASSIFIER_MLP)],
     "classification.label_smoothing": Row(0.3, CLASSIFIER),
+    "classification.mixup": Row(0.5, CLASSIFIER, in_use=set()),
+    "classification.preset": Row(
+        "vit_b",
+        words({"classifier"}),
+        because="a data set's rows of presets ask for it: test_classifier_environments.py",
+    ),
     "classification.normalisation_scale": Row(0.5, CLASSIFIER),
     "classification.precision": [
         Row("bf16", CLASSIFIER),

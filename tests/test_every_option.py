@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 from kedro_project import ROOT
-from option_table import BASE, OPTIONS, Row
+from option_table import BASE, DENOISER, LATENT_CLASSIFIER, OPTIONS, Row
 from pydantic import ValidationError
 from tiny_flow import TinyFlow, difference, parameters
 
@@ -169,6 +169,22 @@ def test_weights_are_used_as_their_configuration_says(flow, key, row):
             if name in user.inputs:
                 found |= differing(flow.outputs(user, before), flow.run(user, before, before, **{name: other}))
     assert found == row.in_use
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rotation", ["within_cells", "whole"])
+def test_a_rotation_reaches_all_that_read_the_statistics(flow, rotation):
+    before, after = parameters(BASE), parameters(BASE, {"normalization_stats.rotation": rotation})
+    (maker,) = (node for node in flow.nodes if "latent_statistics" in node.outputs)
+    statistics = flow.run(maker, after, before)["latent_statistics"]
+    found: set[str] = set()
+    for node in flow.nodes:
+        if "latent_statistics" in node.inputs:
+            others = flow.run(node, before, before, latent_statistics=statistics)
+            found |= differing(flow.outputs(node, before), others)
+            for name in {"classifier", "denoiser"} & set(others):
+                assert torch.equal(others[name].tensors["normaliser.rotation"], statistics.tensors["rotation"])
+    assert found == LATENT_CLASSIFIER | DENOISER | {"reference_features", "latent_channels"}
 
 
 def test_every_key_has_a_row_and_every_row_a_key():

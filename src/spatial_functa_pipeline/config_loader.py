@@ -12,8 +12,8 @@ from kedro.config import OmegaConfigLoader
 from omegaconf import OmegaConf
 
 from spatial_functa_pipeline.config.places import Places
-from spatial_functa_pipeline.config.presets import apply_presets, printed_keys, recipes
-from spatial_functa_pipeline.config.recipe import RecipeError, left_open
+from spatial_functa_pipeline.config.presets import NoPresetError, apply_presets, has_row, missing_row, printed_keys
+from spatial_functa_pipeline.config.recipe import left_open
 from spatial_functa_pipeline.config.tree import PipelineParameters
 from spatial_functa_pipeline.hooks.conf_files import require_sound_files
 
@@ -26,8 +26,8 @@ class ProjectConfigLoader(OmegaConfigLoader):
 
     The catalog has `${place:<blocks>}` (see `Places.of`), and `${parameter:<key>}`, the value of a parameter.
 
-    Raises pydantic.ValidationError for parameters that are wrong, and RecipeError for a recipe that the data set does not
-    have; `ParameterHooks` reads them first, and says which.
+    Raises pydantic.ValidationError for parameters that are wrong, and NoPresetError for a recipe, say, that the data set does
+    not have; `ParameterHooks` reads them first, and says which.
     """
 
     def __init__(self, conf_source: str | Path, env: str | None = None, *arguments: Any, **options: Any) -> None:
@@ -55,9 +55,8 @@ class ProjectConfigLoader(OmegaConfigLoader):
     def tree(self) -> PipelineParameters:
         """The parameters as one object."""
         written = self._written_parameters()
-        recipe = written.get("recipe", "ours")
-        if recipe == "as_printed" and recipe not in recipes(self._files):
-            raise RecipeError(recipe, self._environments_with(recipe))
+        if missing := missing_row(self._files, written):
+            raise NoPresetError(*missing, self._environments_with(*missing))
         return PipelineParameters.model_validate(written)
 
     @property
@@ -70,12 +69,12 @@ class ProjectConfigLoader(OmegaConfigLoader):
         """The folders of this run's outputs."""
         return Places.of_run(self._parameters_of, self.runtime_params or {})
 
-    def _environments_with(self, recipe: str) -> list[str]:
-        """Those whose own parameters have a row for it."""
+    def _environments_with(self, key: str, value: str) -> list[str]:
+        """Those whose own parameters have a row for this value."""
         found = []
         for file in sorted(Path(self.conf_source).glob("*/parameters.yml")):
             written = OmegaConf.to_container(OmegaConf.load(file))
-            if isinstance(written, dict) and recipe in recipes(cast(dict[str, Any], written)):
+            if isinstance(written, dict) and has_row(cast(dict[str, Any], written), key, value):
                 found.append(file.parent.name)
         return found
 

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from test_environments import VARIANTS, classes_of, load, name_of
 
 from spatial_functa_pipeline.compute import bf16_products
+from spatial_functa_pipeline.config.presets import NoPresetError
 from spatial_functa_pipeline.fields.cells import cut_into_cells
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.models.classifiers import build_classifier
@@ -63,6 +64,33 @@ def test_a_transformer_asked_for_by_name_keeps_its_row_of_table_5():
         choice = {"latent_shape": "4x4x64", "interpolation": "linear", "classification": {"architecture": name}}
         config = load("cifar10", choice).classification
         assert (config.transformer.blocks, config.dropout, config.normalisation_scale) == (16, 0.2, 0.01)
+
+
+def test_imagenets_pixel_baseline_can_be_vit_b16():
+    """86M parameters (Sec. 5.2), patches of 16×16 pixels, and MixUp, beside the training of the classifier on latents."""
+    plain = load("imagenet256")
+    parameters = load("imagenet256", {"classification": {"preset": "vit_b"}})
+    config, grid = parameters.classification, parameters.latent_shape.grid
+    assert [pixels // side for pixels, side in zip(parameters.data.resolution, grid, strict=True)] == [16, 16]
+    with torch.device("meta"):
+        model = build_classifier(config, LatentShape(grid, 16 * 16 * 3), 1000)
+    assert sum(parameter.numel() for parameter in model.parameters()) == pytest.approx(86e6, abs=1e6)
+    transformer = config.transformer
+    assert (transformer.width, transformer.ffw_width, transformer.blocks, transformer.heads) == (768, 3072, 12, 12)
+    assert (transformer.head_dim, config.mixup) == (None, 0.2)
+    assert config.training == plain.classification.training
+    assert plain.classification.mixup is None
+    choice = {"classification": {"preset": "vit_b", "mixup": None, "transformer": {"blocks": 3}}}
+    config = load("imagenet256", choice).classification
+    assert (config.mixup, config.transformer.blocks, config.transformer.width) == (None, 3, 768)
+
+
+def test_a_preset_that_a_data_set_does_not_have_is_refused():
+    with pytest.raises(NoPresetError) as error:
+        load("cifar10", {"classification": {"preset": "vit_b"}})
+    assert str(error.value) == (
+        "classification.preset is vit_b, but this data set has no row of presets for it; those that have one: imagenet256"
+    )
 
 
 def test_a_vector_that_cannot_be_cut_into_tokens_is_refused():

@@ -39,6 +39,7 @@ VARIANTS = [
     *(("cifar10", variant(shape)) for shape in VECTOR_SHAPES),
     ("cifar10", variant("1x1x256", "nearest", False)),
     *(("imagenet256", variant(shape)) for shape in IMAGENET_SHAPES),
+    *((env, variant("1x1x512")) for env in ("cluttered_fashion_mnist", "noto_emoji")),
 ]
 
 
@@ -345,7 +346,7 @@ def test_denoisers_train_on_mirrored_images_where_others_flip(env):
     assert (parameters.functaset.mirror_images, parameters.diffusion.mirror_images) == (expected, expected)
 
 
-@pytest.mark.parametrize("env", ["fashion_mnist", "image_folder", "sample"])
+@pytest.mark.parametrize("env", ["fashion_mnist", "image_folder", "sample", "cluttered_fashion_mnist", "noto_emoji"])
 def test_data_sets_that_sample_in_few_steps_predict_v(env):
     parameters = load(env)
     assert (parameters.evaluation.sampling.preset, parameters.diffusion.prediction) == ("fast", "v_prediction")
@@ -385,6 +386,9 @@ SPLITS = {  # images of the parts that are cut, and the sizes of the splits
     "sample": ({"test": 10_000}, (8000, 1000, 1000)),
     "test": ({"test": 10_000}, (300, 60, 100)),
     "fashion_mnist": ({"train": 60_000, "test": 10_000}, (55_000, 5000, 10_000)),
+    "cluttered_fashion_mnist": ({"test": 10_000}, (8000, 1000, 1000)),
+    "cluttered_fashion_mnist_whole": ({"train": 60_000, "test": 10_000}, (55_000, 5000, 10_000)),
+    "noto_emoji": ({"share": 1659}, (1161, 166, 332)),  # families
     "cifar10": ({"train": 50_000, "test": 10_000}, (45_000, 5000, 10_000)),
     "celebahq64": ({"celebahq": 30_000}, (26_000, 1000, 3000)),
     "imagenet256": ({"train": 1_281_167, "val": 50_000}, (1_271_167, 10_000, 50_000)),

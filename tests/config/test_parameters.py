@@ -277,6 +277,53 @@ def test_micro_batch_cannot_be_larger_than_the_batch(message):
     assert line.startswith("  diffusion.training: micro_batch (256) must not exceed batch_size (128)")
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"classification.training.batch_size": 63},
+            "training.batch_size (63) must be a multiple of 2",
+        ),
+        (
+            {"classification.training.micro_batch": 3},
+            "training.micro_batch (3) must be a multiple of 2",
+        ),
+        (
+            {"classification.training.batch_size": 6, "runtime.processes": 2},
+            "training.batch_size (6) must be a multiple of 4, as there are 2 processes",
+        ),
+    ],
+)
+def test_mixup_needs_pairs(message, changed, changes, said):
+    even = {f"{block}.training.batch_size": 64 for block in ("meta_learning", "diffusion")} | changes
+    (line,) = message({"classification.mixup": 0.2, **even})
+    assert "classification.mixup is 0.2, which mixes rows in pairs" in line
+    assert said in line
+    PipelineParameters.model_validate(changed(even))
+
+
+@pytest.mark.parametrize(
+    ("rotation", "shape", "advice"),
+    [
+        ("whole", "16x16x33", "over 8448 numbers has 0.3 GiB"),
+        ("whole", "16x16x128", "choose a smaller latent_shape, or within_cells"),
+        (
+            "within_cells",
+            "1x1x9000",
+            "at most 8192 numbers are rotated together (256 MiB); choose a smaller latent_shape (",
+        ),
+    ],
+)
+def test_a_rotation_has_to_fit_into_memory(message, changed, rotation, shape, advice):
+    shapes = set_latent_shape(shape)
+    (line,) = message({"normalization_stats.rotation": rotation, **shapes})
+    assert f"normalization_stats.rotation is {rotation}, but a matrix over" in line
+    assert advice in f"{line} ("
+    PipelineParameters.model_validate(changed(shapes))
+    fitting = {"normalization_stats.rotation": "whole", **set_latent_shape("16x16x32")}
+    PipelineParameters.model_validate(changed(fitting))
+
+
 def test_heads_must_divide_the_width_unless_their_size_is_given(message, changed):
     (line,) = message({"classification.transformer.heads": 5, "classification.transformer.width": 96})
     assert line.startswith("  classification.transformer: heads (5) must divide width (96) unless head_dim is given")

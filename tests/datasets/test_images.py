@@ -17,7 +17,12 @@ from PIL import Image
 from torchvision.datasets import CIFAR10
 
 from spatial_functa_pipeline.datasets.image_folder import ImageFolderDataset
-from spatial_functa_pipeline.datasets.images import CIFAR10Dataset, FashionMNISTDataset, IDXDataset
+from spatial_functa_pipeline.datasets.images import (
+    CIFAR10Dataset,
+    ClutteredFashionMNISTDataset,
+    FashionMNISTDataset,
+    IDXDataset,
+)
 from spatial_functa_pipeline.images.images import ImagesError
 
 SAMPLE = Path(__file__).parents[2] / "data" / "01_raw" / "fashion_mnist_sample"
@@ -145,6 +150,61 @@ def test_images_and_labels_that_do_not_belong_together_are_an_error(tmp_path):
     write_idx(tmp_path / "t10k-labels-idx1-ubyte", np.zeros(2, np.uint8))
     with pytest.raises(DatasetError, match=r"\(3, 28, 28\) and \(2,\)"):
         FashionMNISTDataset(filepath=str(tmp_path), part="test").load()
+
+
+# --- Fashion-MNIST among clutter ------------------------------------------------------------------------------------
+
+CLUTTER = {"resolution": [48, 40], "scale": [0.6, 0.9], "pieces": 6, "piece_size": 8}
+
+
+def cluttered(rows=None, **settings):
+    return ClutteredFashionMNISTDataset(filepath=str(SAMPLE), part="test", rows=rows, **{**CLUTTER, **settings})
+
+
+def test_cluttered_garments_have_the_labels_of_the_plain_ones(sample):
+    images = cluttered([500, 700]).load()
+    assert (images.resolution, images.channels, images.classes) == ((48, 40), 1, sample.classes)
+    assert images.labels.tolist() == sample.labels[500:700].tolist()
+    again = pickle.loads(pickle.dumps(images))
+    assert torch.equal(again.batch([199, 3]), images.batch([199, 3]))
+    assert images.batch(range(200)).flatten(1).amax(1).min() > 0
+    assert decode_png(cluttered([0, 20]).preview()).shape == (2 * 48, 10 * 40)
+
+
+def test_clutter_comes_from_the_same_rows_and_every_row_draws_its_own(sample):
+    lone = cluttered([500, 502], scale=[1.0, 1.0]).load().batch([0, 1])
+    more = cluttered([500, 600], scale=[1.0, 1.0]).load().batch([0, 1])
+    alone = cluttered([501, 601], scale=[1.0, 1.0], pieces=0).load().batch([0])
+    plain = cluttered([500, 600], scale=[1.0, 1.0], pieces=0).load().batch([0, 1])
+    assert (lone >= plain).all()  # the same garment at the same place,
+    assert (lone != plain).any()
+    assert (more != lone).any()  # among pieces of others
+    assert torch.equal(alone[0], plain[1])  # a garment's place does not hang on where the range begins
+    values = set(sample.batch([500, 501]).unique().tolist())
+    assert set(lone.unique().tolist()) <= values
+    with pytest.raises(DatasetError, match="no other to cut pieces from"):
+        cluttered([500, 501]).load()
+    assert len(cluttered([500, 501], pieces=0).load()) == 1
+
+
+def test_the_fingerprint_follows_the_protocol():
+    known = cluttered([0, 100]).fingerprint_config()
+    others = (
+        *({"resolution": [48, 48]}, {"scale": [0.5, 0.9]}, {"pieces": 5}, {"piece_size": 7}, {"clutter_seed": 1}),
+        {"rows": [0, 99]},
+    )
+    for changed in others:
+        assert cluttered(**{"rows": [0, 100], **changed}).fingerprint_config() != known
+    assert FashionMNISTDataset(filepath=str(SAMPLE), part="test", rows=[0, 100]).fingerprint_config() != known
+
+
+def test_a_protocol_that_cannot_be_followed_fails_when_the_catalog_is_read():
+    with pytest.raises(ValueError, match="does not fit the canvas"):
+        cluttered(scale=[0.5, 2.0])
+    with pytest.raises(ValueError, match=r"\[height, width\] and scale as \[smallest, largest\]"):
+        cluttered(scale=[0.5])
+    with pytest.raises(TypeError):
+        cluttered(pieces=1.5)
 
 
 # --- CIFAR-10 -------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from spatial_functa_pipeline.datasets.weights import CheckpointDataset, WeightsD
 from spatial_functa_pipeline.fields.field import SpatialField
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
+from spatial_functa_pipeline.functasets.rotation import random_orthogonal
 from spatial_functa_pipeline.metrics.features import FeatureNetwork
 from spatial_functa_pipeline.models import weights as pack
 from spatial_functa_pipeline.models.classifiers import build_classifier
@@ -111,8 +112,9 @@ def test_a_classifier_is_rebuilt_with_its_normaliser(stored, architecture):
     assert torch.equal(again(normaliser(latents)), model(latents / 0.3))
 
 
+@pytest.mark.parametrize("rotation", [None, random_orthogonal(6, 0), random_orthogonal(96, 0)])
 @pytest.mark.parametrize("conditional", [True, False])
-def test_a_denoiser_is_rebuilt_with_its_normaliser(stored, conditional):
+def test_a_denoiser_is_rebuilt_with_its_normaliser(stored, conditional, rotation):
     config = DiffusionConfig(
         conditional=conditional,
         unet=UNetConfig(channels=32, multipliers=(1,), residual_blocks=1, attention_resolutions=(), head_dim=32),
@@ -123,13 +125,14 @@ def test_a_denoiser_is_rebuilt_with_its_normaliser(stored, conditional):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.1)
-    normaliser = Normaliser(torch.randn(6), torch.rand(6) + 1, torch.tensor(4.0))
+    normaliser = Normaliser(torch.randn(6), torch.rand(6) + 1, torch.tensor(4.0), rotation)
     again, same, process = pack.unpack_denoiser(stored(pack.pack_model(model, normaliser, config, SHAPE, 3)), CPU)
     inputs = torch.randn(2, 4, 4, 6), torch.tensor([0, 9]), torch.tensor([0, 3]) if conditional else None
     assert torch.equal(again(*inputs), model(*inputs))
     assert process == config
     assert same.clip_range == 4
-    torch.testing.assert_close(same.inverse(same(inputs[0])), inputs[0])
+    torch.testing.assert_close(same.inverse(same(inputs[0])), inputs[0], atol=1e-5, rtol=1e-5)
+    assert torch.equal(same(inputs[0]), normaliser(inputs[0]))
 
 
 def test_a_feature_network_is_rebuilt(stored):

@@ -11,7 +11,14 @@ def test_latent_statistics_are_bars_of_the_channels():
     figure = latent_statistics_figure(mean, std)
     for axis, values in zip(figure.axes, (mean, std), strict=True):
         np.testing.assert_allclose([bar.get_height() for bar in axis.patches], values, rtol=1e-6)
+    assert figure.get_suptitle() == ""
     render(figure)
+
+
+@pytest.mark.parametrize(("numbers", "words"), [(3, "the numbers of each cell"), (48, "all 48 numbers of a latent")])
+def test_statistics_of_rotated_latents_say_so(numbers, words):
+    figure = latent_statistics_figure(torch.zeros(3), torch.ones(3), rotated_numbers=numbers)
+    assert figure.get_suptitle() == f"after a random rotation of {words}"
 
 
 def test_latent_statistics_of_the_whole_array_are_refused():

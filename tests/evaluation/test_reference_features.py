@@ -4,6 +4,7 @@ import torch
 from evaluated import field, images, latents
 
 from spatial_functa_pipeline.config.evaluation import ScoresConfig
+from spatial_functa_pipeline.evaluation import features as module
 from spatial_functa_pipeline.evaluation.features import (
     held_out,
     pack_features,
@@ -11,6 +12,7 @@ from spatial_functa_pipeline.evaluation.features import (
     reference_features,
     unpack_features,
 )
+from spatial_functa_pipeline.functasets.rotation import rotated
 from spatial_functa_pipeline.functasets.statistics import compute_statistics
 from spatial_functa_pipeline.images.pixels import unit_images
 
@@ -68,6 +70,19 @@ def test_reference_points_are_as_many_as_samples(make_functaset):
     assert all(torch.isfinite(value.paired).all() for found in points for value in found.values())
     again = reference_features(Means(), *sets, ScoresConfig(), 70, seed=4)
     assert torch.equal(again["noise"].paired, points[1]["noise"].paired)
+
+
+@pytest.mark.parametrize("rotation", ["within_cells", "whole"])
+def test_noise_has_the_deviations_of_rotated_numbers_and_is_rotated_back(make_functaset, monkeypatch, rotation):
+    """So it is what a denoiser of rotated latents starts from, as raw latents, which the field decodes."""
+    known, drawn = compute_statistics(make_functaset(latents(50) + 3), rotation=rotation), []
+    monkeypatch.setattr(module, "decode", lambda field, noise: drawn.append(noise))
+    list(module._decoded_noise(known, None, 20_000, seed=1))
+    noise, moments = torch.cat(drawn).double(), known.moments["array"]
+    turned = rotated(noise, known.rotation.double())
+    torch.testing.assert_close(turned.mean(0), moments.mean, atol=0.05, rtol=0)
+    torch.testing.assert_close(turned.std(0), moments.std, atol=0, rtol=0.03)
+    torch.testing.assert_close(noise.mean(0), torch.full((2, 2, 3), 3.0).double(), atol=0.5, rtol=0)
 
 
 def test_stored_features_are_the_same():

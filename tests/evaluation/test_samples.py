@@ -10,14 +10,16 @@ from torch import nn
 from spatial_functa_pipeline.config.diffusion import DiffusionConfig
 from spatial_functa_pipeline.config.evaluation import SamplingConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
-from spatial_functa_pipeline.evaluation.samples import plan_samples
+from spatial_functa_pipeline.evaluation.samples import LatentSampler, plan_samples
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.errors import StaleFunctasetError
 from spatial_functa_pipeline.functasets.format import NO_SOURCE, FunctasetHeader
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
+from spatial_functa_pipeline.functasets.statistics import compute_statistics
 from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.functasets.writing import write
 from spatial_functa_pipeline.models.denoisers import build_denoiser
+from spatial_functa_pipeline.models.diffusion import noise_schedule
 from spatial_functa_pipeline.models.sampling import sample, sampling_settings
 from spatial_functa_pipeline.training.seeding import derive_seed
 
@@ -74,6 +76,34 @@ def test_samples_are_raw_latents_with_their_labels_and_settings(tmp_path, sample
     assert samples.header.settings == settings
     assert settings["network_evaluations"] == (12 if conditional else 6)
     assert settings["classes"] == ("in turn" if conditional else None)
+
+
+class Knowing(nn.Module):
+    """A denoiser that knows what is to be drawn: the ε that leads from any noisy latent to `clean`, `(*grid, c)`."""
+
+    num_classes = None
+
+    def __init__(self, clean):
+        super().__init__()
+        self.clean, self.alpha_bar = clean, noise_schedule(diffusion(False)).alphas_cumprod
+
+    def forward(self, noisy, timesteps, labels):
+        alpha_bar = self.alpha_bar[timesteps].view(-1, 1, 1, 1)
+        return (noisy - alpha_bar.sqrt() * self.clean) / (1 - alpha_bar).sqrt()
+
+
+@pytest.mark.parametrize("clip", [True, False])
+@pytest.mark.parametrize("rotation", ["within_cells", "whole"])
+def test_samples_of_a_denoiser_of_rotated_latents_are_raw_latents(make_functaset, rotation, clip):
+    """A latent of the training set is within the clip bounds, which are those of the rotated ones."""
+    latents = np.random.default_rng(0).normal(1, 2, size=(40, 2, 2, 3)).astype(np.float32)
+    normaliser = Normaliser.from_statistics(
+        compute_statistics(make_functaset(latents), rotation=rotation), "vector", 2.0
+    )
+    raw = torch.from_numpy(latents[7])
+    sampling = SamplingConfig(samples=2, batch_size=2, sampler="ddim", steps=10, clip_denoised=clip)
+    draw = LatentSampler(Knowing(normaliser(raw[None])[0]), normaliser, diffusion(False), sampling, SHAPE, seed=0)
+    torch.testing.assert_close(torch.from_numpy(draw(0, 2).latents), raw.expand(2, 2, 2, 3), atol=1e-2, rtol=0)
 
 
 def test_interrupted_sampling_goes_on_with_the_next_batch(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from spatial_functa_pipeline.config.normalization_stats import NormalizationStatsConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.functasets.chunks import ChunkReader
 from spatial_functa_pipeline.functasets.errors import DamagedShardError
@@ -64,11 +65,12 @@ def test_each_chunk_is_read_once(make_functaset, monkeypatch, uneven_latents):
     assert chunks == list(range(13))  # those of the copies are not read
 
 
+@pytest.mark.parametrize("rotation", [None, "whole"])
 @pytest.mark.parametrize("scheduler", ["threads", pytest.param("processes", marks=pytest.mark.slow)])
-def test_the_bits_are_the_same_whoever_reads(make_functaset, uneven_latents, scheduler):
-    functaset = make_functaset(uneven_latents)
+def test_the_bits_are_the_same_whoever_reads(make_functaset, uneven_latents, scheduler, rotation):
+    functaset, config = make_functaset(uneven_latents), NormalizationStatsConfig(rotation=rotation)
     made = [
-        compute_latent_statistics(functaset, RuntimeConfig(scheduler=who, workers=workers)).digest
+        compute_latent_statistics(functaset, config, RuntimeConfig(scheduler=who, workers=workers)).digest
         for who, workers in (("synchronous", None), (scheduler, 1), (scheduler, 2))
     ]
     assert len(set(made)) == 1
@@ -138,7 +140,7 @@ def test_tensors_and_metadata_hold_everything(make_functaset, uneven_latents):
         f"{kind}_{name}": shape for kind, shape in shapes.items() for name in ("mean", "std", "largest")
     }
     restored = LatentStatistics.from_tensors(tensors, json.loads(json.dumps(metadata)))
-    assert restored.count == result.count
+    assert (restored.count, restored.rotation) == (result.count, None)
     for kind, moments in result.moments.items():
         assert torch.equal(restored.moments[kind].mean, moments.mean)
         assert torch.equal(restored.moments[kind].std, moments.std)

@@ -16,6 +16,7 @@ from spatial_functa_pipeline.config.evaluation import (
 from spatial_functa_pipeline.config.functaset import AugmentationConfig, FunctasetConfig, StorageType
 from spatial_functa_pipeline.config.meta_learning import FieldConfig, MetaLearningConfig, SpectralPenaltyConfig
 from spatial_functa_pipeline.config.mlp import MLPConfig
+from spatial_functa_pipeline.config.normalization_stats import NormalizationStatsConfig
 from spatial_functa_pipeline.config.presets import Preset, apply_presets
 from spatial_functa_pipeline.config.quantisation import QuantisationConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
@@ -41,6 +42,7 @@ __all__ = [
     "MemorisationConfig",
     "MetaLearningConfig",
     "NormalisationConfig",
+    "NormalizationStatsConfig",
     "PipelineParameters",
     "Preset",
     "QuantisationConfig",

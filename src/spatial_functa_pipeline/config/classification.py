@@ -39,11 +39,20 @@ class TransformerConfig(Block):
 class ClassificationConfig(Block):
     """Classifier on latents (App. B.1, C; Tab. 5)."""
 
+    preset: Literal["vit_b"] | None = Field(
+        None,
+        description="a size and a training that the data set's rows of presets give. vit_b: ViT-B, which Tab. 3 compares with; "
+        "null: the data set's own",
+    )
     architecture: Literal["auto", ClassifierArchitecture] = Field("auto", description="auto: mlp if s = 1")
     transformer: TransformerConfig
     mlp: MLPConfig
     dropout: Share = 0.1
     label_smoothing: Share = 0.1
+    mixup: PositiveFloat | None = Field(
+        None,
+        description="α of MixUp's Beta(α, α) (Zhang et al., 2018); null: none, as the paper (Sec. 5.2, footnote 2)",
+    )
     normalisation_scale: PositiveFloat | None = Field(
         None,
         description="latents are divided by it; null: the training set's scalar standard deviation",

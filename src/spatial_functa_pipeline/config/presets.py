@@ -5,6 +5,7 @@ Rows of `printed` set nothing: they say which values are the paper's.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, cast, get_args
 
 from omegaconf import DictConfig, OmegaConf
@@ -13,6 +14,23 @@ from pydantic.fields import FieldInfo
 
 from spatial_functa_pipeline.config.block import Block
 from spatial_functa_pipeline.config.tree import PipelineParameters
+
+ROW_NAMES = (("recipe", "as_printed"), ("classification.preset", "vit_b"))
+"""Keys, each with a value that does nothing but choose rows: without a row for it, it would be ignored."""
+
+
+class NoPresetError(ValueError):
+    """A data set has no row for a value that does nothing but choose one."""
+
+    def __init__(self, key: str, value: str, environments: Iterable[str]) -> None:
+        super().__init__(key, value)
+        self.key, self.value, self.environments = key, value, tuple(environments)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.key} is {self.value}, but this data set has no row of presets for it; those that have one: "
+            + ", ".join(self.environments)
+        )
 
 
 def block_in(annotation: Any) -> type[Block] | None:
@@ -131,7 +149,16 @@ def printed_keys(parameters: dict[str, Any], given: dict[str, Any]) -> frozenset
     return frozenset(f"{block}.{key}" for row in rows for block, keys in row.keys.items() for key in keys)
 
 
-def recipes(parameters: dict[str, Any]) -> frozenset[Any]:
-    """The values of `recipe` that these parameters have a preset for. Raises as `apply_presets` does."""
-    named = [row.when["recipe"] for row in _rows(parameters).presets if "recipe" in row.when]
-    return frozenset(value for values in named for value in _any_of(values))
+def has_row(parameters: dict[str, Any], key: str, value: str) -> bool:
+    """Whether these parameters have a preset for this value of a key. Raises as `apply_presets` does."""
+    return any(value in _any_of(row.when[key]) for row in _rows(parameters).presets if key in row.when)
+
+
+def missing_row(parameters: dict[str, Any], applied: dict[str, Any]) -> tuple[str, str] | None:
+    """The first of `ROW_NAMES` that `parameters` have no row for, though it is asked for.
+
+    `applied`: what `apply_presets` makes of them.
+    """
+    tree = OmegaConf.create(applied)
+    asked = (pair for pair in ROW_NAMES if OmegaConf.select(tree, pair[0]) == pair[1])
+    return next((pair for pair in asked if not has_row(parameters, *pair)), None)

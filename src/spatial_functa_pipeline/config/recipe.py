@@ -14,20 +14,6 @@ _OF_THE_DATA = (
 )
 
 
-class RecipeError(ValueError):
-    """A data set has no rows for the recipe that was asked for."""
-
-    def __init__(self, recipe: str, environments: Iterable[str]) -> None:
-        super().__init__(recipe)
-        self.recipe, self.environments = recipe, tuple(environments)
-
-    def __str__(self) -> str:
-        return (
-            f"recipe is {self.recipe}, but this data set has no row of presets for it; those that have one: "
-            + ", ".join(self.environments)
-        )
-
-
 def left_open(parameters: PipelineParameters, printed: Iterable[str]) -> dict[str, Any]:
     """The settings that shape a result and whose values are not printed in the paper, by dotted key.
 
@@ -67,6 +53,8 @@ def without_effect(parameters: PipelineParameters) -> frozenset[str]:
         "meta_learning.spectral_penalty.threshold": parameters.meta_learning.spectral_penalty.weight == 0,
         "functaset.augmentation": functaset.augmented_copies == 0,
         "functaset.augmentation.randaugment_magnitude": functaset.augmentation.randaugment_operations == 0,
+        "normalization_stats": parameters.normalization_stats.rotation is None,  # it is a control
+        "classification.preset": True,  # what its rows set says what it means
         "classification": parameters.data.num_classes == 1,  # there is nothing to tell apart
         "classification.mlp": classifier != "mlp",
         "classification.transformer": classifier != "transformer",

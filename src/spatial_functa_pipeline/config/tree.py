@@ -15,6 +15,7 @@ from spatial_functa_pipeline.config.diffusion import DiffusionConfig
 from spatial_functa_pipeline.config.evaluation import EvaluationConfig
 from spatial_functa_pipeline.config.functaset import AugmentationConfig, FunctasetConfig
 from spatial_functa_pipeline.config.meta_learning import MOST_TO_START_FROM, MetaLearningConfig
+from spatial_functa_pipeline.config.normalization_stats import NormalizationStatsConfig
 from spatial_functa_pipeline.config.quantisation import QuantisationConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.fields.geometry import Interpolation
@@ -51,6 +52,7 @@ class PipelineParameters(Block):
     autoencoder: AutoencoderConfig | None = Field(None, description="needed by encoder autoencoder only")
     functaset: FunctasetConfig
     quantisation: QuantisationConfig = QuantisationConfig()
+    normalization_stats: NormalizationStatsConfig = NormalizationStatsConfig()
     classification: ClassificationConfig
     diffusion: DiffusionConfig
     evaluation: EvaluationConfig
@@ -153,6 +155,11 @@ class PipelineParameters(Block):
         return self
 
     @model_validator(mode="after")
+    def _rotation_fits_into_memory(self) -> PipelineParameters:
+        self.normalization_stats.require_room_for_matrix(self.latent_shape)
+        return self
+
+    @model_validator(mode="after")
     def _vector_is_cut_into_equal_tokens(self) -> PipelineParameters:
         config, length = self.classification, self.latent_shape.channels
         if self.latent_shape.cells == 1 and config.architecture_on(self.latent_shape) == "transformer":
@@ -173,6 +180,23 @@ class PipelineParameters(Block):
                 raise ValueError(
                     f"{name}.training.batch_size ({size}) must be divisible by the number of processes, "
                     f"runtime.processes × runtime.machines = {ranks}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _mixup_finds_pairs(self) -> PipelineParameters:
+        training, ranks = self.classification.training, self.runtime.ranks
+        if self.classification.mixup is None:
+            return self
+        for name, size, multiple in (
+            ("batch_size", training.batch_size, 2 * ranks),
+            ("micro_batch", training.micro_batch, 2),
+        ):
+            if size != "auto" and size % multiple:
+                raise ValueError(
+                    f"classification.mixup is {self.classification.mixup}, which mixes rows in pairs: "
+                    f"classification.training.{name} ({size}) must be a multiple of {multiple}"
+                    + (f", as there are {ranks} processes" if multiple > 2 else "")
                 )
         return self
 

@@ -9,7 +9,7 @@ import base64
 import io
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from operator import index
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn
@@ -20,6 +20,7 @@ from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import ImagePreview
 from PIL import Image
 
+from spatial_functa_pipeline.images.clutter import ClutteredImages, ClutterProtocol
 from spatial_functa_pipeline.images.decoders import read_idx
 from spatial_functa_pipeline.images.images import Images
 
@@ -138,9 +139,17 @@ class IDXDataset(PublishedDataset):
     NAME: ClassVar[str]  # torchvision's
     CLASSES: ClassVar[tuple[str, ...]]
     OTHER_SOURCES: ClassVar[str] = ""  # what may be done where there is no network, as the end of a sentence
+    SIDE = 28  # pixels
     PADDING = 2  # pixels on each side: 32 is divided by every usual latent grid, 28 is not
 
     def load(self) -> Images:
+        pixels, labels, _ = self._read()
+        sides = (self.PADDING, self.PADDING)
+        padded = np.pad(pixels, ((0, 0), sides, sides))
+        return replace(Images.from_array(padded[..., None], labels, self.CLASSES), reopen=self.load)
+
+    def _read(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """The chosen rows, uint8 (N, 28, 28), their labels (N,), and the number of the first in its part."""
         if self._download and not self._exists():
             self._require_place_for_download()
             from torchvision import datasets
@@ -151,15 +160,13 @@ class IDXDataset(PublishedDataset):
                 raise self._no_download(self.NAME, error, f"put its files there{self.OTHER_SOURCES}") from error
         pixels, labels = read_idx(self._file("images")), read_idx(self._file("labels"))
         last = len(self.CLASSES) - 1
-        if pixels.shape != (len(labels), 28, 28) or labels.ndim != 1 or labels.max(initial=0) > last:
+        if pixels.shape != (len(labels), self.SIDE, self.SIDE) or labels.ndim != 1 or labels.max(initial=0) > last:
             raise DatasetError(
                 f"{self._file('images')} and {self._file('labels')} hold arrays of shapes {pixels.shape} and "
                 f"{labels.shape}, not {self.NAME}'s (N, 28, 28) and labels 0–{last} (N,): replace both files"
             )
         selected = self._row_slice(len(labels))
-        sides = (self.PADDING, self.PADDING)
-        padded = np.pad(pixels[selected], ((0, 0), sides, sides))
-        return replace(Images.from_array(padded[..., None], labels[selected], self.CLASSES), reopen=self.load)
+        return pixels[selected], labels[selected], selected.start
 
     def fingerprint_config(self) -> dict[str, Any]:
         """What identifies the images, without the path."""
@@ -196,6 +203,55 @@ class FashionMNISTDataset(IDXDataset):
     OTHER_SOURCES = (
         ", or install Debian's package dataset-fashion-mnist and set 'filepath: /usr/share/datasets/fashion-mnist'"
     )
+
+
+class ClutteredFashionMNISTDataset(FashionMNISTDataset):
+    """Garments, scaled and placed at random on a larger canvas, among pieces of other garments of the same range of rows.
+
+    The protocol is that of cluttered MNIST (Mnih et al., 2014), on Fashion-MNIST; the sizes are ours. An image is made when a
+    batch asks for it, and is the same each time: see `ClutteredImages`.
+    """
+
+    def __init__(
+        self,
+        *,
+        resolution: Sequence[int],
+        scale: Sequence[float],
+        pieces: int,
+        piece_size: int,
+        clutter_seed: int = 0,
+        **published: Any,
+    ) -> None:
+        super().__init__(**published)
+        if len(resolution) != 2 or len(scale) != 2:
+            raise ValueError(
+                "resolution is written as [height, width] and scale as [smallest, largest], got "
+                f"{list(resolution)} and {list(scale)}"
+            )
+        (height, width), (low, high) = map(index, resolution), map(float, scale)
+        self._protocol = ClutterProtocol(
+            (height, width), (low, high), index(pieces), index(piece_size), index(clutter_seed)
+        )
+        self._protocol.require_fitting(self.SIDE)
+
+    def load(self) -> Images:
+        garments, labels, first = self._read()
+        if len(garments) == 1 and self._protocol.pieces:
+            raise DatasetError(
+                "a single image has no other to cut pieces from: choose more rows in the catalog, or set 'pieces: 0'"
+            )
+        return Images(
+            read=ClutteredImages(garments, self._protocol, first),
+            labels=np.asarray(labels, np.int64),
+            classes=self.CLASSES,
+            resolution=self._protocol.resolution,
+            channels=1,
+            reopen=self.load,
+        )
+
+    def fingerprint_config(self) -> dict[str, Any]:
+        """What identifies the images, without the path."""
+        return {"type": type(self).__name__, "part": self._part, **self._range, **asdict(self._protocol)}
 
 
 class CIFAR10Dataset(PublishedDataset):

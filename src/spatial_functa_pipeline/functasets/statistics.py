@@ -14,7 +14,10 @@ from typing import Any, Literal, Self, TypeVar, get_args
 import numpy as np
 import torch
 
+from spatial_functa_pipeline.config.normalization_stats import RotationKind, rotated_numbers
+from spatial_functa_pipeline.digest import short_digest
 from spatial_functa_pipeline.functasets.chunks import ChunkReader
+from spatial_functa_pipeline.functasets.rotation import random_orthogonal, rotated
 from spatial_functa_pipeline.functasets.scheduling import SYNCHRONOUS, Scheduling
 from spatial_functa_pipeline.functasets.store import Functaset
 
@@ -44,39 +47,49 @@ class LatentStatistics:
 
     σ is the population's (divided by N), and exactly 0 for an element that never varies; what is then divided by is
     the normaliser's matter.
+
+    With a `rotation` Q, float32, the moments are those of the rotated latents Qz.
     """
 
     count: int
     moments: Mapping[NormalisationKind, Moments]
+    rotation: torch.Tensor | None = None
 
     def to_tensors(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Float64 tensors `<kind>_mean`, `<kind>_std` and `<kind>_largest`, and the metadata `count`."""
+        """Float64 tensors `<kind>_mean`, `<kind>_std`, `<kind>_largest`, float32 `rotation` or none, and `count`."""
         tensors = {
             f"{kind}_{name}": value for kind, moments in self.moments.items() for name, value in vars(moments).items()
         }
-        return tensors, {"count": self.count}
+        return tensors | ({} if self.rotation is None else {"rotation": self.rotation}), {"count": self.count}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> LatentStatistics:
         """The inverse of `to_tensors`."""
         names = ("mean", "std", "largest")
         moments = {kind: Moments(*(tensors[f"{kind}_{name}"] for name in names)) for kind in KINDS}
-        return cls(metadata["count"], moments)
+        return cls(metadata["count"], moments, tensors.get("rotation"))
 
 
-def compute_statistics(functaset: Functaset, scheduling: Scheduling = SYNCHRONOUS) -> LatentStatistics:
+def compute_statistics(
+    functaset: Functaset, scheduling: Scheduling = SYNCHRONOUS, rotation: RotationKind | None = None
+) -> LatentStatistics:
     """Statistics in float64 of the latents of images and of mirrored images, all that a denoiser may train on; each is read
     once. Augmented copies do not count.
 
     `scheduling` says who reads; the result does not depend on it.
 
+    With a `rotation` they are those of latents turned by a random orthogonal matrix. It is drawn from what the functaset's
+    header says that the latents depend on: another field, hence another seed of a run, has another one.
+
     Raises DamagedShardError, and what `Scheduling.run` raises.
     """
-    task = _ShardTask(functaset, functaset.undistorted)
+    turn = None if rotation is None else _Turn.of(functaset, rotation)
+    task = _ShardTask(functaset, functaset.undistorted, turn)
     shards = range(-(-task.rows // functaset.header.shard_rows))
     whole = reduce(_Spread.joined, _in_order(scheduling.run(task, shards)))
     axes = {"scalar": None, "vector": tuple(range(whole.mean.ndim - 1)), "array": ()}
-    return LatentStatistics(whole.count, {kind: whole.pooled(axes[kind]) for kind in KINDS})
+    moments = {kind: whole.pooled(axes[kind]) for kind in KINDS}
+    return LatentStatistics(whole.count, moments, turn.matrix if turn else None)
 
 
 @dataclass(frozen=True)
@@ -123,11 +136,40 @@ class _Spread:
 
 
 @dataclass(frozen=True)
+class _Turn:
+    """Rotates latents by `matrix`, float32, computing in float64.
+
+    What is rotated are differences from one of them, `origin` `(1, *grid, c)`: so the numbers of a cell that never varies
+    do not vary afterwards either, not even by rounding.
+    """
+
+    matrix: torch.Tensor
+    origin: np.ndarray
+
+    @classmethod
+    def of(cls, functaset: Functaset, kind: RotationKind) -> Self:
+        """The functaset's own."""
+        header = functaset.header
+        seed = int(short_digest([f"rotation {header.fingerprint} {header.images}".encode()]), 16)
+        return cls(random_orthogonal(rotated_numbers(kind, header.latent_shape), seed), functaset.rows(0, 1))
+
+    def __call__(self, latents: np.ndarray) -> np.ndarray:
+        """`(n, *grid, c)`, float64, of latents so shaped."""
+        matrix, origin = self.matrix.double(), torch.from_numpy(self.origin).double()
+        deviations = torch.from_numpy(latents.astype(np.float64)) - origin
+        return (rotated(deviations, matrix) + rotated(origin, matrix)).numpy()
+
+
+@dataclass(frozen=True)
 class _ShardTask:
-    """The spread of a shard's latents, of those among the functaset's first `rows`; chunk by chunk, as the cache likes it."""
+    """The spread of a shard's latents, of those among the functaset's first `rows`; chunk by chunk, as the cache likes it.
+
+    With a `turn`, the spread of the rotated ones.
+    """
 
     functaset: Functaset
     rows: int
+    turn: _Turn | None
 
     def __call__(self, shard: int) -> tuple[int, _Spread]:
         """The shard's number, by which it is put in order, and its spread."""
@@ -135,7 +177,9 @@ class _ShardTask:
         first, last = header.bounds(shard)
         last = min(last, self.rows)
         starts = range(first, last, header.chunk_rows)
-        chunks = (read(start // header.chunk_rows)[: last - start] for start in starts)
+        chunks: Iterator[np.ndarray] = (read(start // header.chunk_rows)[: last - start] for start in starts)
+        if self.turn:
+            chunks = map(self.turn, chunks)
         return shard, reduce(_Spread.joined, map(_Spread.of, chunks))
 
 

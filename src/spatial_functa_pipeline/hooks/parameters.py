@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 from pydantic import BaseModel, ValidationError
 
-from spatial_functa_pipeline.config.recipe import RecipeError
+from spatial_functa_pipeline.config.presets import NoPresetError
 from spatial_functa_pipeline.config.tree import PipelineParameters
 from spatial_functa_pipeline.config_loader import ProjectConfigLoader
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
@@ -55,7 +55,7 @@ class ParameterHooks:
         )
         try:
             PipelineParameters.model_validate(context.config_loader["parameters"])
-        except RecipeError as error:
+        except NoPresetError as error:
             raise click.ClickException(f"Nothing was run: {error}") from error
         except InterpolationResolutionError as error:
             raise click.ClickException(f"Nothing was run, since a parameter refers to nothing: {error}") from error

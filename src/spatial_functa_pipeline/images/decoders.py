@@ -78,7 +78,7 @@ def decode_picture(path: bytes | str | os.PathLike[str], channels: int = 3, whit
     try:
         with Image.open(os.fsdecode(path)) as image:
             ImageOps.exif_transpose(image, in_place=True)
-            return _opaque(_eight_bits(image, white)).convert(_MODES[channels])
+            return opaque(_eight_bits(image, white)).convert(_MODES[channels])
     except Exception as error:  # Pillow's decoders raise almost anything on a broken file
         raise UndecodableImageError(os.fsdecode(path), str(error) or type(error).__name__) from error
 
@@ -107,7 +107,7 @@ def brightest_of_sixteen_bits(paths: np.ndarray) -> int | None:
     return brightest
 
 
-def _opaque(image: Image.Image) -> Image.Image:
+def opaque(image: Image.Image) -> Image.Image:
     """Without transparency: alpha, a transparent colour or palette entry show the background."""
     if not image.has_transparency_data:
         return image

@@ -15,6 +15,7 @@ from spatial_functa_pipeline.loading.functaset_batches import FunctasetBatches, 
 from spatial_functa_pipeline.models.classifiers import build_classifier
 from spatial_functa_pipeline.training.launch import several_processes
 from spatial_functa_pipeline.training.loop import Training
+from spatial_functa_pipeline.training.mixup import mixed
 from spatial_functa_pipeline.training.ranks import this_process
 from spatial_functa_pipeline.training.run import TrainingRun
 from spatial_functa_pipeline.training.seeding import derive_seed
@@ -58,8 +59,11 @@ def train_classifier(
 
     def loss(batch: Batch, generator: torch.Generator) -> Tensor:
         latents, labels = batch
+        inputs = normaliser(latents)
+        if config.mixup is not None:
+            inputs, labels = mixed(inputs, labels, num_classes, config.mixup, generator)
         with bf16_products(precision, device):
-            logits = classifier(normaliser(latents))
+            logits = classifier(inputs)
         return F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
 
     def batches(start: int) -> Iterable[Batch]:
@@ -75,6 +79,7 @@ def train_classifier(
         run=run,
         must_agree={
             "classification": config.model_dump(mode="json", exclude={"training"}),
+            "rotated_numbers": normaliser.rotated_numbers,
             "functaset": train_functaset.header.to_attributes(),
         },
         validate=lambda model: {"validation_accuracy": accuracy(model, normaliser, validation_functaset)},

@@ -87,6 +87,7 @@ def train_denoiser(
         must_agree={
             "diffusion": config.model_dump(mode="json", exclude={"training"}),
             "functaset": train_functaset.header.to_attributes(),
+            "rotated_numbers": normaliser.rotated_numbers,
         },
         validate=validate,
         precision=precision,

@@ -31,8 +31,9 @@ def train_latent_classifier(
     """Train the classifier; the weights with the best validation accuracy are kept. Nothing to do for a single class."""
     if (classes := train_functaset.num_classes) == 1:
         return nothing_to_train()
-    moments = LatentStatistics.from_tensors(statistics.tensors, statistics.config).moments["scalar"]
-    normaliser = Normaliser.by_scale(config.normalisation_scale or moments.std.item())
+    known = LatentStatistics.from_tensors(statistics.tensors, statistics.config)
+    scale = config.normalisation_scale or known.moments["scalar"].std.item()
+    normaliser = Normaliser.by_scale(scale, known.rotation)
     classifier, history = train_classifier(
         train_functaset,
         validation_functaset,

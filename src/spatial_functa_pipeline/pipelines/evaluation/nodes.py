@@ -63,9 +63,10 @@ def draw_training_curves(
 
 
 def draw_latent_channels(statistics: Weights) -> Figure:
-    """Mean and standard deviation of the latent channels (Fig. 8)."""
-    moments = LatentStatistics.from_tensors(statistics.tensors, statistics.config).moments["vector"]
-    return latent_statistics_figure(moments.mean, moments.std)
+    """Mean and standard deviation of the latent channels (Fig. 8), rotated ones where they are rotated."""
+    known = LatentStatistics.from_tensors(statistics.tensors, statistics.config)
+    moments, rotation = known.moments["vector"], known.rotation
+    return latent_statistics_figure(moments.mean, moments.std, None if rotation is None else len(rotation))
 
 
 def collect_metrics(*parts: Metrics) -> Metrics:

@@ -11,7 +11,7 @@ def create_pipeline() -> Pipeline:
         [
             Node(
                 compute_latent_statistics,
-                inputs=["train_functaset", "params:runtime"],
+                inputs=["train_functaset", "params:normalization_stats", "params:runtime"],
                 outputs="latent_statistics",
                 name="compute_latent_statistics",
             )
