@@ -158,7 +158,6 @@ class RunProcess:
 
         options = {
             "env": self.plan.env,
-            "pipelines": ",".join(self.plan.pipelines),
             "to_outputs": ",".join(self.planned.outputs),
             "only_missing_outputs": True,
             "params": nest(self.planned.parameters),
