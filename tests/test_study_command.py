@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 from pathlib import Path
+from urllib.parse import unquote
 
 import mlflow
 import pandas as pd
 import pytest
 import yaml
+from html_pages import check_page
 from kedro.framework.startup import bootstrap_project
 from processes import start
 
@@ -254,6 +257,22 @@ def test_a_study_ends_in_tables_and_a_figure(studied):
     assert "[2/2] done after" in studied.printed["run"]
 
 
+def test_a_study_has_a_page_that_leads_to_those_of_its_runs(studied):
+    folder = studied.path / PLACE
+    assert f"report: {(folder / 'report.html').as_uri()}" in studied.printed["run"]
+    html = (folder / "report.html").read_text()
+    text = check_page(html)
+    assert "report of a study · test_run Dropout of the classifier" in text
+    assert html.count("<img ") == 3  # reconstructions and samples are those of the first variant
+    assert "Samples by class: the same as of classification.dropout=0.1." in text
+    links = [unquote(link) for link in re.findall(r'href="(\.\./[^"]+)"', html)]
+    assert len(links) == 2
+    for link, dropout in zip(links, (0.1, 0.5), strict=True):
+        page = check_page((folder / link).read_text())
+        assert "report of a run" in page
+        assert f" dropout {dropout} " in page
+
+
 def test_mlflow_has_each_run_below_the_study(studied):
     parent = studied.once["Dropout of the classifier"]
     assert parent.info.status == "FINISHED"
@@ -267,7 +286,7 @@ def test_mlflow_has_each_run_below_the_study(studied):
     assert studied.once[RUNS[1]].data.params["classification.dropout"] == "0.5"
     client = mlflow.MlflowClient(f"sqlite:///{studied.path / 'mlflow.db'}")
     artifacts = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
-    assert artifacts == {"results.csv", "results.md", "results.png", "runs.csv", "study.yml"}
+    assert artifacts == {"report.html", "results.csv", "results.md", "results.png", "runs.csv", "study.yml"}
 
 
 def test_a_study_that_is_done_changes_nothing_but_its_tables(studied):
@@ -277,7 +296,8 @@ def test_a_study_that_is_done_changes_nothing_but_its_tables(studied):
     }
     after = studied.files()
     assert {file for file, stat in after.items() if studied.before.get(file) != stat} <= {
-        f"{PLACE}/{name}" for name in ("results.csv", "results.md", "results.png", "runs.csv", "study.yml")
+        f"{PLACE}/{name}"
+        for name in ("report.html", "results.csv", "results.md", "results.png", "runs.csv", "study.yml")
     }
     assert "begun" not in studied.printed["again"]
 

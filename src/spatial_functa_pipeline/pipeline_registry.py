@@ -13,9 +13,10 @@ FLOW = (
     "diffusion",
     "sampling",
     "scoring",
+    "analysis",
     "evaluation",
 )
-"""What `kedro run` runs; `functaset_build` holds `quantisation`, and `evaluation` `sampling` and `scoring`."""
+"""What `kedro run` runs; `functaset_build` holds `quantisation`, and `evaluation` `sampling`, `scoring` and `analysis`."""
 BASELINES = ("pixel_classification",)
 """What runs only when it is asked for by its name."""
 PIPELINES = (*FLOW, *BASELINES)

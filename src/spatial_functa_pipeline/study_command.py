@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,7 @@ def study(
         return
     from spatial_functa_pipeline.hooks.one_writer import locked
 
-    with _sigterm_as_exit(), locked(plan.project, f"study-{name}-{plan.digest}"):
+    with sigterm_as_exit(), locked(plan.project, f"study-{name}-{plan.digest}"):
         _make(console, plan, params, jobs)
 
 
@@ -122,7 +123,7 @@ def _about(times: Sequence[float | None]) -> str:
 
 
 @dataclass(eq=False)
-class _Process:
+class RunProcess:
     """A planned run as a process: see `studies.schedule.Work`."""
 
     planned: PlannedRun
@@ -209,7 +210,7 @@ def _run(console: Console, plan: StudyPlan, record: StudyRecord, jobs: int) -> S
     from spatial_functa_pipeline.studies.progress import Progress
     from spatial_functa_pipeline.studies.schedule import SideBySide
 
-    works = [_Process(planned, plan, record) for planned in plan.runs if not planned.done]
+    works = [RunProcess(planned, plan, record) for planned in plan.runs if not planned.done]
     with Progress(console, len(plan.runs) - len(works)) as progress:
         return SideBySide(works, jobs, usable_cores(), progress.show).run()
 
@@ -225,6 +226,7 @@ def _write(plan: StudyPlan, measured: Sequence[MeasuredRun]) -> tuple[list[Path]
     from spatial_functa_pipeline.files import replace_durably
     from spatial_functa_pipeline.studies.figure import study_figure
     from spatial_functa_pipeline.studies.tables import markdown, results_table, runs_table
+    from spatial_functa_pipeline.study_report import study_page
 
     study, folder = plan.study, plan.folder
     runs = runs_table(study, measured)
@@ -239,6 +241,9 @@ def _write(plan: StudyPlan, measured: Sequence[MeasuredRun]) -> tuple[list[Path]
     if study.figure and any(results[f"{metric}_n"].any() for metric in drawn):
         figure = study_figure(study, runs, results)
         writers["results.png"] = lambda path: figure.savefig(path, dpi=150, format="png")
+    picture = folder / "results.png" if "results.png" in writers else None
+    page = partial(study_page, plan, measured, runs, results, picture)
+    writers["report.html"] = lambda path: path.write_text(page(), encoding="utf-8")  # the last: it has the figure in it
     for name, write in writers.items():
         with replace_durably(folder / name) as temporary:
             write(temporary)
@@ -271,6 +276,7 @@ def _say_results(console: Console, plan: StudyPlan, results: pd.DataFrame, measu
         highlight=False,
         soft_wrap=True,
     )
+    console.print(f"[bold]report[/bold]: {(plan.folder / 'report.html').as_uri()}", highlight=False, soft_wrap=True)
 
 
 def _require_success(plan: StudyPlan, state: State, measured: Sequence[MeasuredRun]) -> None:
@@ -287,7 +293,7 @@ def _require_success(plan: StudyPlan, state: State, measured: Sequence[MeasuredR
 
 
 @contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
+def sigterm_as_exit() -> Iterator[None]:
     """SIGTERM ends this process as Ctrl-C does: with the processes that it has started."""
     from spatial_functa_pipeline.training.interruption import stop_process
 

@@ -214,19 +214,29 @@ def plan_study(name: str, env: str | None, given: Mapping[str, Any], project: Pa
     """
     env = env or str(CONFIG_LOADER_ARGS["default_run_env"])
     conf = project / "conf"
-    loader = ProjectConfigLoader(str(conf), env, {}, **CONFIG_LOADER_ARGS)
+    loader = loader_of(project, env)
     require_sound_files(loader)
     files = studies_of(conf, env)
     if name not in files:
         raise _nothing_run(
             [f"there is no study {name} in {conf / env / 'studies'}; there are: {', '.join(files) or 'none'}"]
         )
-    study, flat = read_study(files[name]), dict(flatten(given))
+    plan = plan_of(read_study(files[name]), name, loader, given, project)
+    if problems := [*dict.fromkeys(_metric_problems(plan.runs))]:
+        raise _nothing_run(problems)
+    return plan
+
+
+def plan_of(
+    study: StudyConfig, name: str, loader: ProjectConfigLoader, given: Mapping[str, Any], project: Path
+) -> StudyPlan:
+    """The plan of a study that need not be in a file, under the name of its results' folder. See `plan_study`."""
+    flat = dict(flatten(given))
     pipelines = register_pipelines()
     if problems := [*_key_problems(study, flat), *_output_problems(study, pipelines)]:
         raise _nothing_run(problems)
-    chosen = _pipelines(study.outputs, pipelines)
-    pipeline = sum((pipelines[one] for one in chosen), Pipeline([])).to_outputs(*study.outputs)
+    chosen = _pipelines(study.all_outputs, pipelines)
+    pipeline = sum((pipelines[one] for one in chosen), Pipeline([]))
     runs, problems = [], []
     for run in runs_of(study):
         parameters = run.parameters(flat)
@@ -237,10 +247,11 @@ def plan_study(name: str, env: str | None, given: Mapping[str, Any], project: Pa
         except (TypeError, AttributeError):
             problems.append(f"{run.name}: one key sets a block to a value, and another sets a part of that block")
         else:
-            runs.append(PlannedRun(run, parameters, tuple(study.outputs), pipeline, catalog))
-    if problems := [*dict.fromkeys(problems), *_same_runs(runs), *_metric_problems(runs[:1])]:
+            outputs = run.variant.outputs
+            runs.append(PlannedRun(run, parameters, outputs, pipeline.to_outputs(*outputs), catalog))
+    if problems := [*dict.fromkeys(problems), *_same_runs(runs)]:
         raise _nothing_run(problems)
-    return StudyPlan(name, study, env, flat, project, chosen, runs)
+    return StudyPlan(name, study, str(loader.env), flat, project, chosen, runs)
 
 
 def _nothing_run(problems: Sequence[str]) -> click.ClickException:
@@ -263,7 +274,7 @@ def _key_problems(study: StudyConfig, given: Mapping[str, Any]) -> Iterator[str]
 
 def _output_problems(study: StudyConfig, pipelines: Mapping[str, Pipeline]) -> Iterator[str]:
     known = sum(pipelines.values(), Pipeline([])).all_outputs()
-    if unknown := [name for name in study.outputs if name not in known]:
+    if unknown := [name for name in study.all_outputs if name not in known]:
         yield f"outputs: no node makes {', '.join(unknown)}; there are: {', '.join(sorted(known))}"
 
 
@@ -288,6 +299,11 @@ def _pipelines(outputs: Sequence[str], pipelines: Mapping[str, Pipeline]) -> lis
     everything = sum(pipelines.values(), Pipeline([])).to_outputs(*outputs)
     beside = everything.all_outputs() - pipelines[_DEFAULT].all_outputs()
     return [_DEFAULT, *(name for name in BASELINES if pipelines[name].all_outputs() & beside)]
+
+
+def loader_of(project: Path, env: str) -> ProjectConfigLoader:
+    """The configuration of an environment, of which each run's is one with parameters."""
+    return ProjectConfigLoader(str(project / "conf"), env, {}, **CONFIG_LOADER_ARGS)
 
 
 def _catalog(project: Path, loader: ProjectConfigLoader) -> DataCatalog:

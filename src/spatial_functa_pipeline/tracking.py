@@ -91,6 +91,14 @@ def newest_runs_page() -> str | None:
     return None if run is None else runs_page(run.info.experiment_id)
 
 
+def log_report(file: Path) -> None:
+    """Log a report to the active run, if there is one: its first artifact in MLflow's pages."""
+    import mlflow
+
+    if mlflow.active_run() is not None:
+        mlflow.log_artifact(str(file))
+
+
 def log_data_set(name: str, digest: str, rows: int, source: str, context: str) -> None:
     """Log to the active run that it uses a data set, whose rows stay where they are."""
     import mlflow

@@ -25,11 +25,13 @@ class StudyVariant:
         name: as it is written; None if its values alone name it.
         point: the values that tell it from others of its name: on the grid and, without a name, its own set.
         parameters: all that is given to its runs but the seed: the study's `set`, its own, and its point.
+        outputs: entries of the catalog that its runs make.
     """
 
     name: str | None
     point: Parameters
     parameters: Parameters
+    outputs: tuple[str, ...]
 
     @property
     def label(self) -> str:
@@ -49,6 +51,10 @@ class VariantsConfig(Block):
     set: Parameters = Field({}, description="parameters of these variants")
     vary: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
         {}, description="a grid: values for each key; every combination is a variant"
+    )
+    outputs: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None,
+        description="what is made of these variants, as where the paper's table has blanks; null: as the study says",
     )
 
     @model_validator(mode="after")
@@ -97,7 +103,7 @@ class StudyConfig(Block):
         """Those of the study's own grid, then those of `variants`, in the order in which they are written."""
         rows = [VariantsConfig(vary=self.vary)] if self.vary else []
         return tuple(
-            StudyVariant(row.name, point, {**self.set, **row.set, **point})
+            StudyVariant(row.name, point, {**self.set, **row.set, **point}, tuple(row.outputs or self.outputs))
             for row in (*rows, *self.variants)
             for point in row.points()
         )
@@ -108,6 +114,11 @@ class StudyConfig(Block):
         variants, absent = self.all_variants, object()
         keys = dict.fromkeys(key for variant in variants for key in variant.parameters)
         return [key for key in keys if len({repr(one.parameters.get(key, absent)) for one in variants}) > 1]
+
+    @property
+    def all_outputs(self) -> list[str]:
+        """What any of the variants makes, in the order in which it is written."""
+        return [*dict.fromkeys(output for variant in self.all_variants for output in variant.outputs)]
 
     @property
     def points(self) -> list[str]:

@@ -65,10 +65,10 @@ def results_table(study: StudyConfig, runs: pd.DataFrame) -> pd.DataFrame:
 
 def markdown(study: StudyConfig, runs: pd.DataFrame, results: pd.DataFrame, command: str) -> str:
     """The study for a reader: what is asked, the table, what was measured on what, what failed, how to make it again."""
-    parts = [f"# {study.title}", study.about.strip(), "\n".join(table_lines(study, results)), _legend(study, runs)]
-    if len(unfinished := runs[runs["state"] != FINISHED]):
-        lines = [f"- {row[VARIANT]}, seed={row[SEED]}: {row['state']}" for _, row in unfinished.iterrows()]
-        parts.append("\n".join(["Without results:", "", *lines]))
+    parts = [f"# {study.title}", study.about.strip(), "\n".join(table_lines(study, results)), spread(study)]
+    parts.append(_list(measured_on(study, runs)))
+    if failed := without_results(runs):
+        parts += ["Without results:", _list(failed)]
     parts.append(f"Made by `{command}`.")
     return "\n\n".join(filter(None, parts)) + "\n"
 
@@ -94,21 +94,30 @@ def rounded(mean: float, deviation: float) -> str:
 
 def table_lines(study: StudyConfig, results: pd.DataFrame) -> list[str]:
     """The table of the variants as lines of Markdown, from the `results_table`."""
+    header, *rows = table_cells(study, results)
+    rules = ["---"] * (len(header) - len(study.measure) - 1) + ["---:"] * (len(study.measure) + 1)
+    return [_line(header), _line(rules), *map(_line, rows)]
+
+
+def table_cells(study: StudyConfig, results: pd.DataFrame) -> list[list[str]]:
+    """The table of the variants for a reader, its header first: name and point, mean ± deviation of each metric, seeds."""
     named, points = results[NAME].notna().any(), short_names(study.points)
     metrics = [metric.replace("_", " ") for metric in study.measure]
-    header = [*(["variant"] if named else []), *points.values(), *metrics, "seeds"]
-    rules = ["---"] * (len(header) - len(metrics) - 1) + ["---:"] * (len(metrics) + 1)
-    lines = [_line(header), _line(rules)]
+    lines = [[*(["variant"] if named else []), *points.values(), *metrics, "seeds"]]
     for variant, (_, row) in zip(study.all_variants, results.iterrows(), strict=True):
         names = [variant.name or "", *(in_words(variant.parameters.get(key, "")) for key in points)]
         numbers = [_number(row, metric, len(study.seeds)) for metric in study.measure]
-        lines.append(_line([*names[not named :], *numbers, str(row["runs"])]))
+        lines.append([*names[not named :], *numbers, str(row["runs"])])
     return lines
 
 
 def _cell(value: Any) -> Any:
     """A parameter's value in a file: what is no number or text is written as in YAML."""
     return value if isinstance(value, int | float) and not isinstance(value, bool) else in_words(value)
+
+
+def _list(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _line(cells: list[str]) -> str:
@@ -124,9 +133,18 @@ def _number(row: Any, metric: str, seeds: int) -> str:
     return text if count in (seeds, row["runs"]) else f"{text} (n = {count})"
 
 
-def _legend(study: StudyConfig, runs: pd.DataFrame) -> str:
-    lines = ["Mean ± sample deviation over seeds." if len(study.seeds) > 1 else "One seed: no deviations.", ""]
-    for metric in study.measure:
-        if on := [*dict.fromkeys(runs[f"{metric}{ON}"].dropna())]:
-            lines.append(f"- {metric}: measured on {'; or on '.join(on)}")
-    return "\n".join(lines)
+def without_results(runs: pd.DataFrame) -> list[str]:
+    """The runs that are not finished, each with why."""
+    unfinished = runs[runs["state"] != FINISHED]
+    return [f"{row[VARIANT]}, seed={row[SEED]}: {row['state']}" for _, row in unfinished.iterrows()]
+
+
+def measured_on(study: StudyConfig, runs: pd.DataFrame) -> list[str]:
+    """A line for each metric that was measured."""
+    found = {metric: [*dict.fromkeys(runs[f"{metric}{ON}"].dropna())] for metric in study.measure}
+    return [f"{metric}: measured on {'; or on '.join(on)}" for metric, on in found.items() if on]
+
+
+def spread(study: StudyConfig) -> str:
+    """What stands behind the ± of the table."""
+    return "Mean ± sample deviation over seeds." if len(study.seeds) > 1 else "One seed: no deviations."
