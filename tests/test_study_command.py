@@ -29,7 +29,7 @@ WRONG = {  # file, parameters of the command line, what is said
         {},
         [
             "unknown key diffusion.gama; known in the place of gama: ",
-            "unknown key classification.dropuot; known in the place of dropuot: architecture, ",
+            "unknown key classification.dropuot; known in the place of dropuot: ",
         ],
     ),
     "value": (
