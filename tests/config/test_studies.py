@@ -63,7 +63,8 @@ def require_models(parameters):
     shape, classes = parameters.latent_shape, classes_of(parameters)
     assert sizes_of(SpatialField, parameters.meta_learning.field.spec)
     for make, block in ((build_classifier, "classification"), (build_denoiser, "diffusion")):
-        assert sizes_of(make, getattr(parameters, block), shape, classes)
+        config = getattr(parameters, block).model_copy(update={"training": None})  # which is no part of the model
+        assert sizes_of(make, config, shape, classes)
 
 
 @each_variant
