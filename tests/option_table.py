@@ -115,9 +115,14 @@ FEATURE_NETWORK = {"feature_network", "feature_network_history"}
 SCORES = {"generation_metrics", "generation_scores", "generation_scores_figure"}
 FEATURES = {"real_features", "reference_features"} | SCORES
 MEMORISATION = {"memorisation_metrics", "memorisation", "memorisation_figure", "nearest_training_images"}
+OF_CHANNELS = {
+    *("perturbation_metrics", "perturbations", "perturbed_dimensions", "perturbed_channel"),
+    *("perturbation_patterns", "perturbation_strengths", "perturbation_locality"),
+}
+PERTURBATIONS = {*OF_CHANNELS, "perturbation_profile"}
 DECODED = {
     *("reconstruction_metrics", "reconstructions", "samples_by_class", "samples_enlarged", "reference_features"),
-    *(SCORES | MEMORISATION),
+    *(SCORES | MEMORISATION | OF_CHANNELS),  # where cells share no pixels, the profile is always the same
 }
 
 
@@ -185,6 +190,7 @@ TRANSFORMER_ON_VECTORS = {
 }
 RANDAUGMENT = {"functaset.augmentation.randaugment_operations": 2}
 AUGMENTED = {"encoded_train_functaset"}
+CELLS_MIXED = {"meta_learning.field.kernel_size": 3}
 QUANTISED = {"quantisation.bits": 8}
 CLASSIFIER_MLP = {"classification.architecture": "mlp"}
 DENOISER_MLP = {"diffusion.architecture": "mlp"}
@@ -222,6 +228,7 @@ OPTIONS: dict[str, Row | list[Row]] = {
             *(FIELD | CLASSIFIER | DENOISER | FEATURE_NETWORK),
             *("encoded_train_functaset", "samples", "reference_features", "generation_scores"),
             *words({"reconstruction_metrics", "classification_metrics", "generation_metrics", "memorisation_metrics"}),
+            *words({"latent_metrics", "perturbation_metrics"}),
             "confusion_figure",
         },
         because="figures and tables name the seed",
@@ -394,5 +401,12 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "evaluation.scores.pair_images": Row(6, FEATURES),
     "evaluation.memorisation.images": Row(3, MEMORISATION),
     "evaluation.memorisation.max_side": Row(4, MEMORISATION),
-    "evaluation.figure_images": Row(3, {"reconstructions", "samples_enlarged", "nearest_training_images"}),
+    "evaluation.perturbation.images": Row(1, PERTURBATIONS, CELLS_MIXED),
+    "evaluation.perturbation.strength": Row(
+        3.0, PERTURBATIONS - {"perturbation_strengths"}, CELLS_MIXED, because="those are in a range of their own"
+    ),
+    "evaluation.distribution_latents": Row(8, {"latent_metrics", "latent_distribution", "latent_histograms"}),
+    "evaluation.figure_images": Row(
+        3, {"reconstructions", "samples_enlarged", "nearest_training_images", "perturbed_dimensions"}
+    ),
 }

@@ -86,6 +86,9 @@ def check_kedro(words):
     check_configuration(given.get("env"), given.get("params") or {})
     if name == "run":
         check_choice(given)
+    if name == "study" and given["name"]:
+        env = given["env"] or CONFIG_LOADER_ARGS["default_run_env"]
+        assert (ROOT / "conf" / env / "studies" / f"{given['name']}.yml").exists()
 
 
 def check_configuration(env, params):
@@ -142,6 +145,7 @@ def test_a_command_can_be_typed(command):
         "kedro run --params latent_shape=5x5x8",
         "kedro run --params no_such=1",
         "kedro no-such",
+        "kedro study no-such",
         "kedro viz no-such",
         "make no-such",
         "python benchmarks/no_such.py",

@@ -5,6 +5,7 @@ import sys
 
 import click
 import pytest
+import yaml
 from click.testing import CliRunner
 from kedro.io import DataCatalog, DatasetError
 from kedro.pipeline import Pipeline
@@ -153,3 +154,22 @@ def test_it_is_the_command_of_the_project():
     assert cli.run is cli.cli.commands["run"]
     names = {parameter.name for parameter in cli.run.params}
     assert {"verbose", "pipeline", "params", "only_missing_outputs", "env"} <= names
+
+
+def test_parameters_in_a_file_are_those_of_the_command_line(tmp_path):
+    """As `kedro study` gives them, which lists make hard to type."""
+    given = {
+        "seed": 1,
+        "latent_shape": "8x8x4",
+        "diffusion": {"training": {"guard": None, "learning_rate": 1e-05}, "conditional": False},
+        "runtime": {"compile": "on"},
+    }
+    (tmp_path / "run.yml").write_text(yaml.safe_dump({"run": {"params": given, "env": "test"}}))
+    typed = (
+        "seed=1,latent_shape=8x8x4,diffusion.training.guard=null,diffusion.training.learning_rate=1e-05,"
+        "diffusion.conditional=false,runtime.compile='on'"
+    )
+    in_file = cli.run.make_context("run", ["--config", str(tmp_path / "run.yml")]).params
+    in_line = cli.run.make_context("run", ["--env", "test", "--params", typed]).params
+    assert in_file["params"] == in_line["params"] == given
+    assert {**in_file, "config": None} == {**in_line, "config": None}

@@ -11,7 +11,10 @@ from kedro.framework.cli.utils import CONTEXT_SETTINGS, _split_params
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import ProjectMetadata
 
+from spatial_functa_pipeline.claims_command import claims
 from spatial_functa_pipeline.run_command import ProjectCommand, run
+from spatial_functa_pipeline.search_command import search
+from spatial_functa_pipeline.study_command import study
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,6 +34,9 @@ def cli() -> None:
 
 
 cli.add_command(run)
+cli.add_command(study)
+cli.add_command(search)
+cli.add_command(claims)
 
 
 @cli.command("check-functasets")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property, reduce
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import yaml
 from kedro.config import OmegaConfigLoader
@@ -51,7 +51,7 @@ class ProjectConfigLoader(OmegaConfigLoader):
             )
         return super().__getitem__(key)
 
-    @property
+    @cached_property
     def tree(self) -> PipelineParameters:
         """The parameters as one object."""
         written = self._written_parameters()
@@ -89,7 +89,11 @@ class ProjectConfigLoader(OmegaConfigLoader):
 
     def _parameters_of(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """What they would say, were these parameters given on the command line."""
-        loader = type(self)(
+        return self.with_parameters(given)._written_parameters()
+
+    def with_parameters(self, given: Mapping[str, Any]) -> Self:
+        """One of the same files, with other parameters, nested, on the command line."""
+        return type(self)(
             self.conf_source,
             self.env,
             dict(given),
@@ -98,4 +102,3 @@ class ProjectConfigLoader(OmegaConfigLoader):
             default_run_env=self.default_run_env,
             merge_strategy=self.merge_strategy,
         )
-        return loader._written_parameters()

@@ -14,9 +14,10 @@ PIPELINES = (
     "diffusion",
     "sampling",
     "scoring",
+    "analysis",
     "evaluation",
 )
-"""What `kedro run` runs. `encoder` holds `meta_learning`, `functaset_build` `quantisation`, `evaluation` the two before it."""
+"""What `kedro run` runs. `encoder` holds `meta_learning`, `functaset_build` `quantisation`, `evaluation` the three before it."""
 
 
 def register_pipelines() -> dict[str, Pipeline]:

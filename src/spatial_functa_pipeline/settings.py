@@ -13,6 +13,7 @@ from spatial_functa_pipeline.hooks.one_writer import OneWriterHooks
 from spatial_functa_pipeline.hooks.parameters import LeftOpenHooks, ParameterHooks
 from spatial_functa_pipeline.hooks.places import PlaceHooks
 from spatial_functa_pipeline.hooks.preflight import PreflightHooks
+from spatial_functa_pipeline.hooks.report import ReportHooks
 from spatial_functa_pipeline.hooks.summary import SummaryHooks
 
 # kedro-mlflow's own hook is replaced by `LazyMlflowHooks`, whose hooks extend it.
@@ -27,6 +28,7 @@ HOOKS = (
     PlaceHooks(),
     OneWriterHooks(),
     LazyMlflowHooks(),
+    ReportHooks(),
     SummaryHooks(),
     AdviceHooks(),
 )

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import socket
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from spatial_functa_pipeline.digest import short_digest
 
 if TYPE_CHECKING:  # with the libraries of all trainings it takes seconds, which every command would wait for
-    from mlflow.entities import RunInfo
+    from mlflow.entities import Run, RunInfo
 
     from spatial_functa_pipeline.training.run import Report
 
@@ -84,6 +89,14 @@ def newest_runs_page() -> str | None:
 
     run = mlflow.last_active_run()
     return None if run is None else runs_page(run.info.experiment_id)
+
+
+def log_report(file: Path) -> None:
+    """Log a report to the active run, if there is one: its first artifact in MLflow's pages."""
+    import mlflow
+
+    if mlflow.active_run() is not None:
+        mlflow.log_artifact(str(file))
 
 
 def log_data_set(name: str, digest: str, rows: int, source: str, context: str) -> None:
@@ -162,6 +175,117 @@ def mlflow_report(section: str) -> Report:
 
     run = mlflow.active_run()
     return MlflowReport(section, mlflow.get_tracking_uri(), run.info.run_id) if run else report_nothing
+
+
+_STUDY_TAGS = "SPATIAL_FUNCTA_STUDY_TAGS"
+"""In the environment of a process whose MLflow run belongs to a study: the run's further tags, as JSON."""
+_LONGEST_KEY = 250
+_STUDY_RUN = "study.run"
+_STUDY_DIGEST = "study.digest"
+
+
+def tags_of_the_study() -> dict[str, str]:
+    """What marks this process's MLflow run as one of a study; empty if it is none."""
+    return json.loads(os.environ.get(_STUDY_TAGS, "{}"))
+
+
+class StudyRecord:
+    """The MLflow run of a study, with a run of each variant and seed under it. The same definition has the same one."""
+
+    def __init__(
+        self, experiment: str, name: str, title: str, about: str, digest: str, tags: Mapping[str, str]
+    ) -> None:
+        """Open it, or make it.
+
+        Args:
+            experiment: name of an experiment that is there.
+            name: of the study.
+            title, about: what it asks, for a reader.
+            digest: of its definition.
+            tags: what else runs are compared by.
+        """
+        import mlflow
+
+        self._client = mlflow.MlflowClient()
+        found_experiment = self._client.get_experiment_by_name(experiment)
+        assert found_experiment is not None
+        self._experiment_id = found_experiment.experiment_id
+        end_abandoned_runs(self._experiment_id)
+        found = self._search(_STUDY_DIGEST, digest)
+        wanted = {
+            **tags,
+            "study": name,
+            _STUDY_DIGEST: digest,
+            "process": f"{socket.gethostname()}:{os.getpid()}",
+            "mlflow.runName": title,
+            "mlflow.note.content": f"{title}\n\n{about}".strip(),
+        }
+        self.run_id = (found[0] if found else self._client.create_run(self._experiment_id)).info.run_id
+        self._client.update_run(self.run_id, "RUNNING")
+        for key, value in wanted.items():
+            self._client.set_tag(self.run_id, key, value)
+        self._tags = {**tags, "study": name, "mlflow.parentRunId": self.run_id}
+
+    def environment(self, name: str) -> dict[str, str]:
+        """What makes the MLflow run of another process that of the study's run `name`."""
+        return {_STUDY_TAGS: json.dumps({**self._tags, _STUDY_RUN: name, "mlflow.runName": name})}
+
+    def keep_one(self, name: str, metrics: Mapping[str, float], parameters: Mapping[str, Any]) -> None:
+        """One MLflow run of the study's run `name` stays below the study: the newest finished one with these metrics.
+
+        If none has them, since all outputs had been made before, there is a new one. Those that failed, were killed, or have
+        measured something else, stay in the store, beside the study.
+        """
+        wanted = {metric_key(RESULTS, metric): value for metric, value in metrics.items()}
+        found = [
+            run for run in self._search("mlflow.parentRunId", self.run_id) if run.data.tags.get(_STUDY_RUN) == name
+        ]
+        fitting = [run for run in found if run.info.status == "FINISHED" and _has(run.data.metrics, wanted)]
+        for run in found:
+            if run not in fitting[:1]:
+                self._client.delete_tag(run.info.run_id, "mlflow.parentRunId")
+        if not fitting:
+            tags = {**self._tags, _STUDY_RUN: name, "mlflow.runName": name, "reused": "everything"}
+            run_id = self._client.create_run(self._experiment_id, tags=tags).info.run_id
+            self._log(run_id, wanted, parameters)
+            self._client.set_terminated(run_id, "FINISHED")
+
+    def close(self, status: str, means: Mapping[str, float], files: Iterable[Path]) -> None:
+        """End it as `FINISHED`, `FAILED` or `KILLED`, with mean values by metric and variant, and files as artifacts."""
+        logged = self._client.get_run(self.run_id).data.metrics
+        new = {_plain_key(key): value for key, value in means.items()}
+        self._log(self.run_id, {key: value for key, value in new.items() if not _has(logged, {key: value})}, {})
+        for file in files:
+            self._client.log_artifact(self.run_id, str(file))
+        self._client.set_terminated(self.run_id, status)
+
+    def _search(self, tag: str, value: str) -> list[Run]:
+        """The newest first."""
+        return [*self._client.search_runs([self._experiment_id], f"tags.`{tag}` = '{value}'", max_results=50_000)]
+
+    def _log(self, run_id: str, metrics: Mapping[str, float], parameters: Mapping[str, Any]) -> None:
+        from mlflow.entities import Metric, Param
+
+        now = round(1000 * time.time())
+        self._client.log_batch(
+            run_id,
+            [Metric(key, float(value), now, 0) for key, value in metrics.items()],
+            [Param(key, str(value)) for key, value in parameters.items()],
+        )
+
+
+def _plain_key(key: str) -> str:
+    """As MLflow takes it for a metric."""
+    plain = re.sub(r"[^\w./: -]+", " ", key)
+    return plain if len(plain) <= _LONGEST_KEY else f"{plain[: _LONGEST_KEY - 9]} {short_digest([key.encode()])[:8]}"
+
+
+def _has(logged: Mapping[str, float], wanted: Mapping[str, float]) -> bool:
+    """Whether all that is wanted is there; a value that is no number is one."""
+    return all(
+        key in logged and (logged[key] == value or (isnan(logged[key]) and isnan(value)))
+        for key, value in wanted.items()
+    )
 
 
 def end_abandoned_runs(experiment_id: str) -> None:

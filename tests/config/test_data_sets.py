@@ -63,7 +63,7 @@ def repeated(parameters, base):
 
 @pytest.mark.parametrize("env", ENVIRONMENTS)
 def test_a_data_set_is_three_files(env):
-    files = {path.name for path in (CONF / env).iterdir()}
+    files = {path.name for path in (CONF / env).iterdir() if path.is_file()}
     assert files - {PRINTED} == {"globals.yml", "catalog_01_raw.yml", "parameters.yml"}
 
 
@@ -108,7 +108,8 @@ def lines(*paths):
 
 
 def test_what_all_data_sets_share_is_at_most_310_lines_long():
-    assert lines(*CONF.glob("*.yml"), *(CONF / "base").glob("*.yml")) <= 310
+    shared = [path for path in CONF.glob("*.yml") if path.name != "claims.yml"]  # what the paper says, and no setting
+    assert lines(*shared, *(CONF / "base").glob("*.yml")) <= 310
 
 
 @pytest.mark.parametrize("env", ENVIRONMENTS)

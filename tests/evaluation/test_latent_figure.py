@@ -3,7 +3,9 @@ import pytest
 import torch
 from drawn import render
 
-from spatial_functa_pipeline.evaluation.latent_figure import latent_statistics_figure
+from spatial_functa_pipeline.evaluation import latent_figure
+from spatial_functa_pipeline.evaluation.latent_figure import latent_histogram_figure, latent_statistics_figure
+from spatial_functa_pipeline.functasets.distribution import LatentDistribution
 
 
 def test_latent_statistics_are_bars_of_the_channels():
@@ -24,3 +26,18 @@ def test_statistics_of_rotated_latents_say_so(numbers, words):
 def test_latent_statistics_of_the_whole_array_are_refused():
     with pytest.raises(ValueError, match=r"\(c,\)"):
         latent_statistics_figure(torch.zeros(4, 4, 8), torch.zeros(4, 4, 8))
+
+
+@pytest.mark.parametrize(("channels", "panels"), [(1, 1), (4, 4), (5, 2)])
+def test_histograms_have_a_panel_for_each_of_a_few_channels(monkeypatch, channels, panels):
+    monkeypatch.setattr(latent_figure, "_MOST_PANELS", 4)
+    latents = np.random.default_rng(0).normal(size=(500, 1, channels))
+    distribution = LatentDistribution.of(latents, np.zeros(channels), np.ones(channels))
+    figure = latent_histogram_figure(distribution)
+    assert len(figure.axes) == panels
+    first, *_ = figure.axes[0].patches
+    np.testing.assert_array_equal(np.nan_to_num(first.get_data().values), distribution.density[0])
+    assert figure.axes[0].get_yscale() == "log"
+    (normal,) = figure.axes[0].lines
+    assert normal.get_ydata().max() == pytest.approx(1 / np.sqrt(2 * np.pi))
+    render(figure)

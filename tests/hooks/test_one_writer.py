@@ -24,6 +24,7 @@ from spatial_functa_pipeline.hooks import one_writer
 from spatial_functa_pipeline.hooks.mlflow import MlflowHooks
 from spatial_functa_pipeline.hooks.one_writer import OneWriterHooks
 from spatial_functa_pipeline.settings import HOOKS
+from spatial_functa_pipeline.studies.schedule import TRY_AGAIN
 
 TRAIN = node(lambda: (0, 1), None, ["denoiser", "denoiser_history"], name="train_latent_denoiser")
 
@@ -152,6 +153,7 @@ def test_a_run_does_not_make_again_what_was_made_while_it_waited(tmp_path, caplo
     assert re.match(
         r"denoiser and denoiser_history: made meanwhile by process \d+ on .*nearest\.\n", caught.value.message
     )
+    assert caught.value.exit_code == TRY_AGAIN
     assert "Give the same command with --only-missing-outputs" in caught.value.message
     second.on_pipeline_error()
     assert locks(tmp_path) == []
@@ -294,6 +296,7 @@ def test_two_variants_at_once_in_a_fresh_project(make_project, tmp_path):
         exits[shape] = process.exitcode
     assert 0 in exits.values()
     for shape in (shape for shape, code in exits.items() if code):
+        assert exits[shape] == TRY_AGAIN
         said = re.sub(r"\s+", " ", (tmp_path / shape).read_text())
         assert "Error: feature_network and feature_network_history: made meanwhile by process" in said
         project.kedro(*command, f"latent_shape={shape}", "--only-missing-outputs")

@@ -10,7 +10,9 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from html_pages import check_page
 from kedro.pipeline import Pipeline
+from metric_names import metric_names
 from PIL import Image
 
 from spatial_functa_pipeline.datasets.weights import WeightsDataset
@@ -19,35 +21,12 @@ from spatial_functa_pipeline.pipeline_registry import PIPELINES, register_pipeli
 
 VARIANT = "test_run/4x4x8-nearest"
 LAYERS = {"raw", "feature", "model_input", "models", "model_output", "reporting"}
-METRICS = {
-    "psnr",
-    "psnr_of_mean_mse",
-    "psnr_pca",
-    "top1_accuracy",
-    *(f"seam_ratio_{images}" for images in ("test_images", "reconstructions", "samples")),
-    "frechet_distance_convnet_train_images_to_test",
-    "frechet_distance_convnet_test_images_to_train",
-    *(
-        f"frechet_distance_convnet_{images}_to_{real}"
-        for images in ("reconstructions", "pca_codes", "noise")
-        for real in ("train", "test")
-    ),
-    *(
-        f"{score}_convnet_to_{real}"
-        for score in ("frechet_distance", "kid", "precision", "recall", "density", "coverage")
-        for real in ("train", "test")
-    ),
-    *(f"nearest_train_distance{images}" for images in ("", "_test_images", "_reconstructions")),
-    *(f"distinct_nearest_share{images}" for images in ("", "_test_images", "_reconstructions")),
-    *(
-        f"{name}{images}"
-        for name in ("nearer_to_train_than_test", "near_copies")
-        for images in ("", "_reconstructions")
-    ),
-}
+METRICS = set().union(*metric_names("convnet").values())
 FIGURES = {
     *("reconstructions", "samples_by_class", "samples_enlarged", "training_curves", "latent_channels"),
-    *("generation_scores", "memorisation", "nearest_training_images"),
+    *("generation_scores", "memorisation", "nearest_training_images", "latent_histograms"),
+    *("perturbed_dimensions", "perturbed_channel"),
+    *(f"perturbation_{name}" for name in ("patterns", "strengths", "locality")),
 }
 
 
@@ -131,6 +110,22 @@ def test_a_run_ends_with_metrics_pictures_and_a_summary(finished):
     assert "kedro viz run --env test " in finished.output
     assert "/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=results" in finished.output
     assert not list((finished.path / "data").rglob("*.pt"))  # checkpoints go once their results are stored
+
+
+@pytest.mark.slow
+def test_the_report_shows_all_of_it_and_is_linked(finished):
+    file = finished.path / f"data/08_reporting/{VARIANT}/report.html"
+    assert f"report: {file.as_uri()}" in finished.output
+    html = file.read_text()
+    text = check_page(html)
+    assert f"{metrics(finished)['psnr']:.4g} dB" in text
+    assert html.count("<img ") == len(FIGURES) + 1  # and the confusion matrix
+    sections = "Reconstructions Latents Classification Samples Scores of the samples Memorisation Training Parameters"
+    assert f"Results {sections} To make it again" in text
+    assert f"All {len(METRICS)} numbers" in text
+    assert "made by earlier runs nothing" in text
+    client, runs = newest_run(finished)
+    assert "report.html" in {artifact.path for artifact in client.list_artifacts(runs[-1].info.run_id)}
 
 
 @pytest.mark.slow
@@ -233,6 +228,7 @@ def test_only_missing_outputs_follows_the_parameters(project):
         "generation_metrics.json",
         "generation_scores.csv",
         "generation_scores.png",
+        "report.html",
         "memorisation_metrics.json",
         "memorisation.csv",
         "memorisation.png",

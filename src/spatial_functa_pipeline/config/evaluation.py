@@ -127,6 +127,18 @@ class MemorisationConfig(Block):
     max_side: PositiveInt = Field(64, description="larger images are averaged down to so many pixels a side")
 
 
+class PerturbationConfig(Block):
+    """What a change of one latent channel does to the picture (App. B.3, C.5)."""
+
+    images: PositiveInt = Field(
+        8, description="test latents, at most, that are perturbed; each takes ten network evaluations a channel"
+    )
+    strength: PositiveFloat = Field(
+        1.0,
+        description="by how much a channel is changed, in its standard deviations; Fig. 13's range does not depend on it",
+    )
+
+
 class EvaluationConfig(Block):
     """What is measured and drawn at the end."""
 
@@ -134,4 +146,9 @@ class EvaluationConfig(Block):
     frechet: FrechetConfig
     scores: ScoresConfig = ScoresConfig()
     memorisation: MemorisationConfig = MemorisationConfig()
+    perturbation: PerturbationConfig = PerturbationConfig()
+    distribution_latents: PositiveInt = Field(
+        50_000,
+        description="training latents, about, whose distribution is looked at: whole chunks, spread evenly over all of them",
+    )
     figure_images: Annotated[int, Field(ge=1, le=32)] = Field(10, description="columns of the image figures")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, reduce
 from typing import Any
@@ -112,14 +112,14 @@ class Places:
         changes = tuple(change for change in self.changes if any(_covers(blocks, key) for key in change.affects))
         if not changes:
             return top
-        folder = f"{top}/{_folder(changes)}"
+        folder = f"{top}/{folder_of(changes)}"
         self.folders[folder] = {change.key: change.value for change in changes}
         return folder
 
     @property
     def name(self) -> str:
         """Data set, variant, and everything that the run has changed: the folder of what depends on all of it."""
-        return "/".join([self.dataset, self.variant, *([_folder(self.changes)] if self.changes else [])])
+        return "/".join([self.dataset, self.variant, *([folder_of(self.changes)] if self.changes else [])])
 
 
 def flatten(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -184,6 +184,7 @@ def _in_words(value: Any) -> str:
     return f"{re.sub(r'[^A-Za-z0-9_.+-]+', '-', text).strip('-')[:20]}-{short_digest([text.encode()])[:8]}"
 
 
-def _folder(changes: tuple[Change, ...]) -> str:
+def folder_of(changes: Sequence[Change]) -> str:
+    """The folder's name that says these changes; a long one ends in a digest of the whole."""
     name = ",".join(map(str, changes))
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 9]}-{short_digest([name.encode()])[:8]}"

@@ -7,6 +7,7 @@ names what differs.
 """
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePath
@@ -86,6 +87,8 @@ class FingerprintMixin(_Dataset):
 
     expected: Fingerprint | None = None
     sources: Mapping[str, "FingerprintMixin"] = MappingProxyType({})
+    begun: float | None = None
+    """When its node was begun, as `time.monotonic` has it; None outside of one."""
     _loaded_digest: str | None = None
 
     def save(self, data: Any) -> None:
@@ -94,8 +97,9 @@ class FingerprintMixin(_Dataset):
         self._write_record(None)
         super().save(data)
         if self.expected:
+            seconds = None if self.begun is None else round(time.monotonic() - self.begun, 2)
             content = {"content": self.content_digest(), "stamp": self._stamp(), "sources": self._source_digests()}
-            self._write_record({**asdict(self.expected), **content})
+            self._write_record({**asdict(self.expected), **content, "seconds": seconds})
 
     def load(self) -> Any:
         """Load. Raises DatasetError if the data were made from other parameters or inputs than those of now."""
@@ -114,6 +118,18 @@ class FingerprintMixin(_Dataset):
         Empty if nothing does, if nothing is stored, or if there is no record of how it was made.
         """
         return self._reasons({})
+
+    def last_making(self) -> tuple[Fingerprint, float] | None:
+        """What made the stored data, whether or not they are stale, and in how many seconds; None if that is not known.
+
+        Of a node that was interrupted, the seconds are those since it was begun again; but a training's history has all.
+        """
+        record = self._read_record() if self._is_stored() else None
+        seconds = None if record is None else self._seconds_of_making(record)
+        return None if record is None or seconds is None else (Fingerprint.of_record(record), seconds)
+
+    def _seconds_of_making(self, record: dict[str, Any]) -> float | None:
+        return record.get("seconds")
 
     def outdated(self) -> str:
         """Why it has to be made: it is missing, has no record, or is stale. Empty if it is up to date."""

@@ -1,13 +1,16 @@
 """Metrics, histories, tables and figures in the Kedro catalog. What is done with each depends on its type."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import pandas as pd
 from kedro_datasets._typing import TablePreview
 from kedro_datasets.json import JSONDataset
 from kedro_datasets.matplotlib import MatplotlibDataset
 from kedro_datasets.pandas import CSVDataset
+from kedro_datasets.text import TextDataset
 
-from spatial_functa_pipeline.datasets.fingerprint import FingerprintMixin
+from spatial_functa_pipeline.datasets.fingerprint import Fingerprint, FingerprintMixin
 
 
 class MetricsDataset(FingerprintMixin, JSONDataset):
@@ -36,8 +39,34 @@ class TableDataset(FingerprintMixin, CSVDataset):
 class HistoryDataset(TableDataset):
     """What a training measured on its way, a row for each step: MLflow has it as curves already."""
 
+    def _seconds_of_making(self, record: dict[str, Any]) -> float | None:
+        """What the training has taken, before an interruption and after it; records of older versions do not say."""
+        trained = pd.read_csv(str(self._filepath))["seconds"].max()  # none where there was nothing to train
+        return (
+            super()._seconds_of_making(record)
+            if pd.isna(trained)
+            else max(float(trained), record.get("seconds") or 0.0)
+        )
+
 
 class FigureDataset(FingerprintMixin, MatplotlibDataset):
     """A picture: an artifact of the MLflow run."""
 
     DEFAULT_SAVE_ARGS: ClassVar[dict[str, Any]] = {"dpi": 150, "bbox_inches": "tight"}
+
+
+class ReportDataset(FingerprintMixin, TextDataset):
+    """The page that shows what is there of a run: an artifact of the MLflow run.
+
+    No node makes it: who does has to say what from (`made_from`).
+    """
+
+    DEFAULT_FS_ARGS: ClassVar[dict[str, Any]] = {
+        "open_args_save": {"mode": "w", "encoding": "utf-8"},
+        "open_args_load": {"mode": "r", "encoding": "utf-8"},
+    }
+
+    def made_from(self, shown: Mapping[str, FingerprintMixin]) -> None:
+        """From now on it is up to date if it shows these outputs as they are, and no others."""
+        made = {name: dataset.expected.digest for name, dataset in shown.items() if dataset.expected}
+        self.expected, self.sources = Fingerprint("report", inputs=made), shown

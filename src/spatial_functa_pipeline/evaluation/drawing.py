@@ -6,6 +6,10 @@ Images are channel-last `(B, *resolution, channels)`, uint8 or floats in [0, 1],
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import ceil, log2
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -42,20 +46,61 @@ def image_grid(rows: int, columns: int, label_inches: float, panel_inches: float
     return figure, grid
 
 
+def panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of so many small panels of this size in inches, in rows of a power of two, with axes in common."""
+    columns = 2 ** ceil(log2(max(2, count)) / 2)
+    rows = ceil(count / columns)
+    figure = Figure(figsize=(0.8 + columns * width, 0.9 + rows * height))
+    margins = {"left": 0.7 / figure.get_figwidth(), "bottom": 0.5 / figure.get_figheight()}
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    figure.subplots_adjust(**margins, right=0.995, top=1 - 0.45 / figure.get_figheight(), wspace=0.08, hspace=0.32)
+    for axis in grid.flat[count:]:
+        axis.remove()
+    for axis in grid.flat[max(0, count - columns) : count]:
+        axis.tick_params(labelbottom=True)  # above a gap in the last row
+    return figure, list(grid.flat[:count])
+
+
+def notice(text: str) -> Figure:
+    """In the place of a figure that cannot be drawn: why."""
+    figure = Figure(figsize=(6, 1))
+    figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=10, color=MUTED)
+    return figure
+
+
 def label_row(axis: Axes, name: str) -> None:
     axis.set_ylabel(name, rotation="horizontal", ha="right", va="center", fontsize=9)
 
 
+def can_show(shape: Sequence[int]) -> bool:
+    """Whether `show` draws an image of this shape `(*resolution, channels)`."""
+    return len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3))
+
+
 def show(axis: Axes, image: np.ndarray) -> None:
     """Draw `(*resolution, channels)`: lines in one dimension, else a picture, gray if it has one channel."""
+    if not can_show(image.shape):
+        raise ValueError(f"can draw images (n, channels), (H, W, 1) and (H, W, 3), not {image.shape}")
     image = image.clip(0, 1)
     if image.ndim == 2:
         axis.plot(image, linewidth=0.8)
         axis.set_ylim(-0.05, 1.05)
-    elif image.ndim == 3 and image.shape[-1] in (1, 3):
-        axis.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=1)
     else:
-        raise ValueError(f"can draw images (n, channels), (H, W, 1) and (H, W, 3), not {image.shape}")
+        axis.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=1)
+
+
+def show_difference(axis: Axes, difference: np.ndarray, limit: float, **options: Any) -> None:
+    """Draw `(*resolution, channels)` on a scale of −limit … limit: lines, or a picture, in which 0 is white; or gray if it is
+    of three channels, which are then the colours. `options` are those of matplotlib's `imshow`.
+    """
+    scaled = (difference / (limit or 1)).clip(-1, 1)
+    if scaled.ndim == 2:
+        axis.plot(scaled, linewidth=0.8)
+        axis.set_ylim(-1.05, 1.05)
+    elif scaled.shape[-1] == 3:
+        axis.imshow(0.5 + 0.5 * scaled, **options)
+    else:
+        axis.imshow(scaled[..., 0], cmap="RdBu_r", vmin=-1, vmax=1, **options)
 
 
 def style(axis: Axes) -> None:

@@ -1,27 +1,21 @@
-"""Means, standard deviations and ranges of a functaset (Eq. 1, App. C.4.1), computed in one pass with bounded memory.
-
-Each shard is a task of its own, which any thread or process may do. Chunks are joined in the order of their rows, and so
-are shards: the result has the same bits whoever did what.
-"""
+"""Means, standard deviations and ranges of a functaset (Eq. 1, App. C.4.1), computed in one pass with bounded memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
-from typing import Any, Literal, Self, TypeVar, get_args
+from functools import partial
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
 
 from spatial_functa_pipeline.config.normalization_stats import RotationKind, rotated_numbers
 from spatial_functa_pipeline.digest import short_digest
-from spatial_functa_pipeline.functasets.chunks import ChunkReader
+from spatial_functa_pipeline.functasets.folding import fold_latents
 from spatial_functa_pipeline.functasets.rotation import random_orthogonal, rotated
 from spatial_functa_pipeline.functasets.scheduling import SYNCHRONOUS, Scheduling
 from spatial_functa_pipeline.functasets.store import Functaset
-
-T = TypeVar("T")
 
 NormalisationKind = Literal["scalar", "vector", "array"]
 KINDS: tuple[NormalisationKind, ...] = get_args(NormalisationKind)
@@ -84,9 +78,7 @@ def compute_statistics(
     Raises DamagedShardError, and what `Scheduling.run` raises.
     """
     turn = None if rotation is None else _Turn.of(functaset, rotation)
-    task = _ShardTask(functaset, functaset.undistorted, turn)
-    shards = range(-(-task.rows // functaset.header.shard_rows))
-    whole = reduce(_Spread.joined, _in_order(scheduling.run(task, shards)))
+    whole = fold_latents(functaset, partial(_Spread.of, turn=turn), scheduling)
     axes = {"scalar": None, "vector": tuple(range(whole.mean.ndim - 1)), "array": ()}
     moments = {kind: whole.pooled(axes[kind]) for kind in KINDS}
     return LatentStatistics(whole.count, moments, turn.matrix if turn else None)
@@ -103,8 +95,9 @@ class _Spread:
     high: np.ndarray
 
     @classmethod
-    def of(cls, latents: np.ndarray) -> Self:
-        """Of latents `(n, *grid, c)`."""
+    def of(cls, latents: np.ndarray, turn: _Turn | None = None) -> Self:
+        """Of latents `(n, *grid, c)`; with a `turn`, of the rotated ones."""
+        latents = turn(latents) if turn else latents
         low, high, deviations = latents.min(axis=0), latents.max(axis=0), latents.astype(np.float64)
         mean = deviations.mean(axis=0)
         deviations -= mean
@@ -158,37 +151,3 @@ class _Turn:
         matrix, origin = self.matrix.double(), torch.from_numpy(self.origin).double()
         deviations = torch.from_numpy(latents.astype(np.float64)) - origin
         return (rotated(deviations, matrix) + rotated(origin, matrix)).numpy()
-
-
-@dataclass(frozen=True)
-class _ShardTask:
-    """The spread of a shard's latents, of those among the functaset's first `rows`; chunk by chunk, as the cache likes it.
-
-    With a `turn`, the spread of the rotated ones.
-    """
-
-    functaset: Functaset
-    rows: int
-    turn: _Turn | None
-
-    def __call__(self, shard: int) -> tuple[int, _Spread]:
-        """The shard's number, by which it is put in order, and its spread."""
-        header, read = self.functaset.header, ChunkReader(self.functaset)
-        first, last = header.bounds(shard)
-        last = min(last, self.rows)
-        starts = range(first, last, header.chunk_rows)
-        chunks: Iterator[np.ndarray] = (read(start // header.chunk_rows)[: last - start] for start in starts)
-        if self.turn:
-            chunks = map(self.turn, chunks)
-        return shard, reduce(_Spread.joined, map(_Spread.of, chunks))
-
-
-def _in_order(numbered: Iterable[tuple[int, T]]) -> Iterator[T]:
-    """Values in the order of their numbers 0, 1, …, whichever come first; those that come early wait."""
-    waiting: dict[int, T] = {}
-    following = 0
-    for number, value in numbered:
-        waiting[number] = value
-        while following in waiting:
-            yield waiting.pop(following)
-            following += 1

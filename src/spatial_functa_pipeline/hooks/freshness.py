@@ -1,6 +1,7 @@
 """Fingerprints for every dataset, and what `--only-missing-outputs` makes again."""
 
 import logging
+import time
 from operator import attrgetter
 from typing import Any
 
@@ -107,6 +108,16 @@ class FreshnessHooks:
             logger.info("To be made: %s (%s)", name, reason)
         if not outdated:
             logger.info("Nothing to do: everything is up to date")
+
+    @hook_impl
+    def before_node_run(self, node: Node, catalog: DataCatalog) -> None:
+        """From now on it takes time to make its outputs: their records say how much."""
+        from spatial_functa_pipeline.datasets.fingerprint import FingerprintMixin
+
+        begun = time.monotonic()
+        for dataset in map(catalog.get, node.outputs):
+            if isinstance(dataset, FingerprintMixin):
+                dataset.begun = begun
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, node: Node) -> None:

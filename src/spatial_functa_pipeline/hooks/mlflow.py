@@ -33,6 +33,7 @@ from spatial_functa_pipeline.tracking import (
     log_model,
     metric_key,
     prepare_experiment,
+    tags_of_the_study,
 )
 
 
@@ -90,6 +91,7 @@ class MlflowHooks(MlflowHook):
                 "git_commit": git_commit(Path(run_params["project_path"])),
                 "process": f"{socket.gethostname()}:{os.getpid()}",
                 "mlflow.runName": f"{self._places.name} {what}",
+                **tags_of_the_study(),
             }
         )
 

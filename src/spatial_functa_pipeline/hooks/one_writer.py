@@ -24,6 +24,7 @@ from kedro.pipeline.node import Node
 from spatial_functa_pipeline.config_loader import ProjectConfigLoader
 from spatial_functa_pipeline.digest import short_digest
 from spatial_functa_pipeline.hooks.freshness import outdated_outputs
+from spatial_functa_pipeline.studies.schedule import TRY_AGAIN
 
 logger = logging.getLogger(__name__)
 
@@ -210,8 +211,14 @@ def _being_made(name: str, path: str, writer: Writer | None) -> click.ClickExcep
     )
 
 
-def _made_meanwhile(names: list[str], writer: Writer | None) -> click.ClickException:
-    return click.ClickException(
+class TryAgainError(click.ClickException):
+    """The same command goes on, if it is given again: its exit code says so to programs."""
+
+    exit_code = TRY_AGAIN
+
+
+def _made_meanwhile(names: list[str], writer: Writer | None) -> TryAgainError:
+    return TryAgainError(
         f"{' and '.join(names)}: made meanwhile by {writer or 'another run'}.\n"
         "Give the same command with --only-missing-outputs, which goes on with what is missing"
     )

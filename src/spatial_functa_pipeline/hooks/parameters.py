@@ -29,6 +29,16 @@ def plain_value(value: Any) -> Any:
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
+def problem_lines(error: ValidationError, whole: str = "parameters") -> list[str]:
+    """A line for each wrong value: where it stands (`whole` is the place of all), what is wrong, and what it is."""
+    lines = []
+    for problem in error.errors():
+        place = ".".join(map(str, problem["loc"])) or whole
+        value = f" (got {problem['input']!r})" if not isinstance(problem["input"], dict) else ""
+        lines.append(f"{place}: {problem['msg'].removeprefix('Value error, ')}{value}")
+    return lines
+
+
 def settings_by_block(flat: Mapping[str, Any]) -> list[str]:
     """A line for each block of parameters, as `diffusion.unet: head_dim=64`, of dotted keys and their values."""
 
@@ -60,12 +70,8 @@ class ParameterHooks:
         except InterpolationResolutionError as error:
             raise click.ClickException(f"Nothing was run, since a parameter refers to nothing: {error}") from error
         except ValidationError as error:
-            lines = []
-            for problem in error.errors():
-                place = ".".join(map(str, problem["loc"])) or "parameters"
-                value = f" (got {problem['input']!r})" if not isinstance(problem["input"], dict) else ""
-                lines.append(f"  {place}: {problem['msg'].removeprefix('Value error, ')}{value}")
-            raise click.ClickException("Nothing was run, since parameters are wrong:\n" + "\n".join(lines)) from error
+            lines = "".join(f"\n  {line}" for line in problem_lines(error))
+            raise click.ClickException(f"Nothing was run, since parameters are wrong:{lines}") from error
 
 
 class LeftOpenHooks:

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,8 @@ class SummaryHooks:
         console.print(table)
         for folder, contents in report_folders(pipeline, catalog, Path(run_params["project_path"])).items():
             console.print(f"[bold]{folder}[/bold]: {', '.join(contents)}", soft_wrap=True)
+        report: Any = catalog.get("report")
+        console.print(f"[bold]report[/bold]: {Path(report._filepath).as_uri()}", soft_wrap=True)
         link = newest_runs_page()
         console.print("Next (in the environment: [bold]source .venv/bin/activate[/bold]):")
         for command, why in (
@@ -78,13 +80,24 @@ def report_folders(pipeline: Pipeline, catalog: DataCatalog, project: Path) -> d
         TableDataset,
     )
 
+    names = sorted(pipeline.all_outputs(), key=lambda name: (name != "metrics", name))
+    entries = map(catalog.get, names)
+    return folders_of(
+        (
+            entry
+            for entry in entries
+            if isinstance(entry, FigureDataset | MetricsDataset | TableDataset)
+            and not isinstance(entry, HistoryDataset)  # beside the weights
+        ),
+        project,
+    )
+
+
+def folders_of(entries: Iterable[Any], project: Path) -> dict[Path, list[str]]:
+    """Where the files of these entries of the catalog are, below the project: folder → names of files."""
     folders: dict[Path, list[str]] = {}
-    for name in sorted(pipeline.all_outputs(), key=lambda name: (name != "metrics", name)):
-        dataset = catalog.get(name)
-        if isinstance(dataset, HistoryDataset):  # beside the weights
-            continue
-        if isinstance(dataset, FigureDataset | MetricsDataset | TableDataset):
-            file = Path(str(dataset._filepath))
-            folder = file.parent.relative_to(project) if file.is_relative_to(project) else file.parent
-            folders.setdefault(folder, []).append(file.name)
+    for entry in entries:
+        file = Path(str(entry._filepath))
+        folder = file.parent.relative_to(project) if file.is_relative_to(project) else file.parent
+        folders.setdefault(folder, []).append(file.name)
     return folders

@@ -7,10 +7,8 @@ from spatial_functa_pipeline.compute import resolve_device
 from spatial_functa_pipeline.config.evaluation import MemorisationConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.evaluation import memorisation, reconstruction
-from spatial_functa_pipeline.evaluation.latent_figure import latent_statistics_figure
 from spatial_functa_pipeline.evaluation.metrics import Metrics, joined
 from spatial_functa_pipeline.evaluation.training_figure import training_curves
-from spatial_functa_pipeline.functasets.statistics import LatentStatistics
 from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.models.weights import Weights, unpack_encoder
@@ -60,13 +58,6 @@ def draw_training_curves(
     return training_curves(
         {name: history.drop(columns="seconds", errors="ignore") for name, history in histories.items()}
     )
-
-
-def draw_latent_channels(statistics: Weights) -> Figure:
-    """Mean and standard deviation of the latent channels (Fig. 8), rotated ones where they are rotated."""
-    known = LatentStatistics.from_tensors(statistics.tensors, statistics.config)
-    moments, rotation = known.moments["vector"], known.rotation
-    return latent_statistics_figure(moments.mean, moments.std, None if rotation is None else len(rotation))
 
 
 def collect_metrics(*parts: Metrics) -> Metrics:

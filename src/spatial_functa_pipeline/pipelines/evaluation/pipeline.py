@@ -2,12 +2,11 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from spatial_functa_pipeline.pipelines import sampling, scoring
+from spatial_functa_pipeline.pipelines import analysis, sampling, scoring
 from spatial_functa_pipeline.pipelines.classification.nodes import evaluate_classifier
 from spatial_functa_pipeline.pipelines.evaluation.nodes import (
     assess_memorisation,
     collect_metrics,
-    draw_latent_channels,
     draw_training_curves,
     evaluate_reconstructions,
 )
@@ -60,19 +59,18 @@ def create_pipeline() -> Pipeline:
                 name="draw_training_curves",
             ),
             Node(
-                draw_latent_channels, inputs="latent_statistics", outputs="latent_channels", name="draw_latent_channels"
-            ),
-            Node(
                 collect_metrics,
                 inputs=[
                     "reconstruction_metrics",
                     "classification_metrics",
                     "generation_metrics",
                     "memorisation_metrics",
+                    "latent_metrics",
+                    "perturbation_metrics",
                 ],
                 outputs="metrics",
                 name="collect_metrics",
             ),
         ]
     )
-    return own + sampling.create_pipeline() + scoring.create_pipeline()
+    return own + sampling.create_pipeline() + scoring.create_pipeline() + analysis.create_pipeline()
