@@ -17,7 +17,7 @@ PIPELINES = (
     "analysis",
     "evaluation",
 )
-"""What `kedro run` runs. `encoder` holds `meta_learning`, `functaset_build` `quantisation`, `evaluation` the three before it."""
+"""What `kedro run` runs. `encoder` holds `meta_learning`, `functaset_build` `quantisation`, `evaluation` the three before."""
 
 
 def register_pipelines() -> dict[str, Pipeline]:

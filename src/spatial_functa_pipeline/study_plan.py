@@ -235,8 +235,7 @@ def plan_of(
     pipelines = register_pipelines()
     if problems := [*_key_problems(study, flat), *_output_problems(study, pipelines)]:
         raise _nothing_run(problems)
-    chosen = [_DEFAULT]
-    pipeline = sum((pipelines[one] for one in chosen), Pipeline([]))
+    chosen, pipeline = [_DEFAULT], pipelines[_DEFAULT]
     runs, problems = [], []
     for run in runs_of(study):
         parameters = run.parameters(flat)
