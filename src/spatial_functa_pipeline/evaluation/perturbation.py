@@ -257,7 +257,7 @@ def analyse_perturbations(
         statistics: of the training latents; where these are rotated, the channels are those of rotated latents.
         config: how many latents, and how far.
         figure_images: columns of the figure of single dimensions, at most.
-        seed: of the field's training, for what stands beside the numbers.
+        seed: of the encoder's training, for what stands beside the numbers.
     """
     latents = torch.from_numpy(test_functaset.rows(0, min(config.images, len(test_functaset))))
     probe = Probe(partial(decode, encoder), latents).turned(statistics.rotation)
