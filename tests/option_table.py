@@ -70,6 +70,15 @@ BASE: dict[str, Any] = {
 }
 """A run that has every part of the flow, and takes a second."""
 
+AUTOENCODER_SIZES: dict[str, Any] = {
+    "channels": 8,
+    "multipliers": [1, 2],
+    "residual_blocks": 1,
+    "validation_images": 6,
+    **{f"training.{key}": value for key, value in BASE["meta_learning"]["training"].items()},
+}
+"""Of an encoder that `BASE` has not: it is the field's run."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -99,9 +108,8 @@ FIELD = {"field", "field_history"}
 FUNCTASETS = {f"{split}_functaset" for split in ("train", "validation", "test")}
 ENCODED = {f"encoded_{name}" for name in FUNCTASETS}
 STATISTICS = {"latent_statistics"}
-LATENT_CLASSIFIER = {"classifier", "classifier_history"}
-PIXEL_CLASSIFIER = {"pixel_classifier", "pixel_classifier_history"}
-CLASSIFIERS = LATENT_CLASSIFIER | PIXEL_CLASSIFIER
+CLASSIFIER = {"classifier", "classifier_history"}
+AUTOENCODER = {"autoencoder", "autoencoder_history"}
 DENOISER = {"denoiser", "denoiser_history"}
 FEATURE_NETWORK = {"feature_network", "feature_network_history"}
 SCORES = {"generation_metrics", "generation_scores", "generation_scores_figure"}
@@ -181,12 +189,17 @@ TRANSFORMER_ON_VECTORS = {
     "classification.transformer.vector_tokens": 2,
 }
 RANDAUGMENT = {"functaset.augmentation.randaugment_operations": 2}
-AUGMENTED = {"encoded_train_functaset", *PIXEL_CLASSIFIER}
+AUGMENTED = {"encoded_train_functaset"}
 CELLS_MIXED = {"meta_learning.field.kernel_size": 3}
 QUANTISED = {"quantisation.bits": 8}
 CLASSIFIER_MLP = {"classification.architecture": "mlp"}
 DENOISER_MLP = {"diffusion.architecture": "mlp"}
+OF_AUTOENCODER: dict[str, Any] = {
+    "encoder": "autoencoder",
+    **{f"autoencoder.{key}": value for key, value in AUTOENCODER_SIZES.items()},
+}
 UNCONDITIONAL = {"evaluation.sampling.guidance_scale": None}
+VECTORS_OF_PIXELS = {"latent_shape": "2x2x16"}
 OF_THE_VARIANT = "said once, for all that is of this variant, and checked here"
 
 OPTIONS: dict[str, Row | list[Row]] = {
@@ -196,16 +209,27 @@ OPTIONS: dict[str, Row | list[Row]] = {
         because="a data set's rows of presets and its images ask for it: test_recipe.py",
     ),
     "dataset": Row("another", words(ENCODED | {"samples"}), because="names the folders, too"),
-    "latent_shape": Row("4x4x4", FIELD),
+    "latent_shape": [
+        Row("4x4x4", FIELD),
+        Row("4x4x4", {"linear_code"}, {"encoder": "pca"}),
+        Row("4x4x4", AUTOENCODER, OF_AUTOENCODER),
+    ],
     "interpolation": Row("linear", FIELD),
+    "encoder": [
+        Row("pca", FIELD | {"linear_code", "encoder"}, because="what is not chosen is not made"),
+        Row("pixels", FIELD | {"linear_code", "encoder"}, VECTORS_OF_PIXELS),
+        Row("pixels", REFUSED, because="cells have other numbers of pixels than 4"),
+        Row("autoencoder", REFUSED, because="it needs sizes"),
+        Row("pca", AUTOENCODER | {"linear_code", "encoder"}, OF_AUTOENCODER),
+    ],
     "seed": Row(
         1,
         {
-            *(FIELD | CLASSIFIERS | DENOISER | FEATURE_NETWORK),
+            *(FIELD | CLASSIFIER | DENOISER | FEATURE_NETWORK),
             *("encoded_train_functaset", "samples", "reference_features", "generation_scores"),
-            *words({"reconstruction_metrics", "classification_metrics", "pixel_classification_metrics"}),
-            *words({"generation_metrics", "memorisation_metrics", "latent_metrics", "perturbation_metrics"}),
-            *("confusion_figure", "pixel_confusion_figure"),
+            *words({"reconstruction_metrics", "classification_metrics", "generation_metrics", "memorisation_metrics"}),
+            *words({"latent_metrics", "perturbation_metrics"}),
+            "confusion_figure",
         },
         because="figures and tables name the seed",
     ),
@@ -253,6 +277,26 @@ OPTIONS: dict[str, Row | list[Row]] = {
         Row(1.0, FIELD),
         Row(1.0, REFUSED, {"interpolation": "linear", "meta_learning.field.interpolation": "linear"}),
     ],
+    "autoencoder": Row(None, REFUSED, OF_AUTOENCODER),
+    **{
+        key: [
+            Row(row.value, row.changes, OF_AUTOENCODER | dict(row.given), because=row.because)
+            for row in (rows if isinstance(rows, list) else [rows])
+        ]
+        for key, rows in {
+            "autoencoder.channels": Row(16, AUTOENCODER),
+            "autoencoder.multipliers": Row([2, 1], AUTOENCODER),
+            "autoencoder.residual_blocks": Row(2, AUTOENCODER),
+            "autoencoder.attention": Row(False, AUTOENCODER),
+            "autoencoder.kl_weight": Row(0.1, AUTOENCODER),
+            "autoencoder.precision": [
+                Row("bf16", AUTOENCODER),
+                Row("tf32", words({"autoencoder"}), because="CUDA's alone"),
+            ],
+            "autoencoder.validation_images": Row(4, AUTOENCODER),
+            **training("autoencoder.training", AUTOENCODER, {"train_autoencoder"}),
+        }.items()
+    },
     "functaset.augmented_copies": Row(2, {"encoded_train_functaset"}),
     "functaset.augmentation.flip": [
         Row(False, AUGMENTED),
@@ -276,32 +320,30 @@ OPTIONS: dict[str, Row | list[Row]] = {
         ),
     ],
     "normalization_stats.rotation": [Row(kind, STATISTICS) for kind in ("within_cells", "whole")],
-    "classification.architecture": Row("mlp", CLASSIFIERS),
-    "classification.transformer.width": Row(16, CLASSIFIERS),
-    "classification.transformer.ffw_width": Row(16, CLASSIFIERS),
-    "classification.transformer.blocks": Row(2, CLASSIFIERS),
-    "classification.transformer.heads": Row(4, CLASSIFIERS),
-    "classification.transformer.head_dim": Row(8, CLASSIFIERS),
-    "classification.transformer.pooling": Row("concatenate", CLASSIFIERS),
-    "classification.transformer.vector_tokens": Row(4, CLASSIFIERS, TRANSFORMER_ON_VECTORS),
-    "classification.mlp.width": Row(16, CLASSIFIERS, CLASSIFIER_MLP),
-    "classification.mlp.blocks": Row(2, CLASSIFIERS, CLASSIFIER_MLP),
-    "classification.dropout": [Row(0.5, CLASSIFIERS, in_use=set()), Row(0.5, CLASSIFIERS, CLASSIFIER_MLP)],
-    "classification.label_smoothing": Row(0.3, CLASSIFIERS),
-    "classification.mixup": Row(0.5, CLASSIFIERS, in_use=set()),
+    "classification.architecture": Row("mlp", CLASSIFIER),
+    "classification.transformer.width": Row(16, CLASSIFIER),
+    "classification.transformer.ffw_width": Row(16, CLASSIFIER),
+    "classification.transformer.blocks": Row(2, CLASSIFIER),
+    "classification.transformer.heads": Row(4, CLASSIFIER),
+    "classification.transformer.head_dim": Row(8, CLASSIFIER),
+    "classification.transformer.pooling": Row("concatenate", CLASSIFIER),
+    "classification.transformer.vector_tokens": Row(4, CLASSIFIER, TRANSFORMER_ON_VECTORS),
+    "classification.mlp.width": Row(16, CLASSIFIER, CLASSIFIER_MLP),
+    "classification.mlp.blocks": Row(2, CLASSIFIER, CLASSIFIER_MLP),
+    "classification.dropout": [Row(0.5, CLASSIFIER, in_use=set()), Row(0.5, CLASSIFIER, CLASSIFIER_MLP)],
+    "classification.label_smoothing": Row(0.3, CLASSIFIER),
+    "classification.mixup": Row(0.5, CLASSIFIER, in_use=set()),
     "classification.preset": Row(
         "vit_b",
-        words({"classifier", "pixel_classifier"}),
+        words({"classifier"}),
         because="a data set's rows of presets ask for it: test_classifier_environments.py",
     ),
-    "classification.normalisation_scale": Row(
-        0.5, LATENT_CLASSIFIER | words({"pixel_classifier"}), because="pixels have a normalisation of their own"
-    ),
+    "classification.normalisation_scale": Row(0.5, CLASSIFIER),
     "classification.precision": [
-        Row("bf16", CLASSIFIERS),
-        Row("tf32", words({"classifier", "pixel_classifier"}), because="CUDA's alone"),
+        Row("bf16", CLASSIFIER),
+        Row("tf32", words({"classifier"}), because="CUDA's alone"),
     ],
-    **training("classification.training", CLASSIFIERS, {"train_latent_classifier", "train_pixel_classifier"}),
+    **training("classification.training", CLASSIFIER, {"train_latent_classifier"}),
     "diffusion.conditional": [Row(False, DENOISER, UNCONDITIONAL), Row(False, DENOISER, UNCONDITIONAL | DENOISER_MLP)],
     "diffusion.dummy_label_share": Row(0.9, DENOISER),
     "diffusion.architecture": Row("mlp", DENOISER),

@@ -23,7 +23,7 @@ SOURCE = ROOT / "src/spatial_functa_pipeline"
 DOCS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
 BY_NAME = pytest.mark.parametrize("path", DOCS, ids=lambda path: path.relative_to(ROOT).as_posix())
 
-ELSEWHERE = {"cd", "cp", "export", "git", "pip", "pre-commit", "source"}
+ELSEWHERE = {"apt-get", "cd", "cp", "export", "git", "pip", "pre-commit", "source"}
 """Commands that are not this project's."""
 PLACEHOLDERS = set("…<>")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 from kedro_project import ROOT
-from option_table import BASE, DENOISER, LATENT_CLASSIFIER, OPTIONS, Row
+from option_table import BASE, CLASSIFIER, DENOISER, OPTIONS, Row
 from pydantic import ValidationError
 from tiny_flow import TinyFlow, difference, parameters
 
@@ -184,7 +184,7 @@ def test_a_rotation_reaches_all_that_read_the_statistics(flow, rotation):
             found |= differing(flow.outputs(node, before), others)
             for name in {"classifier", "denoiser"} & set(others):
                 assert torch.equal(others[name].tensors["normaliser.rotation"], statistics.tensors["rotation"])
-    assert found == LATENT_CLASSIFIER | DENOISER | {"reference_features", "latent_channels"}
+    assert found == CLASSIFIER | DENOISER | {"reference_features", "latent_channels"}
 
 
 def test_every_key_has_a_row_and_every_row_a_key():
@@ -202,7 +202,7 @@ def test_every_key_acts_unless_it_is_declared_to_change_no_result():
             assert changed or key in {*NAMES_THE_PLACE, "recipe"}, key
 
 
-HISTORIES = {f"{model}_history" for model in ("field", "classifier", "pixel_classifier", "denoiser", "feature_network")}
+HISTORIES = {f"{model}_history" for model in ("field", "autoencoder", "classifier", "denoiser", "feature_network")}
 NAMES_THE_PLACE = {"dataset", "data_path", "latent_shape", "interpolation"}
 ENVIRONMENTS = sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "base")
 

@@ -12,6 +12,7 @@ import torch
 from spatial_functa_pipeline.config.block import NetworkPrecision
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.fields import native_engine
+from spatial_functa_pipeline.fields.encoder import Encoder
 from spatial_functa_pipeline.fields.field import SpatialField
 from spatial_functa_pipeline.fields.native_engine import WIDTH_MULTIPLE, NativeEngine, NativeEngineError
 from spatial_functa_pipeline.fields.torch_engine import TorchEngine
@@ -40,15 +41,18 @@ def resolve_device(name: str) -> torch.device:
 
 
 def accelerated(
-    field: SpatialField, runtime: RuntimeConfig, *, calls: int, device: torch.device, name: str, training: bool = False
+    encoder: Encoder, runtime: RuntimeConfig, *, calls: int, device: torch.device, name: str, training: bool = False
 ) -> Callable[..., Any]:
-    """The field's `forward`, as fast as `device` allows; `field` itself keeps the faster engine.
+    """The encoder's `forward`, as fast as `device` allows; a field itself keeps the faster engine.
 
-    `runtime.compile` decides. `off`: plain torch operations. `auto`: on a CPU the engine in `native_engine.cpp`, compiled
-    in seconds; elsewhere, or where that engine cannot be had, `torch.compile` if there will be enough `calls` to repay it.
-    `on`: both, whatever the number of calls. Unless for `training`, CUDA graphs are used as well. What was compiled is
-    kept on disk for the next run.
+    Another encoder than a field has plain torch operations, which are few. Of a field `runtime.compile` decides. `off`:
+    plain torch operations. `auto`: on a CPU the engine in `native_engine.cpp`, compiled in seconds; elsewhere, or where that
+    engine cannot be had, `torch.compile` if there will be enough `calls` to repay it. `on`: both, whatever the number of
+    calls. Unless for `training`, CUDA graphs are used as well. What was compiled is kept on disk for the next run.
     """
+    if not isinstance(encoder, SpatialField):
+        return encoder
+    field = encoder
     field.engine = _engine(field, runtime, device, name)
     if runtime.compile == "auto" and (isinstance(field.engine, NativeEngine) or calls < _CALLS_THAT_REPAY):
         return field

@@ -158,7 +158,6 @@ class RunProcess:
 
         options = {
             "env": self.plan.env,
-            "pipelines": ",".join(self.plan.pipelines),
             "to_outputs": ",".join(self.planned.outputs),
             "only_missing_outputs": True,
             "params": nest(self.planned.parameters),
@@ -224,7 +223,7 @@ def _measure(plan: StudyPlan, state: State) -> list[MeasuredRun]:
 def _write(plan: StudyPlan, measured: Sequence[MeasuredRun]) -> tuple[list[Path], pd.DataFrame]:
     """The results' files; and the table of the variants."""
     from spatial_functa_pipeline.files import replace_durably
-    from spatial_functa_pipeline.studies.figure import study_figure
+    from spatial_functa_pipeline.studies.figure import drawable, study_figure
     from spatial_functa_pipeline.studies.tables import markdown, results_table, runs_table
     from spatial_functa_pipeline.study_report import study_page
 
@@ -237,8 +236,7 @@ def _write(plan: StudyPlan, measured: Sequence[MeasuredRun]) -> tuple[list[Path]
         "results.md": lambda path: path.write_text(markdown(study, runs, results, plan.command)),
         "study.yml": lambda path: path.write_text(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)),
     }
-    drawn = (study.figure and study.figure.metrics) or study.measure
-    if study.figure and any(results[f"{metric}_n"].any() for metric in drawn):
+    if drawable(study, results):
         figure = study_figure(study, runs, results)
         writers["results.png"] = lambda path: figure.savefig(path, dpi=150, format="png")
     picture = folder / "results.png" if "results.png" in writers else None

@@ -30,13 +30,12 @@ from spatial_functa_pipeline.digest import changes, short_digest
 from spatial_functa_pipeline.hooks.conf_files import require_sound_files
 from spatial_functa_pipeline.hooks.freshness import FreshnessHooks, outdated_outputs
 from spatial_functa_pipeline.hooks.parameters import ParameterHooks, problem_lines
-from spatial_functa_pipeline.pipeline_registry import BASELINES, register_pipelines
+from spatial_functa_pipeline.pipeline_registry import all_pipelines
 from spatial_functa_pipeline.settings import CONFIG_LOADER_ARGS
 from spatial_functa_pipeline.studies.runs import FINISHED, MeasuredRun, StudyRun, runs_of
 
 RESULTS = "data/09_studies"
 """Below the project: a folder for each data set, and in it one for each study."""
-_DEFAULT = "__default__"
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +110,6 @@ class StudyPlan:
         env: the environment.
         given: parameters that all runs are given, by dotted keys; they win over those of the study.
         project: the project's folder.
-        pipelines: names of those that its runs need.
         runs: all of them, in the order in which they are to be run.
     """
 
@@ -120,7 +118,6 @@ class StudyPlan:
     env: str
     given: dict[str, Any]
     project: Path
-    pipelines: list[str]
     runs: list[PlannedRun]
 
     @property
@@ -232,11 +229,9 @@ def plan_of(
 ) -> StudyPlan:
     """The plan of a study that need not be in a file, under the name of its results' folder. See `plan_study`."""
     flat = dict(flatten(given))
-    pipelines = register_pipelines()
-    if problems := [*_key_problems(study, flat), *_output_problems(study, pipelines)]:
+    pipeline = all_pipelines()
+    if problems := [*_key_problems(study, flat), *_output_problems(study, pipeline)]:
         raise _nothing_run(problems)
-    chosen = _pipelines(study.all_outputs, pipelines)
-    pipeline = sum((pipelines[one] for one in chosen), Pipeline([]))
     runs, problems = [], []
     for run in runs_of(study):
         parameters = run.parameters(flat)
@@ -251,7 +246,7 @@ def plan_of(
             runs.append(PlannedRun(run, parameters, outputs, pipeline.to_outputs(*outputs), catalog))
     if problems := [*dict.fromkeys(problems), *_same_runs(runs)]:
         raise _nothing_run(problems)
-    return StudyPlan(name, study, str(loader.env), flat, project, chosen, runs)
+    return StudyPlan(name, study, str(loader.env), flat, project, runs)
 
 
 def _nothing_run(problems: Sequence[str]) -> click.ClickException:
@@ -272,8 +267,8 @@ def _key_problems(study: StudyConfig, given: Mapping[str, Any]) -> Iterator[str]
             yield f"--params gives {key}, but the study varies {', '.join(clash)} itself"
 
 
-def _output_problems(study: StudyConfig, pipelines: Mapping[str, Pipeline]) -> Iterator[str]:
-    known = sum(pipelines.values(), Pipeline([])).all_outputs()
+def _output_problems(study: StudyConfig, pipeline: Pipeline) -> Iterator[str]:
+    known = pipeline.all_outputs()
     if unknown := [name for name in study.all_outputs if name not in known]:
         yield f"outputs: no node makes {', '.join(unknown)}; there are: {', '.join(sorted(known))}"
 
@@ -292,13 +287,6 @@ def _same_runs(runs: Iterable[PlannedRun]) -> Iterator[str]:
         other = first.setdefault(planned.places, planned)
         if other is not planned:
             yield f"{planned.run.name} and {other.run.name} are the same run: all outputs are in the same places"
-
-
-def _pipelines(outputs: Sequence[str], pipelines: Mapping[str, Pipeline]) -> list[str]:
-    """The whole flow, and those baselines that make something beside it that is needed."""
-    everything = sum(pipelines.values(), Pipeline([])).to_outputs(*outputs)
-    beside = everything.all_outputs() - pipelines[_DEFAULT].all_outputs()
-    return [_DEFAULT, *(name for name in BASELINES if pipelines[name].all_outputs() & beside)]
 
 
 def loader_of(project: Path, env: str) -> ProjectConfigLoader:

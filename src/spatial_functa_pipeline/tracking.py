@@ -24,10 +24,10 @@ if TYPE_CHECKING:  # with the libraries of all trainings it takes seconds, which
 logger = logging.getLogger(__name__)
 
 RESULTS = "results"
-SECTIONS = (RESULTS, "field", "classifier", "denoiser", "feature_network", "pixel_classifier")
+SECTIONS = (RESULTS, "field", "classifier", "denoiser", "feature_network", "autoencoder")
 """Sections of a run's metrics, in the order in which MLflow shall show them."""
 _COLUMNS = {
-    "tags": ("dataset", "latent_shape", "interpolation"),
+    "tags": ("dataset", "latent_shape", "interpolation", "encoder"),
     "metrics": ("psnr", "top1_accuracy", "fid_to_train", "frechet_distance_convnet_to_train", "seam_ratio_samples"),
     "attributes": ("Dataset", "Models"),
 }

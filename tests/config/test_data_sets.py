@@ -113,8 +113,8 @@ def test_what_all_data_sets_share_is_at_most_310_lines_long():
 
 
 @pytest.mark.parametrize("env", ENVIRONMENTS)
-def test_a_data_set_is_at_most_140_lines_long(env):
-    assert lines(*(path for path in (CONF / env).glob("*.yml") if path.name != PRINTED)) <= 140
+def test_a_data_set_is_at_most_150_lines_long(env):
+    assert lines(*(path for path in (CONF / env).glob("*.yml") if path.name != PRINTED)) <= 150
 
 
 # Sizes

@@ -6,13 +6,16 @@ import torch
 
 from spatial_functa_pipeline.config.functaset import AugmentationConfig, FunctasetConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
+from spatial_functa_pipeline.fields.cells import cut_into_cells
+from spatial_functa_pipeline.fields.encoder import CodeSpec
 from spatial_functa_pipeline.fields.field import FieldSpec, SpatialField
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.encoding import plan_functaset
-from spatial_functa_pipeline.images.augmentation import MIRRORED
+from spatial_functa_pipeline.images.augmentation import MIRRORED, augment
 from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.images.pixels import unit_images
 from spatial_functa_pipeline.metrics.image_quality import per_image_mse, psnr
+from spatial_functa_pipeline.training.linear_code import fit_linear_encoder
 
 RUNTIME = RuntimeConfig(device="cpu", progress=False)
 CROP = AugmentationConfig(crop_padding=4)
@@ -87,3 +90,19 @@ def test_without_augmentation_copies_are_equal(images, field):
     settings = {"augmentation": AugmentationConfig(flip=False, crop_padding=0)}
     rows = plan(images, field, copies=1, **settings).encode(0, 22)
     np.testing.assert_allclose(rows.latents[:11], rows.latents[11:], rtol=1e-4, atol=1e-7)
+
+
+def test_rows_of_pixels_are_the_augmented_pictures_themselves(images):
+    """Divided by their deviation, as a classifier has them, they are pixels less their mean, over their deviation."""
+    encoder = fit_linear_encoder(images, CodeSpec(LatentShape((2, 2), 48), (8, 8), 3), "pixels")
+    made = plan(images, encoder, copies=1)
+    rows = made.encode(0, 22)
+    pixels = unit_images(augment(images, rows.source_index, rows.augmentation, CROP, 3))
+    originals = unit_images(images.batch(range(11)))
+    normalised = (pixels - originals.mean()) / originals.std(correction=0)
+    deviation = rows.latents[:11].std()
+    np.testing.assert_allclose(
+        rows.latents / deviation, cut_into_cells(normalised, (2, 2)).flatten(-2), rtol=0, atol=1e-5
+    )
+    assert (rows.psnr == 100).all()  # nothing is lost
+    assert made.header.interpolation == "nearest"

@@ -139,11 +139,6 @@ def test_a_single_class_has_no_section_of_its_accuracy(tmp_path):
     assert "Confusion matrix" not in text
 
 
-def test_a_baseline_that_is_shown_has_its_command(tmp_path):
-    text = check_page(Run(tmp_path).save("pixel_confusion_figure").end("pixel_classification"))
-    assert "kedro run --env test kedro run --pipeline=pixel_classification --env test" in text
-
-
 def test_every_figure_has_a_place_on_the_page():
     entries = loader()["catalog"]
     figures = {name: entry for name, entry in entries.items() if entry["type"].endswith("FigureDataset")}

@@ -59,7 +59,9 @@ def test_the_flow_is_the_designed_one():
     functasets = {"train_functaset", "validation_functaset", "test_functaset"}
     encoded = {f"encoded_{name}" for name in functasets}
     assert pipelines["meta_learning"].outputs() == {"field", "field_history"}
-    assert "field" in reads("functaset_build")
+    assert pipelines["encoder"].outputs() >= {"encoder", "field_history", "autoencoder_history"}
+    assert reads("encoder") == {"train_images", "validation_images", "field_checkpoint", "autoencoder_checkpoint"}
+    assert "encoder" in reads("functaset_build")
     assert pipelines["functaset_build"].all_outputs() == functasets | encoded
     assert pipelines["quantisation"].all_outputs() == functasets
     assert reads("quantisation") >= encoded
@@ -69,9 +71,14 @@ def test_the_flow_is_the_designed_one():
     assert reads("diffusion") >= {"train_functaset", "latent_statistics"}
     assert not reads("diffusion") & {"test_functaset", "test_images", "classifier"}
     assert "test_functaset" not in reads("classification")
-    assert reads("evaluation") >= {"field", "classifier", "denoiser", "test_functaset", "test_images"}
+    assert reads("evaluation") >= {"encoder", "classifier", "denoiser", "test_functaset", "test_images"}
     order = [node.name for node in everything.nodes]
-    assert order.index("meta_learn_field") < order.index("build_train_functaset") < order.index("train_latent_denoiser")
+    assert (
+        order.index("meta_learn_field")
+        < order.index("choose_encoder")
+        < order.index("build_train_functaset")
+        < order.index("train_latent_denoiser")
+    )
 
 
 @pytest.mark.slow
@@ -203,43 +210,6 @@ def test_a_pipeline_is_rerun_alone_from_what_is_on_disk(project):
     before = project.files()
     project.kedro("run", "--env", "test", "--pipeline=diffusion")
     assert changed(before, project.files()) == {"denoiser.safetensors", "denoiser_history.csv"}
-
-
-@pytest.mark.slow
-def test_the_pixel_baseline_has_files_of_its_own(project):
-    before = project.files()
-    assert not [name for name in before if "pixel" in name]  # no part of the default run
-    contents = {name: (project.path / name).read_bytes() for name in before}
-    command = ("run", "--env", "test", "--pipeline=pixel_classification")
-    project.kedro(*command)
-    assert changed(before, project.files()) == {
-        "pixel_classifier.safetensors",
-        "pixel_classifier_history.csv",
-        "pixel_classification_metrics.json",
-        "pixel_class_accuracies.csv",
-        "pixel_confusion_matrix.csv",
-        "pixel_confusion_matrix.png",
-        "report.html",
-    }
-    assert all(
-        (project.path / name).read_bytes() == content for name, content in contents.items() if "report.html" not in name
-    )
-    folder = project.path / f"data/08_reporting/{VARIANT}"
-    found = json.loads((folder / "pixel_classification_metrics.json").read_text())
-    assert found == {"top1_accuracy_pixels": found["top1_accuracy_pixels"], "details": {
-        "top1_accuracy_pixels": "100 test images, seed 0",
-    }}  # fmt: skip
-    confusion = pd.read_csv(folder / "pixel_confusion_matrix.csv").set_index("true_class")
-    assert np.trace(confusion[list(confusion.index)]) / 100 == pytest.approx(found["top1_accuracy_pixels"])
-    _, (run, _) = newest_run(project)  # beside that of the finished project
-    assert run.data.metrics["1_results/top1_accuracy_pixels"] == found["top1_accuracy_pixels"]
-    assert "6_pixel_classifier/validation_accuracy" in run.data.metrics
-    assert not list((project.path / "data").rglob("*.pt"))
-
-    assert "Nothing to do: everything is up to date" in project.kedro(*command, "--only-missing-outputs")
-    project.edit({"classification.training.steps": 20})
-    output = project.kedro(*command, "--only-missing-outputs", COLUMNS="1000")
-    assert "To be made: pixel_classifier (classification.training.steps was 40, is 20)" in output
 
 
 @pytest.mark.slow

@@ -54,13 +54,8 @@ def test_every_node_stands_in_a_nodes_file_and_says_what_it_does():
         assert node.func.__doc__, node.name
 
 
-def test_the_pixel_baseline_runs_only_by_its_name():
-    pipelines = register_pipelines()
-    default, pixels = pipelines["__default__"], pipelines["pixel_classification"]
-    assert not set(default.nodes) & set(pixels.nodes)
-    assert not default.all_outputs() & pixels.all_outputs()
-    assert set(all_pipelines().nodes) == set(default.nodes) | set(pixels.nodes)
+def test_the_whole_flow_is_the_default():
+    default = register_pipelines()["__default__"]
+    assert set(all_pipelines().nodes) == set(default.nodes)
     tagged = default.only_nodes_with_tags("classification").nodes
     assert {node.name for node in tagged} == {"train_latent_classifier", "evaluate_classifier"}
-    assert all(name.startswith("pixel_") for name in pixels.all_outputs())
-    assert not {"train_images", "validation_images", "params:functaset"} & pipelines["classification"].inputs()

@@ -10,7 +10,6 @@ from PIL import Image
 
 from spatial_functa_pipeline.config.diffusion import DenoiserMLPConfig, DiffusionConfig, UNetConfig
 from spatial_functa_pipeline.config.evaluation import SamplingConfig
-from spatial_functa_pipeline.config.functaset import FunctasetConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.config.training import TrainingConfig
 from spatial_functa_pipeline.evaluation.samples import plan_samples
@@ -20,7 +19,6 @@ from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.models.denoisers import build_denoiser
 from spatial_functa_pipeline.pipelines.classification import nodes as latents
-from spatial_functa_pipeline.pipelines.pixel_classification import nodes as pixels
 
 RUNTIME = RuntimeConfig(device="cpu", progress=False)
 TINY = {
@@ -43,17 +41,10 @@ class OneClass:
     num_classes = 1
 
 
-@pytest.mark.parametrize("of", ["latents", "pixels"])
-def test_a_single_class_is_not_classified(of):
+def test_a_single_class_is_not_classified():
     images = Images.from_array(np.zeros((3, 4, 4, 1), np.uint8), [0, 0, 0], ("all",))
-    if of == "latents":
-        weights, history = latents.train_latent_classifier(OneClass(), OneClass(), None, None, None, 0, RUNTIME)
-        measured = latents.evaluate_classifier(OneClass(), images, weights, 0, RUNTIME)
-    else:
-        functaset = FunctasetConfig(augmented_copies=0, shard_rows=1, chunk_rows=1, encode_batch=1)
-        parts = (OneClass(), OneClass(), images, images, None, None, functaset, 0, RUNTIME)
-        weights, history = pixels.train_pixel_classifier(*parts)
-        measured = pixels.evaluate_pixel_classifier(OneClass(), images, weights, functaset, 0, RUNTIME)
+    weights, history = latents.train_latent_classifier(OneClass(), OneClass(), None, None, None, 0, RUNTIME)
+    measured = latents.evaluate_classifier(OneClass(), images, weights, 0, RUNTIME)
     assert (weights.tensors, len(history), list(history)) == ({}, 0, ["step"])
     metrics, by_class, confusion, figure = measured
     assert metrics == {"details": {}}

@@ -6,14 +6,14 @@ import pytest
 import tiny_trainings as tiny
 
 from spatial_functa_pipeline.config.block import RESULT_NEUTRAL
-from spatial_functa_pipeline.config.functaset import AugmentationConfig
 from spatial_functa_pipeline.config.places import flatten, nest
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.config.training import TrainingConfig
+from spatial_functa_pipeline.fields.encoder import CodeSpec
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.functasets.store import Functaset
-from spatial_functa_pipeline.images.augmentation import MIRRORED
-from spatial_functa_pipeline.loading.pixel_patches import PixelPatches
+from spatial_functa_pipeline.training.autoencoder import train_autoencoder
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.classifier import train_classifier
 from spatial_functa_pipeline.training.denoiser import train_denoiser
@@ -22,7 +22,6 @@ from spatial_functa_pipeline.training.field import train_field
 from spatial_functa_pipeline.training.run import TrainingRun, report_nothing
 
 NORMALISER = Normaliser.by_scale(1.0)
-AUGMENTATION = AugmentationConfig(flip=True)
 STEPS = {"steps": 12, "batch_size": 4, "guard": {"margin": None}}
 """With a checkpoint every 4 steps, a log line every 5 and a validation every 10: see `tiny.STEPS`."""
 
@@ -37,11 +36,10 @@ def classifier(functasets, run, training, **options):
     return train_classifier.__wrapped__(*functasets, NORMALISER, config, num_classes=2, run=run)
 
 
-def pixel_classifier(functasets, run, training, images=None, augmentation=AUGMENTATION, copies=(0, 1), **options):
-    train, validation = images or tiny.images(32, 0), tiny.images(16, 1)
-    rows = tiny.RowsOf(train.labels, *copies), tiny.RowsOf(validation.labels, 0)
-    examples = (PixelPatches(train, rows[0], augmentation, 0), PixelPatches(validation, rows[1], augmentation, 0))
-    return classifier(examples, run, training, **options)
+def autoencoder(functasets, run, training, images=None, latent_shape="2x2x4", **options):
+    config = tiny.autoencoder_config(**training).model_copy(update=options)
+    spec = CodeSpec(LatentShape.parse(latent_shape), (8, 8), 1)
+    return train_autoencoder.__wrapped__(images or tiny.images(32, 0), tiny.images(16, 1), spec, config, run=run)
 
 
 def denoiser(functasets, run, training, **options):
@@ -54,7 +52,7 @@ def feature_network(functasets, run, training, images=None):
     return train_feature_network(images or tiny.images(32, 0), tiny.images(16, 1), settings, run=run)
 
 
-TRAININGS = {one.__name__: one for one in (field, classifier, pixel_classifier, denoiser, feature_network)}
+TRAININGS = {one.__name__: one for one in (field, autoencoder, classifier, denoiser, feature_network)}
 BY_TRAINING = pytest.mark.parametrize("name", TRAININGS)
 
 NEUTRAL_OF_TRAINING = {"micro_batch": 3, "log_every": 3, "checkpoint_every": 5, "guard.retries": 9}
@@ -153,9 +151,7 @@ def test_the_tables_have_all_keys():
     ],
 )
 def test_a_key_of_a_training_that_changes_no_result_lets_it_go_on(go_on, name, key):
-    assert f"{name.removeprefix('pixel_')}: going on from the checkpoint at step 8 of 12" in go_on(
-        name, {key: NEUTRAL_OF_TRAINING[key]}
-    )
+    assert f"{name}: going on from the checkpoint at step 8 of 12" in go_on(name, {key: NEUTRAL_OF_TRAINING[key]})
 
 
 @BY_TRAINING
@@ -183,15 +179,9 @@ def test_a_key_that_changes_the_result_starts_the_training_anew(go_on, key):
         ("field", {"validation_images": 8}, "validation_images was 16, is 8"),
         ("field", {"images": tiny.images(32, 7)}, "images.digest was "),
         ("classifier", {"dropout": 0.25}, "classification.dropout was 0.5, is 0.25"),
-        ("pixel_classifier", {"label_smoothing": 0.2}, "classification.label_smoothing was 0.1, is 0.2"),
-        ("pixel_classifier", {"images": tiny.images(32, 7)}, "images.digest was "),
-        (
-            "pixel_classifier",
-            {"augmentation": AugmentationConfig(flip=False)},
-            "augmentation.flip was True, is False",
-        ),
-        ("pixel_classifier", {"copies": (0, 1, 2)}, "augmented_copies was 1, is 2"),
-        ("pixel_classifier", {"copies": (0, MIRRORED, 1)}, "mirror_images was False, is True"),
+        ("autoencoder", {"kl_weight": 1e-3}, "autoencoder.kl_weight was 1e-06, is 0.001"),
+        ("autoencoder", {"images": tiny.images(32, 7)}, "images.digest was "),
+        ("autoencoder", {"latent_shape": "4x4x4"}, "latent_shape was 2x2x4, is 4x4x4"),
         ("denoiser", {"prediction": "v_prediction"}, "diffusion.prediction was epsilon, is v_prediction"),
         ("feature_network", {"images": tiny.images(30, 0)}, "images.count was 32, is 30"),
         *((name, {"seed": 1}, "seed was 0, is 1") for name in TRAININGS),

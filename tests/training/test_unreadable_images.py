@@ -9,14 +9,13 @@ import pytest
 import tiny_trainings as tiny
 import torch
 
-from spatial_functa_pipeline.config.functaset import AugmentationConfig
 from spatial_functa_pipeline.config.training import TrainingConfig
-from spatial_functa_pipeline.functasets.normalisation import Normaliser
+from spatial_functa_pipeline.fields.encoder import CodeSpec
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.images.decoders import UndecodableImageError
 from spatial_functa_pipeline.images.images import Images
-from spatial_functa_pipeline.loading.pixel_patches import PixelPatches
+from spatial_functa_pipeline.training.autoencoder import train_autoencoder
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
-from spatial_functa_pipeline.training.classifier import train_classifier
 from spatial_functa_pipeline.training.feature_network import train_feature_network
 from spatial_functa_pipeline.training.field import train_field
 from spatial_functa_pipeline.training.guard import UnreadableImageError
@@ -64,14 +63,13 @@ def feature_network(path, images, validation=None, **training):
     return train_feature_network(images, validation or tiny.images(16, 1), config, run=run_of(path))
 
 
-def pixel_classifier(path, images, validation=None, **training):
-    splits = [images, validation or tiny.images(16, 1)]
-    examples = [PixelPatches(one, tiny.RowsOf(one.labels, 0), AugmentationConfig(), 0) for one in splits]
-    config = tiny.transformer(**{"batch_size": 4, **training})
-    return train_classifier(*examples, Normaliser.by_scale(100.0), config, num_classes=2, run=run_of(path))
+def autoencoder(path, images, validation=None, num_workers=0, **training):
+    config, spec = tiny.autoencoder_config(**training), CodeSpec(LatentShape((2, 2), 4), (8, 8), 1)
+    run = run_of(path, num_workers=num_workers)
+    return train_autoencoder(images, validation or tiny.images(16, 1), spec, config, run=run)
 
 
-BY_TRAINING = pytest.mark.parametrize("train", [field, feature_network, pixel_classifier])
+BY_TRAINING = pytest.mark.parametrize("train", [field, feature_network, autoencoder])
 
 
 def assert_same(result, expected):

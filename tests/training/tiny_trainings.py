@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from spatial_functa_pipeline.config.autoencoder import AutoencoderConfig
 from spatial_functa_pipeline.config.classification import ClassificationConfig, TransformerConfig
 from spatial_functa_pipeline.config.diffusion import DenoiserMLPConfig, DiffusionConfig, UNetConfig
 from spatial_functa_pipeline.config.meta_learning import FieldConfig, MetaLearningConfig
@@ -40,32 +41,17 @@ def images(count, seed):
     return Images.from_array(pixels[..., None].astype(np.uint8), np.arange(count) % 2, ("a", "b"))
 
 
-class RowsOf:
-    """A functaset in memory: latents that say nothing, of images with these labels, each in the copies of these numbers."""
-
-    latent_shape = LatentShape((2, 2), 4)
-
-    def __init__(self, labels, *copies):
-        self.labels = np.tile(labels, len(copies))
-        self.source_index = np.tile(np.arange(len(labels)), len(copies))
-        self.augmentation = np.repeat(np.array(copies, np.int32), len(labels))
-
-    def __len__(self):
-        return len(self.labels)
-
-    def require_images(self, images):
-        pass  # they have the labels, and nothing more is said of them
-
-    def rows(self, start, stop):
-        return np.zeros((stop - start, 2, 2, 4), np.float32)
-
-
 def field_config(**training):
     field = FieldConfig(latent_shape="2x2x4", interpolation="nearest", resolution=(8, 8), channels=1, width=16, depth=3)
     settings = {**STEPS, "guard": {"margin": 3.0}, "keep": "best", **training}
     return MetaLearningConfig(
         field=field, training=settings, validation_images=16, learning_rate_factors={"inner_rates": 0.1}
     )
+
+
+def autoencoder_config(**training):
+    settings = {**STEPS, "guard": {"margin": 3.0}, "keep": "best", **training}
+    return AutoencoderConfig(channels=8, multipliers=(1,), residual_blocks=1, training=settings, validation_images=16)
 
 
 def train(

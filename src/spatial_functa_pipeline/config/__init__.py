@@ -1,5 +1,6 @@
 """The parameters: their names, bounds and defaults, one file per block of `parameters.yml`; `tree` is the whole."""
 
+from spatial_functa_pipeline.config.autoencoder import AutoencoderConfig
 from spatial_functa_pipeline.config.block import RESULT_NEUTRAL, Block
 from spatial_functa_pipeline.config.classification import ClassificationConfig, TransformerConfig
 from spatial_functa_pipeline.config.data import DataConfig
@@ -26,6 +27,7 @@ __all__ = [
     "RESULT_NEUTRAL",
     "SAMPLING_PRESETS",
     "AugmentationConfig",
+    "AutoencoderConfig",
     "Block",
     "ClassificationConfig",
     "DataConfig",

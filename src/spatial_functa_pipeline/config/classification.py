@@ -37,7 +37,7 @@ class TransformerConfig(Block):
 
 
 class ClassificationConfig(Block):
-    """Classifier on latents (App. B.1, C; Tab. 5), or, as the baseline, on the pixels that they stand for."""
+    """Classifier on latents (App. B.1, C; Tab. 5)."""
 
     preset: Literal["vit_b"] | None = Field(
         None,
@@ -55,8 +55,7 @@ class ClassificationConfig(Block):
     )
     normalisation_scale: PositiveFloat | None = Field(
         None,
-        description="latents are divided by it; null: the training set's scalar standard deviation. Pixels are always "
-        "normalised by their mean and standard deviation",
+        description="latents are divided by it; null: the training set's scalar standard deviation",
     )
     precision: NetworkPrecision = Field(
         "float32", description="of the products in training, where the device has them; accuracies are float32's"

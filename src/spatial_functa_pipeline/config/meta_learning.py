@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from math import prod
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -78,7 +77,7 @@ class FieldConfig(Block):
             raise ValueError(f"kernel_size must be odd, got {self.kernel_size}")
         if self.inner_rate_init[0] >= self.inner_rate_init[1] or self.inner_rate_init[1] > 1:
             raise ValueError(f"inner_rate_init must be (low, high) with low < high ≤ 1, got {self.inner_rate_init}")
-        pixels = prod(self.spec.cell) * self.channels
+        pixels = self.spec.cell_numbers
         if self.initialisation == "data" and pixels > MOST_TO_START_FROM:
             raise ValueError(
                 f"a start from the data takes the principal components of a cell's {pixels} numbers, and at most "

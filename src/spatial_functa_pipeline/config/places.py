@@ -28,7 +28,8 @@ PARAMETERS_FILE = "parameters.json"
 NAMED_APART = ("dataset", "latent_shape", "interpolation")
 """Parameters that name the folders above."""
 _NAME_NOTHING = ("data_path", "runtime")
-_FIELD = "meta_learning"
+_OF_THE_VARIANT = ("meta_learning", "latent_shape")
+"""What depends on one of these blocks depends on the latent shape."""
 _LONGEST = 120
 """Characters of a folder's name; file systems take 255 bytes, and some programs fewer."""
 
@@ -107,7 +108,7 @@ class Places:
         An argument may hold several blocks, joined by commas.
         """
         blocks = tuple(block.strip() for argument in blocks for block in argument.split(",") if block.strip())
-        top = f"{self.dataset}/{self.variant if _FIELD in blocks else IMAGES}"
+        top = f"{self.dataset}/{IMAGES if not set(blocks) & set(_OF_THE_VARIANT) else self.variant}"
         changes = tuple(change for change in self.changes if any(_covers(blocks, key) for key in change.affects))
         if not changes:
             return top

@@ -43,6 +43,8 @@ def without_effect(parameters: PipelineParameters) -> frozenset[str]:
         "diffusion.training": diffusion.training,
     }
     idle = {
+        "meta_learning": parameters.encoder != "field",
+        "autoencoder": parameters.encoder != "autoencoder",
         "meta_learning.field.kernel_size": shape.cells == 1,
         "meta_learning.field.kernel_init": field.kernel_size == 1 or field.initialisation == "data",
         "meta_learning.field.inner_rate_init": field.initialisation == "data",

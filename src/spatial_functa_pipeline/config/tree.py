@@ -7,17 +7,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from spatial_functa_pipeline.config.autoencoder import AutoencoderConfig
 from spatial_functa_pipeline.config.block import Block, LatentShapeText
 from spatial_functa_pipeline.config.classification import ClassificationConfig
 from spatial_functa_pipeline.config.data import DataConfig
 from spatial_functa_pipeline.config.diffusion import DiffusionConfig
 from spatial_functa_pipeline.config.evaluation import EvaluationConfig
 from spatial_functa_pipeline.config.functaset import AugmentationConfig, FunctasetConfig
-from spatial_functa_pipeline.config.meta_learning import MetaLearningConfig
+from spatial_functa_pipeline.config.meta_learning import MOST_TO_START_FROM, MetaLearningConfig
 from spatial_functa_pipeline.config.normalization_stats import NormalizationStatsConfig
 from spatial_functa_pipeline.config.quantisation import QuantisationConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.fields.geometry import Interpolation
+
+EncoderKind = Literal["field", "pca", "pixels", "autoencoder"]
 
 
 def _plain_name(name: str) -> str:
@@ -36,11 +39,17 @@ class PipelineParameters(Block):
     dataset: Annotated[str, AfterValidator(_plain_name)] = Field(description="names the folder of a run's files")
     latent_shape: LatentShapeText
     interpolation: Interpolation
+    encoder: EncoderKind = Field(
+        "field",
+        description="what makes the latents: the field, or what it is compared with, the principal components of a cell's "
+        "pixels, the pixels themselves, or an autoencoder",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     data_path: str = Field(description="where the images are")
     runtime: RuntimeConfig = RuntimeConfig()
     data: DataConfig
     meta_learning: MetaLearningConfig
+    autoencoder: AutoencoderConfig | None = Field(None, description="needed by encoder autoencoder only")
     functaset: FunctasetConfig
     quantisation: QuantisationConfig = QuantisationConfig()
     normalization_stats: NormalizationStatsConfig = NormalizationStatsConfig()
@@ -72,6 +81,41 @@ class PipelineParameters(Block):
                 where = name if name in type(self).model_fields else f"data.{name}"
                 raise ValueError(f"meta_learning.field.{name} is {here}, but {where} is {there}: set {where} instead")
         return self
+
+    @model_validator(mode="after")
+    def _encoder_can_have_the_variant(self) -> PipelineParameters:
+        if self.encoder != "field" and self.interpolation != "nearest":
+            raise ValueError(
+                f"interpolation is {self.interpolation}, which is a field's, but encoder is {self.encoder}: set it to nearest"
+            )
+        numbers, codes = self.meta_learning.field.spec.cell_numbers, self.latent_shape.channels
+        grid = "x".join(map(str, self.latent_shape.grid))
+        match self.encoder:
+            case "pixels" if codes != numbers:
+                raise ValueError(
+                    f"encoder is pixels, of which a cell of latent_shape {self.latent_shape} has {numbers}: "
+                    f"set latent_shape to {grid}x{numbers}"
+                )
+            case "pca" if codes > numbers:
+                raise ValueError(
+                    f"encoder is pca, but a cell of latent_shape {self.latent_shape} has only {numbers} numbers: "
+                    f"{grid}x{numbers} is the largest latent_shape of this grid"
+                )
+            case "pca" | "pixels" if numbers > MOST_TO_START_FROM:
+                raise ValueError(
+                    f"encoder is {self.encoder}, but a cell of latent_shape {self.latent_shape} has {numbers} numbers, and at "
+                    f"most {MOST_TO_START_FROM} are supported: choose a finer grid"
+                )
+            case "autoencoder":
+                self._require_autoencoder().multipliers_of_levels(self.latent_shape, self.data.resolution)
+        return self
+
+    def _require_autoencoder(self) -> AutoencoderConfig:
+        if self.autoencoder is None:
+            raise ValueError(
+                "encoder is autoencoder, but the block autoencoder is not given: this data set has no sizes for one"
+            )
+        return self.autoencoder
 
     @model_validator(mode="after")
     def _guidance_needs_a_conditional_model(self) -> PipelineParameters:
@@ -129,8 +173,9 @@ class PipelineParameters(Block):
     @model_validator(mode="after")
     def _batches_divide_among_the_processes(self) -> PipelineParameters:
         ranks = self.runtime.ranks
-        for name in ("meta_learning", "classification", "diffusion"):
-            size = getattr(self, name).training.batch_size
+        for name in ("meta_learning", "autoencoder", "classification", "diffusion"):
+            block = getattr(self, name)
+            size = ranks if block is None else block.training.batch_size
             if size % ranks:
                 raise ValueError(
                     f"{name}.training.batch_size ({size}) must be divisible by the number of processes, "

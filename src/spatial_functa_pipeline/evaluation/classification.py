@@ -13,10 +13,13 @@ from torch import nn
 from spatial_functa_pipeline.evaluation.classification_figure import confusion_figure
 from spatial_functa_pipeline.evaluation.metrics import Metrics, described
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
+from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.metrics.classification import class_accuracies, confusion_matrix, confusion_table
-from spatial_functa_pipeline.training.classifier import Examples, predict_classes
+from spatial_functa_pipeline.training.classifier import predict_classes
 
 logger = logging.getLogger(__name__)
+
+_ACCURACY = "top1_accuracy"
 
 
 def nothing_to_classify() -> tuple[Metrics, pd.DataFrame, pd.DataFrame, Figure]:
@@ -30,26 +33,25 @@ def nothing_to_classify() -> tuple[Metrics, pd.DataFrame, pd.DataFrame, Figure]:
 
 
 def evaluate_classifier(
-    classifier: nn.Module, normaliser: Normaliser, test: Examples, classes: Sequence[str], name: str, seed: int
+    classifier: nn.Module, normaliser: Normaliser, test: Functaset, classes: Sequence[str], seed: int
 ) -> tuple[Metrics, pd.DataFrame, pd.DataFrame, Figure]:
     """Top-1 accuracy on the test set, accuracy of each class, and the confusion matrix as table and figure.
 
     Args:
         classifier: in evaluation mode.
         normaliser: what it was trained with.
-        test: the rows, latents or pixels.
+        test: the latents of the test images.
         classes: their names.
-        name: of the top-1 accuracy.
         seed: of the classifier's training, for what stands beside the numbers.
     """
     predicted = predict_classes(classifier, normaliser, test).numpy()
     confusion = confusion_matrix(test.labels, predicted, len(classes))
     accuracy = float((predicted == test.labels).mean())
     measured_on = f"{len(test)} test images, seed {seed}"
-    logger.info("%s: %.4f (%s)", name, accuracy, measured_on)
+    logger.info("%s: %.4f (%s)", _ACCURACY, accuracy, measured_on)
     return (
-        described({name: (accuracy, measured_on)}),
+        described({_ACCURACY: (accuracy, measured_on)}),
         class_accuracies(confusion, classes),
         confusion_table(confusion, classes).reset_index(),
-        confusion_figure(confusion, classes, f"{name} {accuracy:.4f}, {measured_on}"),
+        confusion_figure(confusion, classes, f"{_ACCURACY} {accuracy:.4f}, {measured_on}"),
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 from spatial_functa_pipeline.config.evaluation import FrechetConfig, ScoresConfig
 from spatial_functa_pipeline.evaluation.decoding import BATCH, decode, decoded
 from spatial_functa_pipeline.evaluation.linear_code import PCA_IMAGES, pca_patch
-from spatial_functa_pipeline.fields.field import SpatialField
+from spatial_functa_pipeline.fields.encoder import Encoder
 from spatial_functa_pipeline.functasets.rotation import rotated_back
 from spatial_functa_pipeline.functasets.statistics import LatentStatistics
 from spatial_functa_pipeline.functasets.store import Functaset
@@ -71,7 +71,7 @@ def reference_features(
     validation_images: Images,
     test_images: Images,
     test_functaset: Functaset,
-    field: SpatialField,
+    encoder: Encoder,
     statistics: LatentStatistics,
     scores: ScoresConfig,
     count: int,
@@ -79,7 +79,7 @@ def reference_features(
 ) -> dict[str, FeatureSet]:
     """Features of what samples should be compared with, of at most `count` images each: the Fréchet distance depends on it.
 
-    `train_images`, `test_images`: real ones. `reconstructions`: of the test images, what the field alone costs. `pca_codes`:
+    `train_images`, `test_images`: real ones. `reconstructions`: of the test images, what the encoder alone costs. `pca_codes`:
     the test images from linear codes with as many numbers (`PatchPCA`; left out where patches are too large for it).
     `noise`: decoded Gaussian noise with the mean and standard deviation of each number of the training latents, what a
     denoiser starts from; where latents are rotated, of each number of the rotated ones, rotated back.
@@ -87,13 +87,13 @@ def reference_features(
     sets = {
         "train_images": training_images(train_images, validation_images, scores, count),
         "test_images": test_images.batches(BATCH, count),
-        "reconstructions": decoded(test_functaset, field, count),
+        "reconstructions": decoded(test_functaset, encoder, count),
     }
-    if (patch := pca_patch(field.spec)) is not None:
+    if (patch := pca_patch(encoder.spec)) is not None:
         sides, components = patch
         code = PatchPCA(train_images.batch(range(min(PCA_IMAGES, len(train_images)))), sides, components)
         sets["pca_codes"] = (code.reconstruct(images) for images in test_images.batches(BATCH, count))
-    sets["noise"] = _decoded_noise(statistics, field, count, seed)
+    sets["noise"] = _decoded_noise(statistics, encoder, count, seed)
     return {name: FeatureSet.of(extractor, images, scores.pair_images) for name, images in sets.items()}
 
 
@@ -116,11 +116,11 @@ def unpack_features(stored: Weights) -> dict[str, FeatureSet]:
     return {name: FeatureSet(FeatureMoments.from_tensors(found), found["paired"]) for name, found in parts.items()}
 
 
-def _decoded_noise(statistics: LatentStatistics, field: SpatialField, count: int, seed: int) -> Iterator[Tensor]:
+def _decoded_noise(statistics: LatentStatistics, encoder: Encoder, count: int, seed: int) -> Iterator[Tensor]:
     """`count` images of Gaussian noise with the moments of each number, as `decoded` yields them."""
     moments, rotation = statistics.moments["array"], statistics.rotation
     for start in range(0, count, BATCH):
         generator = step_generator(seed, "noise", start)
         noise = torch.randn((min(BATCH, count - start), *moments.mean.shape), generator=generator)
         latents = (moments.mean + moments.std * noise).float()
-        yield decode(field, latents if rotation is None else rotated_back(latents, rotation))
+        yield decode(encoder, latents if rotation is None else rotated_back(latents, rotation))

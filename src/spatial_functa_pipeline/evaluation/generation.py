@@ -15,7 +15,7 @@ from spatial_functa_pipeline.evaluation.metrics import Metrics, described
 from spatial_functa_pipeline.evaluation.samples import SAMPLES
 from spatial_functa_pipeline.evaluation.score_figure import score_figure
 from spatial_functa_pipeline.evaluation.seams import seam_metric
-from spatial_functa_pipeline.fields.field import SpatialField
+from spatial_functa_pipeline.fields.encoder import Encoder
 from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.metrics.comparison import SCORES, SCORES_OF_ALL, SCORES_OF_PAIRS, FeatureSet, compare
 from spatial_functa_pipeline.metrics.features import FeatureExtractor, InceptionFeatures, metric_name
@@ -34,7 +34,7 @@ _SUBJECTS = {
 
 def score_samples(
     samples: Functaset,
-    field: SpatialField,
+    encoder: Encoder,
     extractor: FeatureExtractor,
     real: Mapping[str, FeatureSet],
     reference: Mapping[str, FeatureSet],
@@ -51,7 +51,7 @@ def score_samples(
 
     Args:
         samples: with the settings they were drawn with.
-        field: decodes them.
+        encoder: decodes them.
         extractor: of their features, and of all others'.
         real: of `real_features`.
         reference: of `reference_features`.
@@ -61,8 +61,8 @@ def score_samples(
     """
     # Equal numbers of each set, as far as there are: coverage and recall depend on them.
     pairs = min(pair_images, len(samples))
-    seams = SeamSteps(field.spec.latent_shape.grid)
-    sampled = FeatureSet.of(extractor, _watched(decoded(samples, field), seams), pairs)
+    seams = SeamSteps(encoder.spec.latent_shape.grid)
+    sampled = FeatureSet.of(extractor, _watched(decoded(samples, encoder), seams), pairs)
     settings = {name: samples.header.settings.get(name) for name in _SETTINGS}
     weights = extractor.weights_sha256 if isinstance(extractor, InceptionFeatures) else None
     rows = [

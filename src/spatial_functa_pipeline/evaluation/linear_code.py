@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from math import prod
-
-from spatial_functa_pipeline.fields.field import FieldSpec
+from spatial_functa_pipeline.fields.encoder import EncoderSpec
 
 PCA_IMAGES = 10_000
 """The code is computed from, and its PSNR measured on, at most so many images."""
@@ -12,7 +10,7 @@ _PCA_NUMBERS = 4096
 """Patches of more numbers have a covariance that takes longer to decompose than this reference point is worth."""
 
 
-def pca_patch(spec: FieldSpec) -> tuple[tuple[int, ...], int] | None:
+def pca_patch(spec: EncoderSpec) -> tuple[tuple[int, ...], int] | None:
     """Pixels of a cell along each axis and the components of a code as large as the latent; None if it is too costly."""
-    numbers = prod(spec.cell) * spec.channels
+    numbers = spec.cell_numbers
     return (spec.cell, min(spec.latent_shape.channels, numbers)) if numbers <= _PCA_NUMBERS else None

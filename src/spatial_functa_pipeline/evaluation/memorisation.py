@@ -15,7 +15,7 @@ from spatial_functa_pipeline.evaluation.decoding import BATCH, decoded, device_o
 from spatial_functa_pipeline.evaluation.memorisation_figures import memorisation_figure, neighbour_figure
 from spatial_functa_pipeline.evaluation.metrics import Metrics, described
 from spatial_functa_pipeline.evaluation.samples import SAMPLES, classes_of
-from spatial_functa_pipeline.fields.field import SpatialField
+from spatial_functa_pipeline.fields.encoder import Encoder
 from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.metrics.memorisation import EVERY_CLASS, memorisation_table
@@ -29,7 +29,7 @@ def assess_memorisation(
     train_images: Images,
     test_images: Images,
     test_functaset: Functaset,
-    field: SpatialField,
+    encoder: Encoder,
     config: MemorisationConfig,
     figure_images: int,
     seed: int,
@@ -54,14 +54,14 @@ def assess_memorisation(
         return images
 
     sets = {
-        SAMPLES: comparable(decoded(samples, field, limit)),
+        SAMPLES: comparable(decoded(samples, encoder, limit)),
         _TESTS: comparable(test_images.batches(BATCH, limit)),
-        "reconstructions": comparable(decoded(test_functaset, field, limit)),
+        "reconstructions": comparable(decoded(test_functaset, encoder, limit)),
     }
     tests = test_images.labels[:limit]
     labels = {SAMPLES: classes_of(samples.labels[:limit]), _TESTS: tests, "reconstructions": tests}
     mirrored = bool(samples.header.settings.get("mirror_images"))
-    found = _neighbours(sets, read, len(train_images) * (1 + mirrored), device_of(field))
+    found = _neighbours(sets, read, len(train_images) * (1 + mirrored), device_of(encoder))
     of_images = {name: Neighbours(near.rows % len(train_images), near.distances) for name, near in found.items()}
     labelled = {name: (of_images[name], labels[name]) for name in sets}
     table = memorisation_table(labelled, _TESTS, train_images.labels, train_images.classes)

@@ -20,7 +20,7 @@ from spatial_functa_pipeline.evaluation import perturbation_figures as figures
 from spatial_functa_pipeline.evaluation.decoding import BATCH, decode
 from spatial_functa_pipeline.evaluation.metrics import Metrics, described
 from spatial_functa_pipeline.fields.cells import cut_into_cells
-from spatial_functa_pipeline.fields.field import SpatialField
+from spatial_functa_pipeline.fields.encoder import Encoder
 from spatial_functa_pipeline.functasets.rotation import rotated, rotated_back
 from spatial_functa_pipeline.functasets.statistics import LatentStatistics
 from spatial_functa_pipeline.functasets.store import Functaset
@@ -240,7 +240,7 @@ def perturbation_metrics(found: Perturbations, where: str) -> Metrics:
 
 def analyse_perturbations(
     test_functaset: Functaset,
-    field: SpatialField,
+    encoder: Encoder,
     statistics: LatentStatistics,
     config: PerturbationConfig,
     figure_images: int,
@@ -253,14 +253,14 @@ def analyse_perturbations(
 
     Args:
         test_functaset: whose first latents are perturbed.
-        field: decodes them.
+        encoder: decodes them.
         statistics: of the training latents; where these are rotated, the channels are those of rotated latents.
         config: how many latents, and how far.
         figure_images: columns of the figure of single dimensions, at most.
-        seed: of the field's training, for what stands beside the numbers.
+        seed: of the encoder's training, for what stands beside the numbers.
     """
     latents = torch.from_numpy(test_functaset.rows(0, min(config.images, len(test_functaset))))
-    probe = Probe(partial(decode, field), latents).turned(statistics.rotation)
+    probe = Probe(partial(decode, encoder), latents).turned(statistics.rotation)
     found = measure_perturbations(probe, statistics.moments["vector"].std, config.strength)
     channels = f"{len(found.steps)} {'' if statistics.rotation is None else 'rotated '}channels"
     where = f"{len(latents)} test images, seed {seed}, {channels} by {config.strength:g} σ"

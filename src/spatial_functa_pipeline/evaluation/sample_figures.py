@@ -13,7 +13,7 @@ from torch import Tensor
 from spatial_functa_pipeline.evaluation.decoding import decode
 from spatial_functa_pipeline.evaluation.drawing import MAX_ROWS, MUTED, array, image_grid, label_row, show, spread
 from spatial_functa_pipeline.evaluation.samples import classes_of
-from spatial_functa_pipeline.fields.field import SpatialField
+from spatial_functa_pipeline.fields.encoder import Encoder
 from spatial_functa_pipeline.functasets.store import Functaset
 
 PER_CLASS = 8
@@ -22,17 +22,19 @@ PER_CLASS = 8
 _ENLARGEMENT = 4
 
 
-def draw_samples(
-    samples: Functaset, field: SpatialField, classes: Sequence[str], enlarged: int
-) -> tuple[Figure, Figure]:
-    """The first samples of each class; `enlarged` of them also at `_ENLARGEMENT` times the field's resolution."""
+def draw_samples(samples: Functaset, encoder: Encoder, classes: Sequence[str], enlarged: int) -> tuple[Figure, Figure]:
+    """The first samples of each class; `enlarged` of them in a figure of their own.
+
+    There they are also at `_ENLARGEMENT` times the encoder's resolution, if it decodes at any.
+    """
     shown = samples_to_draw(samples.labels)
     # Spread over the rows of the figure, hence over the classes.
     latents = samples.batch(shown[spread(len(shown), enlarged)])
-    finer = tuple(_ENLARGEMENT * side for side in field.spec.resolution)
-    renderings = [decode(field, latents, resolution) for resolution in (field.spec.resolution, finer)]
+    trained = encoder.spec.resolution
+    finer = [tuple(_ENLARGEMENT * side for side in trained)] if encoder.any_resolution else []
+    renderings = [decode(encoder, latents, resolution) for resolution in (trained, *finer)]
     labels = classes_of(samples.labels)
-    images = decode(field, samples.batch(shown))
+    images = decode(encoder, samples.batch(shown))
     by_class = sample_figure(images, None if labels is None else torch.from_numpy(labels[shown]), classes)
     return by_class, resolution_figure(renderings)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from spatial_functa_pipeline.fields.cell_maps import MOST_DIMENSIONS, apply_adjoint, apply_map, centre_of
+from spatial_functa_pipeline.fields.encoder import Encoder, EncoderSpec
 from spatial_functa_pipeline.fields.geometry import GEOMETRIES, Geometry, Interpolation, OverlappingGeometry
 from spatial_functa_pipeline.fields.lanczos import largest_eigenvalues
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
@@ -35,7 +36,7 @@ _DATA_RANGE = 1e-3
 
 
 @dataclass(frozen=True)
-class FieldSpec:
+class FieldSpec(EncoderSpec):
     """Everything that fixes the field's shape. Sides are per axis, for any dimension D."""
 
     latent_shape: LatentShape
@@ -54,13 +55,8 @@ class FieldSpec:
     initialisation: Initialisation = "random"
     overlap: float = 0.0
 
-    @property
-    def cell(self) -> tuple[int, ...]:
-        """Pixels of a cell along each axis, P in all."""
-        return tuple(n // s for n, s in zip(self.resolution, self.latent_shape.grid, strict=True))
 
-
-class SpatialField(nn.Module):
+class SpatialField(Encoder):
     """One SIREN and one map λ for all images, with the meta-SGD rates of the inner loop.
 
     Attributes:
@@ -70,6 +66,8 @@ class SpatialField(nn.Module):
 
     geometry: Geometry
     geometry_beside: OverlappingGeometry | None
+    spec: FieldSpec
+    any_resolution = True
     spectral_vector: Tensor
     first_step: FreeFirstStep | None
     linear: LinearPart | None
@@ -435,6 +433,4 @@ class SpatialField(nn.Module):
     def _check(self, images: Tensor, steps: int | None) -> None:
         if steps is not None and steps < 1:
             raise ValueError(f"encoding needs at least one inner step, got {steps}")
-        expected = (*self.spec.resolution, self.spec.channels)
-        if tuple(images.shape[1:]) != expected:
-            raise ValueError(f"the field was built for images of shape {expected}, got {tuple(images.shape[1:])}")
+        self.require_shape(images)

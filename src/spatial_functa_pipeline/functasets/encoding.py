@@ -1,4 +1,4 @@
-"""From images to a functaset: each image is fitted by the inner loop of the meta-learned field (Sec. 4)."""
+"""From images to a functaset: each image is encoded, by a field in its inner loop (Sec. 4)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from spatial_functa_pipeline.compute import accelerated, resolve_device, tf32_products
 from spatial_functa_pipeline.config.functaset import FunctasetConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
-from spatial_functa_pipeline.fields.field import SpatialField
+from spatial_functa_pipeline.fields.encoder import Encoder
 from spatial_functa_pipeline.functasets.format import FunctasetHeader, Rows
 from spatial_functa_pipeline.functasets.scheduling import Scheduling
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan
@@ -26,7 +26,7 @@ from spatial_functa_pipeline.metrics.image_quality import per_image_mse, psnr
 
 def plan_functaset(
     images: Images,
-    field: SpatialField,
+    encoder: Encoder,
     config: FunctasetConfig,
     *,
     dataset: str,
@@ -39,7 +39,7 @@ def plan_functaset(
     """The functaset of all images, followed by all of them mirrored, if `config` asks for it, and `copies` augmented copies.
 
     Row r is of image r mod N, for N images; its copy's number is in the column `augmentation`, see `augment`. The PSNR of
-    a row is that of its reconstruction, unclamped. `field` is on the CPU; `fingerprint` stands for its weights.
+    a row is that of its reconstruction, unclamped. `encoder` is on the CPU; `fingerprint` stands for its weights.
 
     Raises ImagesError if an image that tells the set from others cannot be decoded, see `describe_images`.
     """
@@ -47,8 +47,8 @@ def plan_functaset(
     header = FunctasetHeader(
         dataset=dataset,
         split=split,
-        latent_shape=field.spec.latent_shape,
-        interpolation=field.spec.interpolation,
+        latent_shape=encoder.spec.latent_shape,
+        interpolation=encoder.spec.interpolation,
         rows=len(images) * len(numbers),
         shard_rows=config.shard_rows,
         chunk_rows=config.chunk_rows,
@@ -59,7 +59,7 @@ def plan_functaset(
     calls = header.rows // config.encode_batch
     return FunctasetPlan(
         header,
-        ImageEncoder(images, field, config, numbers, seed, runtime, calls, f"{split} functaset"),
+        ImageEncoder(images, encoder, config, numbers, seed, runtime, calls, f"{split} functaset"),
         progress=runtime.progress,
         scheduling=Scheduling(runtime.scheduler, runtime.workers),
         classes=images.classes,
@@ -68,10 +68,10 @@ def plan_functaset(
 
 @dataclass(frozen=True)
 class ImageEncoder:
-    """Fits latents to images and their copies of these numbers. Each process that gets it moves the field to its own device."""
+    """Encodes images and their copies of these numbers. Each process that gets it moves the encoder to its own device."""
 
     images: Images
-    field: SpatialField
+    encoder: Encoder
     config: FunctasetConfig
     copies: tuple[int, ...]
     seed: int
@@ -82,7 +82,7 @@ class ImageEncoder:
     @torch.no_grad()
     def __call__(self, start: int, stop: int) -> Rows:
         """The rows start, …, stop − 1 of the functaset, see `plan_functaset`."""
-        field, fit, device = self._fit
+        encoder, fit, device = self._fit
         size = self.config.encode_batch
         turn, source = np.divmod(np.arange(start, stop), len(self.images))
         copy = np.array(self.copies)[turn]
@@ -92,8 +92,8 @@ class ImageEncoder:
             pixels = augment(self.images, source[part], copy[part], self.config.augmentation, self.seed)
             targets = unit_images(pixels.to(device))
             # A batch of another size would be compiled for itself.
-            with tf32_products(field.spec.precision, device):
-                reconstructions, encoded = (fit if len(targets) == size else field)(targets)
+            with tf32_products(encoder.spec.precision, device):
+                reconstructions, encoded = (fit if len(targets) == size else encoder)(targets)
             latents.append(encoded.cpu())
             quality.append(psnr(per_image_mse(reconstructions, targets)).cpu())
         return Rows(
@@ -105,10 +105,10 @@ class ImageEncoder:
         )
 
     @cached_property
-    def _fit(self) -> tuple[SpatialField, Callable[..., Any], torch.device]:
+    def _fit(self) -> tuple[Encoder, Callable[..., Any], torch.device]:
         device = resolve_device(self.runtime.device)
-        field = self.field.to(device).eval()
-        return field, accelerated(field, self.runtime, calls=self.calls, device=device, name=self.name), device
+        encoder = self.encoder.to(device).eval()
+        return encoder, accelerated(encoder, self.runtime, calls=self.calls, device=device, name=self.name), device
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_fit"}

@@ -65,11 +65,6 @@ class Normaliser(nn.Module):
         """z̃ = z/scale, or Qz/scale, not centred, as for classification (App. B.1)."""
         return cls(torch.tensor(0.0), torch.tensor(scale), torch.tensor(math.inf), rotation)
 
-    @classmethod
-    def centred(cls, mean: float, scale: float) -> Normaliser:
-        """x̃ = (x − mean)/scale, for pixels."""
-        return cls(torch.tensor(mean), torch.tensor(scale), torch.tensor(math.inf))
-
     @property
     def rotated_numbers(self) -> int | None:
         """How many numbers are rotated together; None if none are."""

@@ -16,7 +16,7 @@ from spatial_functa_pipeline.compute import accelerated, resolve_device, tf32_pr
 from spatial_functa_pipeline.config.functaset import AugmentationConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.digest import short_digest
-from spatial_functa_pipeline.fields.field import SpatialField
+from spatial_functa_pipeline.fields.encoder import Encoder
 from spatial_functa_pipeline.functasets.chunks import ChunkReader
 from spatial_functa_pipeline.functasets.format import Rows
 from spatial_functa_pipeline.functasets.quantisation import Quantiser, Ranges
@@ -48,7 +48,7 @@ def quantised(
     encoded: Functaset,
     bits: int | None,
     pictures: Pictures,
-    field: SpatialField,
+    encoder: Encoder,
     runtime: RuntimeConfig,
     like: Functaset | None = None,
 ) -> FunctasetPlan | Functaset:
@@ -60,7 +60,7 @@ def quantised(
         encoded: latents in a floating-point type.
         bits: per latent dimension, 1 to 8, or None.
         pictures: what was encoded.
-        field: what encoded it, on the CPU.
+        encoder: what encoded it, on the CPU.
         runtime: where to decode, and in which processes.
         like: the quantised functaset of the training split, whose ranges are taken. None: that is the one to be made,
             see `measure_ranges`.
@@ -81,7 +81,7 @@ def quantised(
     fingerprint = short_digest([attributes, ranges.low.tobytes(), ranges.high.tobytes()])
     return FunctasetPlan(
         replace(encoded.header, bits=bits, fingerprint=fingerprint),
-        Requantiser(encoded, ranges, bits, pictures, field, runtime),
+        Requantiser(encoded, ranges, bits, pictures, encoder, runtime),
         progress=runtime.progress,
         scheduling=scheduling,
         ranges=ranges,
@@ -119,7 +119,7 @@ class _RangeTask:
 
 @dataclass(frozen=True)
 class Requantiser:
-    """Codes of latents that are stored, and the PSNR of what they decode to. Each process that gets it moves the field to
+    """Codes of latents that are stored, and the PSNR of what they decode to. Each process that gets it moves the encoder to
     its own device.
     """
 
@@ -127,7 +127,7 @@ class Requantiser:
     ranges: Ranges
     bits: int
     pictures: Pictures
-    field: SpatialField
+    encoder: Encoder
     runtime: RuntimeConfig
 
     @torch.no_grad()
@@ -140,7 +140,7 @@ class Requantiser:
             part = slice(first, min(first + _DECODED_AT_ONCE, stop))
             codes.append(quantiser.codes(encoded.rows(part.start, part.stop)))
             pixels = self.pictures.of(encoded.source_index[part], encoded.augmentation[part])
-            with tf32_products(self.field.spec.precision, device):
+            with tf32_products(self.encoder.spec.precision, device):
                 decoded = decode(torch.from_numpy(quantiser.latents(codes[-1])).to(device))
             quality.append(psnr(per_image_mse(decoded, unit_images(pixels.to(device)))).cpu())
         return Rows(
@@ -154,11 +154,11 @@ class Requantiser:
     @cached_property
     def _decoder(self) -> tuple[Callable[..., torch.Tensor], torch.device]:
         device = resolve_device(self.runtime.device)
-        field = self.field.to(device).eval()
+        encoder = self.encoder.to(device).eval()
         accelerated(
-            field, self.runtime, calls=0, device=device, name="quantisation"
-        )  # gives the field its faster engine
-        return field.decode, device
+            encoder, self.runtime, calls=0, device=device, name="quantisation"
+        )  # gives a field its faster engine
+        return encoder.decode, device
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_decoder"}

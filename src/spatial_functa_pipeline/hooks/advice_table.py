@@ -23,6 +23,7 @@ from spatial_functa_pipeline.training import TrainingDivergedError, UnreadableIm
 
 BLOCK_OF_TRAINING = {
     "field": "meta_learning.training",
+    "autoencoder": "autoencoder.training",
     "classifier": "classification.training",
     "denoiser": "diffusion.training",
     "feature_network": "evaluation.frechet.feature_network",

@@ -77,7 +77,9 @@ class MlflowHooks(MlflowHook):
         end_abandoned_runs(run.info.experiment_id)
         prepare_experiment(run.info.experiment_id)
         self._end_with_the_process()
-        tags = {name: catalog.load(f"params:{name}") for name in ("dataset", "latent_shape", "interpolation")}
+        tags = {
+            name: catalog.load(f"params:{name}") for name in ("dataset", "latent_shape", "interpolation", "encoder")
+        }
         chosen = (run_params.get(what) for what in ("pipeline_names", "tags", "node_names", "from_nodes"))
         what = "+".join(next(filter(None, chosen), ["all"]))
         mlflow.set_tags(

@@ -17,12 +17,15 @@ from pydantic import BaseModel, ValidationError
 from spatial_functa_pipeline.config.presets import NoPresetError
 from spatial_functa_pipeline.config.tree import PipelineParameters
 from spatial_functa_pipeline.config_loader import ProjectConfigLoader
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
 
 logger = logging.getLogger(__name__)
 
 
 def plain_value(value: Any) -> Any:
     """A parameter as numbers, strings, lists and dicts: what was a pydantic model becomes a dict."""
+    if isinstance(value, LatentShape):
+        return str(value)
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 

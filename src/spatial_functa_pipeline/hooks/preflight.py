@@ -77,6 +77,10 @@ class PlannedRun:
         read = (self.catalog.get(name) for node in self.nodes for name in node.inputs)
         return list({data.folder: data for data in read if isinstance(data, ImageFolderDataset)}.values())
 
+    def trains(self, name: str) -> bool:
+        """Whether a training of this name has something to do, if its node runs: of the encoders one has."""
+        return name not in ("field", "autoencoder") or name == self.parameters.encoder
+
     @property
     def trains_together(self) -> bool:
         """Whether there is a training that `runtime.processes` share."""
@@ -157,7 +161,7 @@ def batch_problems(run: PlannedRun) -> Iterator[str]:
     """A batch is larger than the set it is drawn from. Of small sets it may be: the batches of a preset then go round."""
     rows = _rows_of_trainings(run)
     for training, block in BLOCK_OF_TRAINING.items():
-        if f"{training}_checkpoint" in run.outputs and training in rows:
+        if f"{training}_checkpoint" in run.outputs and training in rows and run.trains(training):
             size = attrgetter(block)(run.parameters).batch_size
             if size > max(rows[training], _SMALL_SET):
                 yield f"{block}.batch_size is {size}, but there are {rows[training]} training rows: lower it"

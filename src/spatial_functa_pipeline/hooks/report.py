@@ -17,7 +17,6 @@ from kedro.pipeline import Pipeline
 
 from spatial_functa_pipeline.config_loader import ProjectConfigLoader
 from spatial_functa_pipeline.hooks.summary import folders_of, options_of
-from spatial_functa_pipeline.pipeline_registry import BASELINES, register_pipelines
 from spatial_functa_pipeline.tracking import git_commit, log_report
 
 if TYPE_CHECKING:  # they import torch and pandas, which take seconds
@@ -78,7 +77,7 @@ class ReportHooks:
             sections=_sections(shown),
             parameters=self._config["parameters"],
             about={**facts(commit), "made by earlier runs": ", ".join(reused) or "nothing"},
-            commands=[*checkout(commit), *_commands(run_params, shown)],
+            commands=[*checkout(commit), *_commands(run_params)],
             files={str(folder): names for folder, names in folders_of(shown.values(), project).items()},
             left_out={name: "; ".join(reasons) for name, reasons in stale.items() if reasons},
         ).to_html()
@@ -115,11 +114,10 @@ def _sections(shown: Mapping[str, Any]) -> list[Section]:
     return [Section(title, *parts) for title, parts in found.items()]
 
 
-def _commands(run_params: Mapping[str, Any], shown: Mapping[str, Any]) -> list[str]:
-    """What makes all that is shown: the flow, and each baseline of which something is."""
-    pipelines, (options, *file) = register_pipelines(), _options(run_params)
-    baselines = [name for name in BASELINES if shown.keys() & pipelines[name].all_outputs()]
-    return [*file, f"kedro run{options}", *(f"kedro run --pipeline={name}{options}" for name in baselines)]
+def _commands(run_params: Mapping[str, Any]) -> list[str]:
+    """What makes all that is shown."""
+    options, *file = _options(run_params)
+    return [*file, f"kedro run{options}"]
 
 
 def _options(run_params: Mapping[str, Any]) -> list[str]:

@@ -3,14 +3,12 @@
 from spatial_functa_pipeline.loading.functaset_batches import FunctasetBatches, consecutive_batches
 from spatial_functa_pipeline.loading.image_batches import ImageBatches
 from spatial_functa_pipeline.loading.ordering import WHOLE, Part, epoch_batches
-from spatial_functa_pipeline.loading.pixel_patches import PixelPatches
 
 __all__ = [
     "WHOLE",
     "FunctasetBatches",
     "ImageBatches",
     "Part",
-    "PixelPatches",
     "consecutive_batches",
     "epoch_batches",
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -106,25 +105,12 @@ def _concatenated(pieces: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     )
 
 
-class LabelledRows(Protocol):
-    """A functaset, or what stands in its place: consecutive rows, and the class of each."""
-
-    @property
-    def labels(self) -> np.ndarray:
-        """Int64 `(N,)`."""
-
-    def __len__(self) -> int: ...
-
-    def rows(self, start: int, stop: int) -> np.ndarray:
-        """`(stop − start, *grid, c)`."""
-
-
 def consecutive_batches(
-    examples: LabelledRows, batch_size: int, count: int | None = None
+    functaset: Functaset, batch_size: int, count: int | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The first `count` rows (None: all) once, in order: raw latents `(≤ batch_size, *grid, c)` and labels."""
-    labels = torch.from_numpy(examples.labels)
-    count = len(examples) if count is None else min(count, len(examples))
+    labels = torch.from_numpy(functaset.labels)
+    count = len(functaset) if count is None else min(count, len(functaset))
     for start in range(0, count, batch_size):
         stop = min(start + batch_size, count)
-        yield torch.from_numpy(examples.rows(start, stop)), labels[start:stop]
+        yield torch.from_numpy(functaset.rows(start, stop)), labels[start:stop]

@@ -4,28 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from spatial_functa_pipeline.images.images import ImagesError
+from spatial_functa_pipeline.images.images import Images, ImagesError
 from spatial_functa_pipeline.loading.ordering import WHOLE, Part, epoch_batches
-
-
-class LabelledImages(Protocol):
-    """`Images`, or what is made of them: any rows at once, and the class of each."""
-
-    @property
-    def labels(self) -> np.ndarray:
-        """Int64 (N,)."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, indices: np.ndarray) -> Tensor:
-        """The rows `indices` (B,), uint8 (B, *resolution, channels)."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +24,7 @@ class ImageBatches:
     Raises ImagesError in the place of the first batch that has an image which cannot be read, whichever process reads it.
     """
 
-    images: LabelledImages
+    images: Images
     batch_size: int
     seed: int
     steps: int
@@ -69,7 +55,7 @@ class ImageBatches:
 class _LabelledBatches(Dataset[tuple[Tensor, Tensor] | ImagesError]):
     """Images as the DataLoader wants them: indexed by a whole batch of rows."""
 
-    images: LabelledImages
+    images: Images
 
     def __getitem__(self, indices: np.ndarray) -> tuple[Tensor, Tensor] | ImagesError:
         try:

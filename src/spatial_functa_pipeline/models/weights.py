@@ -11,18 +11,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from spatial_functa_pipeline.config.autoencoder import AutoencoderConfig
 from spatial_functa_pipeline.config.block import without_neutral
 from spatial_functa_pipeline.config.classification import ClassificationConfig
 from spatial_functa_pipeline.config.diffusion import DiffusionConfig
 from spatial_functa_pipeline.config.meta_learning import FieldConfig
 from spatial_functa_pipeline.digest import short_digest
+from spatial_functa_pipeline.fields.encoder import CodeSpec, Encoder
 from spatial_functa_pipeline.fields.field import SpatialField
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.files import replace_durably
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.metrics.features import FeatureNetwork
+from spatial_functa_pipeline.models.autoencoder import Autoencoder
 from spatial_functa_pipeline.models.classifiers import build_classifier
 from spatial_functa_pipeline.models.denoisers import Denoiser, build_denoiser
+from spatial_functa_pipeline.models.linear_encoder import LinearEncoder
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -56,6 +60,48 @@ def unpack_field(weights: Weights, device: torch.device) -> SpatialField:
     field = SpatialField(FieldConfig.model_validate(weights.config["field"]).spec)
     field.load_state_dict(weights.tensors)
     return field.to(device).eval()
+
+
+def pack_linear_encoder(encoder: LinearEncoder) -> Weights:
+    """A linear code and its shapes."""
+    return Weights(encoder.state_dict(), {"linear_code": _shapes(encoder)})
+
+
+def pack_autoencoder(autoencoder: Autoencoder, config: AutoencoderConfig) -> Weights:
+    """An autoencoder, its shapes, and of its configuration all that matters."""
+    settings = {
+        "autoencoder": without_neutral(config.model_dump(mode="json")),
+        "shapes": _shapes(autoencoder),
+        "parameters": _count(autoencoder),
+    }
+    return Weights(autoencoder.state_dict(), settings)
+
+
+def unpack_encoder(weights: Weights, device: torch.device) -> Encoder:
+    """The encoder that was packed, of whatever kind, in evaluation mode."""
+    encoder: Encoder
+    match weights.config:
+        case {"linear_code": shapes}:
+            encoder = LinearEncoder(_spec(shapes))
+        case {"autoencoder": config, "shapes": shapes}:
+            encoder = Autoencoder(_spec(shapes), AutoencoderConfig.model_validate(config))
+        case _:
+            return unpack_field(weights, device)
+    encoder.load_state_dict(weights.tensors)
+    return encoder.to(device).eval()
+
+
+def _shapes(encoder: Encoder) -> dict[str, Any]:
+    spec = encoder.spec
+    return {
+        "latent_shape": str(spec.latent_shape),
+        "resolution": list(spec.resolution),
+        "channels": spec.channels,
+    }
+
+
+def _spec(shapes: dict[str, Any]) -> CodeSpec:
+    return CodeSpec(LatentShape.parse(shapes["latent_shape"]), tuple(shapes["resolution"]), shapes["channels"])
 
 
 def pack_model(

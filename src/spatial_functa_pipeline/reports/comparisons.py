@@ -57,9 +57,7 @@ _TO_TRAIN = (
 )
 _ROWS = (
     _Row("psnr", "PSNR of the reconstructions", (("psnr_pca", "PCA codes of as many numbers"),), " dB"),
-    _Row(
-        "top1_accuracy", "top-1 accuracy on latents", (("top1_accuracy_pixels", "the same classifier on raw pixels"),)
-    ),
+    _Row("top1_accuracy", "top-1 accuracy on latents"),
     _Row("(fid)_to_test", "FID of the samples, to the test images", _TO_TEST),
     _Row("(fid)_to_train", "FID of the samples, to the training images", _TO_TRAIN),
     _Row(r"(frechet_distance_[^_]+)_to_test", "Fréchet distance of the samples, to the test images", _TO_TEST),

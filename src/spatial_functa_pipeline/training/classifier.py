@@ -1,7 +1,6 @@
-"""Training of the classifier on latents, or on pixels (App. B.1, C)."""
+"""Training of the classifier on latents (App. B.1, C)."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import pandas as pd
 import torch
@@ -12,11 +11,7 @@ from spatial_functa_pipeline.compute import available_precision, bf16_products, 
 from spatial_functa_pipeline.config.classification import ClassificationConfig
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.functasets.store import Functaset
-from spatial_functa_pipeline.images.augmentation import MIRRORED
-from spatial_functa_pipeline.images.digest import describe_images
 from spatial_functa_pipeline.loading.functaset_batches import FunctasetBatches, consecutive_batches
-from spatial_functa_pipeline.loading.image_batches import ImageBatches
-from spatial_functa_pipeline.loading.pixel_patches import PixelPatches
 from spatial_functa_pipeline.models.classifiers import build_classifier
 from spatial_functa_pipeline.training.launch import several_processes
 from spatial_functa_pipeline.training.loop import Training
@@ -28,55 +23,35 @@ from spatial_functa_pipeline.training.step import Batch
 
 _EVALUATION_BATCH = 256
 
-Examples = Functaset | PixelPatches
-"""What a classifier reads: latents, or the pixels behind them."""
-
 
 @torch.no_grad()
 @float32_products()
-def predict_classes(classifier: nn.Module, normaliser: Normaliser, examples: Examples) -> Tensor:
+def predict_classes(classifier: nn.Module, normaliser: Normaliser, functaset: Functaset) -> Tensor:
     """Predicted classes `(N,)` of all rows, on the CPU; the classifier should be in evaluation mode."""
     device = next(classifier.parameters()).device
-    batches = consecutive_batches(examples, _EVALUATION_BATCH)
+    batches = consecutive_batches(functaset, _EVALUATION_BATCH)
     return torch.cat([classifier(normaliser(latents.to(device))).argmax(-1).cpu() for latents, _ in batches])
 
 
-def accuracy(classifier: nn.Module, normaliser: Normaliser, examples: Examples) -> float:
+def accuracy(classifier: nn.Module, normaliser: Normaliser, functaset: Functaset) -> float:
     """Top-1 accuracy in [0, 1] on all rows."""
-    right = predict_classes(classifier, normaliser, examples) == torch.from_numpy(examples.labels)
+    right = predict_classes(classifier, normaliser, functaset) == torch.from_numpy(functaset.labels)
     return right.float().mean().item()
-
-
-def what_examples_are(examples: Examples) -> dict[str, Any]:
-    """The data of a training, for its checkpoint to tell them from others."""
-    if isinstance(examples, Functaset):
-        return {"functaset": examples.header.to_attributes()}
-    copies = examples.functaset.augmentation
-    return {
-        "images": describe_images(examples.images),
-        "patches": list(examples.latent_shape.shape),
-        "augmented_copies": int(copies.max()),
-        "mirror_images": bool((copies == MIRRORED).any()),
-        "augmentation": {**examples.augmentation.model_dump(mode="json"), "seed": examples.seed},
-    }
 
 
 @several_processes
 def train_classifier(
-    train: Examples,
-    validation: Examples,
+    train_functaset: Functaset,
+    validation_functaset: Functaset,
     normaliser: Normaliser,
     config: ClassificationConfig,
     *,
     num_classes: int,
     run: TrainingRun,
 ) -> tuple[nn.Module, pd.DataFrame]:
-    """Train a classifier; returns its weights, the best by validation accuracy or the last (`keep`), and the history.
-
-    Latents or pixels, the rows of a step are the same.
-    """
+    """Train a classifier; returns its weights, the best by validation accuracy or the last (`keep`), and the history."""
     torch.manual_seed(derive_seed(run.seed, "classifier", "initialisation"))
-    classifier = build_classifier(config, train.latent_shape, num_classes)
+    classifier = build_classifier(config, train_functaset.latent_shape, num_classes)
     device = resolve_device(run.runtime.device)
     normaliser = normaliser.to(device)
     precision = available_precision(config.precision, device, "classifier")
@@ -93,10 +68,7 @@ def train_classifier(
 
     def batches(start: int) -> Iterable[Batch]:
         order = (training.batch_size, run.seed, training.steps, start)
-        part = this_process().part
-        if isinstance(train, PixelPatches):
-            return ImageBatches(train, *order, run.runtime.num_workers, part=part)
-        return FunctasetBatches(train, *order, part=part)
+        return FunctasetBatches(train_functaset, *order, part=this_process().part)
 
     history = Training(
         name="classifier",
@@ -108,9 +80,9 @@ def train_classifier(
         must_agree={
             "classification": config.model_dump(mode="json", exclude={"training"}),
             "rotated_numbers": normaliser.rotated_numbers,
-            **what_examples_are(train),
+            "functaset": train_functaset.header.to_attributes(),
         },
-        validate=lambda model: {"validation_accuracy": accuracy(model, normaliser, validation)},
+        validate=lambda model: {"validation_accuracy": accuracy(model, normaliser, validation_functaset)},
         best="validation_accuracy",
         precision=precision,
     ).train()

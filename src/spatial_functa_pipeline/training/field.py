@@ -1,10 +1,8 @@
 """Meta-learning of the field: θ, λ and the inner rates, by gradients through the inner loop (App. A)."""
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import cast
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -17,17 +15,16 @@ from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.images.pixels import unit_images
 from spatial_functa_pipeline.images.shifting import shifted
 from spatial_functa_pipeline.loading.image_batches import ImageBatches
-from spatial_functa_pipeline.metrics.image_quality import PatchPCA, mean_psnr, per_image_mse, psnr_of_mean_mse
+from spatial_functa_pipeline.metrics.image_quality import per_image_mse
 from spatial_functa_pipeline.training.launch import several_processes
+from spatial_functa_pipeline.training.linear_code import principal_components
 from spatial_functa_pipeline.training.loop import Training
 from spatial_functa_pipeline.training.ranks import this_process
 from spatial_functa_pipeline.training.run import TrainingRun
 from spatial_functa_pipeline.training.seeding import derive_seed
 from spatial_functa_pipeline.training.step import Batch
+from spatial_functa_pipeline.training.validation import first_images, reconstruction_metrics
 
-_VALIDATION_BATCH = 16
-_IMAGES_TO_START_FROM = 10_000
-_IMAGES_AT_ONCE = 500
 _POWER_ITERATIONS = 4  # per step; the eigenvector is followed, and changes slowly
 _VALIDATION_POWER_ITERATIONS = 30
 _CURVATURE_IMAGES = 4  # a quarter of the time of validating 256: in a trained field about 1 % of the cells are beyond 2
@@ -146,12 +143,10 @@ def start_from_components(field: SpatialField, images: Images) -> None:
     With several processes the first one finds them. Raises ImagesError, in all of them, if an image cannot be read.
     """
     spec = field.spec
-    components = min(spec.latent_shape.channels, math.prod(spec.cell) * spec.channels)
+    components = min(spec.latent_shape.channels, spec.cell_numbers)
 
     def find() -> tuple[Tensor, Tensor, Tensor]:
-        rows = np.unique(np.linspace(0, len(images) - 1, min(len(images), _IMAGES_TO_START_FROM)).astype(int))
-        parts = np.array_split(rows, math.ceil(len(rows) / _IMAGES_AT_ONCE))
-        code = PatchPCA((images.batch(part) for part in parts), spec.cell, components)
+        code = principal_components(images, spec.cell, components)
         return code.mean, code.basis, code.deviations
 
     field.start_from(*this_process().from_first(find))
@@ -164,18 +159,12 @@ def _validation_metrics(field: SpatialField, images: Images, count: int) -> dict
     `true_spectral_radius` is the largest and `share_beyond_2` the share of those above 2.
     """
     device, errors, few = next(field.parameters()).device, [], torch.empty(0)
-    for start in range(0, min(count, len(images)), _VALIDATION_BATCH):
-        stop = min(start + _VALIDATION_BATCH, count, len(images))
-        batch = unit_images(images.batch(range(start, stop)).to(device))
+    for batch in first_images(images, count, device):
         errors.append(per_image_mse(field(batch)[0], batch))
-        few = few if start else batch[:_CURVATURE_IMAGES]
-    mse = torch.cat(errors)
+        few = few if len(few) else batch[:_CURVATURE_IMAGES]
+    metrics = reconstruction_metrics(errors)
     eigenvalues = field.step_eigenvalues(few, _CURVATURE_PRODUCTS)
-    metrics = {
-        "validation_psnr": mean_psnr(mse).item(),
-        "validation_psnr_of_mean_mse": psnr_of_mean_mse(mse).item(),
-        "spectral_radius": field.spectral_radius(_VALIDATION_POWER_ITERATIONS).item(),
-    }
+    metrics["spectral_radius"] = field.spectral_radius(_VALIDATION_POWER_ITERATIONS).item()
     if len(eigenvalues):  # a single inner step has none
         metrics["true_spectral_radius"] = eigenvalues.max().item()
         metrics["share_beyond_2"] = (eigenvalues > _EDGE).float().mean().item()

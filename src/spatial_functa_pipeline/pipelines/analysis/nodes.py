@@ -12,7 +12,7 @@ from spatial_functa_pipeline.evaluation.metrics import Metrics
 from spatial_functa_pipeline.functasets.scheduling import Scheduling
 from spatial_functa_pipeline.functasets.statistics import LatentStatistics
 from spatial_functa_pipeline.functasets.store import Functaset
-from spatial_functa_pipeline.models.weights import Weights, unpack_field
+from spatial_functa_pipeline.models.weights import Weights, unpack_encoder
 
 
 def draw_latent_channels(statistics: Weights) -> Figure:
@@ -33,7 +33,7 @@ def analyse_latents(
 
 def analyse_perturbations(
     test_functaset: Functaset,
-    field: Weights,
+    encoder: Weights,
     statistics: Weights,
     config: PerturbationConfig,
     figure_images: int,
@@ -45,6 +45,6 @@ def analyse_perturbations(
     Returns the metrics, the table of channels, that of distances from a perturbed cell, and the figures: of single
     dimensions (Fig. 4), of one channel in all cells (Fig. 12), of all patterns, of strengths (Fig. 13), of locality.
     """
-    decoder = unpack_field(field, resolve_device(runtime.device))
+    decoder = unpack_encoder(encoder, resolve_device(runtime.device))
     moments = LatentStatistics.from_tensors(statistics.tensors, statistics.config)
     return perturbation.analyse_perturbations(test_functaset, decoder, moments, config, figure_images, seed)

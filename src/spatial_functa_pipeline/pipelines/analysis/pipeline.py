@@ -27,7 +27,7 @@ def create_pipeline() -> Pipeline:
                 analyse_perturbations,
                 inputs=[
                     "test_functaset",
-                    "field",
+                    "encoder",
                     "latent_statistics",
                     "params:evaluation.perturbation",
                     "params:evaluation.figure_images",

@@ -55,5 +55,4 @@ def evaluate_classifier(
     if not classifier.tensors:
         return classification.nothing_to_classify()
     model, normaliser = unpack_classifier(classifier, resolve_device(runtime.device))
-    classes, name = test_images.classes, "top1_accuracy"
-    return classification.evaluate_classifier(model, normaliser, test_functaset, classes, name, seed)
+    return classification.evaluate_classifier(model, normaliser, test_functaset, test_images.classes, seed)

@@ -7,31 +7,31 @@ from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.functasets.encoding import plan_functaset
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan
 from spatial_functa_pipeline.images.images import Images
-from spatial_functa_pipeline.models.weights import Weights, unpack_field
+from spatial_functa_pipeline.models.weights import Weights, unpack_encoder
 
 Store = tuple[int, int, int, StorageType]
 """What says how rows are stored: `shard_rows`, `chunk_rows`, `encode_batch` and `storage_type` of `FunctasetConfig`."""
 
 
 def build_train_functaset(
-    images: Images, field: Weights, dataset: str, runtime: RuntimeConfig, config: FunctasetConfig, seed: int
+    images: Images, encoder: Weights, dataset: str, runtime: RuntimeConfig, config: FunctasetConfig, seed: int
 ) -> FunctasetPlan:
     """Encode the training images and their augmented copies, drawn from `seed`."""
-    return _plan(images, field, dataset, "train", runtime, config, seed)
+    return _plan(images, encoder, dataset, "train", runtime, config, seed)
 
 
 def build_validation_functaset(
-    images: Images, field: Weights, dataset: str, runtime: RuntimeConfig, *store: *Store
+    images: Images, encoder: Weights, dataset: str, runtime: RuntimeConfig, *store: *Store
 ) -> FunctasetPlan:
     """Encode the validation images; of the parameters only those of the store matter."""
-    return _plan(images, field, dataset, "validation", runtime, _unaugmented(*store))
+    return _plan(images, encoder, dataset, "validation", runtime, _unaugmented(*store))
 
 
 def build_test_functaset(
-    images: Images, field: Weights, dataset: str, runtime: RuntimeConfig, *store: *Store
+    images: Images, encoder: Weights, dataset: str, runtime: RuntimeConfig, *store: *Store
 ) -> FunctasetPlan:
     """Encode the test images; of the parameters only those of the store matter."""
-    return _plan(images, field, dataset, "test", runtime, _unaugmented(*store))
+    return _plan(images, encoder, dataset, "test", runtime, _unaugmented(*store))
 
 
 def _unaugmented(shard_rows: int, chunk_rows: int, encode_batch: int, storage_type: StorageType) -> FunctasetConfig:
@@ -46,7 +46,7 @@ def _unaugmented(shard_rows: int, chunk_rows: int, encode_batch: int, storage_ty
 
 def _plan(
     images: Images,
-    field: Weights,
+    encoder: Weights,
     dataset: str,
     split: str,
     runtime: RuntimeConfig,
@@ -55,12 +55,12 @@ def _plan(
 ) -> FunctasetPlan:
     return plan_functaset(
         images,
-        unpack_field(field, torch.device("cpu")),
+        unpack_encoder(encoder, torch.device("cpu")),
         config,
         dataset=dataset,
         split=split,
         copies=config.augmented_copies,
-        fingerprint=field.digest,
+        fingerprint=encoder.digest,
         seed=seed,
         runtime=runtime,
     )

@@ -1,4 +1,4 @@
-"""Images and field → functasets."""
+"""Images and encoder → functasets."""
 
 from collections.abc import Callable
 
@@ -30,7 +30,7 @@ def create_pipeline() -> Pipeline:
         [
             Node(
                 build,
-                inputs=[f"{split}_images", "field", "params:dataset", "params:runtime", *parameters],
+                inputs=[f"{split}_images", "encoder", "params:dataset", "params:runtime", *parameters],
                 outputs=f"encoded_{split}_functaset",
                 name=f"build_{split}_functaset",
             )

@@ -6,7 +6,7 @@ from spatial_functa_pipeline.pipelines.meta_learning.nodes import meta_learn_fie
 
 
 def create_pipeline() -> Pipeline:
-    """One node: the meta-learning."""
+    """Part of `encoder`: the meta-learning."""
     return Pipeline(
         [
             Node(
@@ -16,6 +16,7 @@ def create_pipeline() -> Pipeline:
                     "validation_images",
                     "field_checkpoint",
                     "params:meta_learning",
+                    "params:encoder",
                     "params:data",
                     "params:seed",
                     "params:runtime",

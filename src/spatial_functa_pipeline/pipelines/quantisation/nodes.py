@@ -9,31 +9,31 @@ from spatial_functa_pipeline.functasets.requantising import Pictures, quantised
 from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan
 from spatial_functa_pipeline.images.images import Images
-from spatial_functa_pipeline.models.weights import Weights, unpack_field
+from spatial_functa_pipeline.models.weights import Weights, unpack_encoder
 
 
 def quantise_train_functaset(
     encoded: Functaset,
     images: Images,
-    field: Weights,
+    encoder: Weights,
     config: QuantisationConfig,
     runtime: RuntimeConfig,
     functaset: FunctasetConfig,
     seed: int,
 ) -> FunctasetPlan | Functaset:
-    """Quantise the training latents, over the ranges of those that are not distorted; images and field tell their PSNR."""
+    """Quantise the training latents, over the ranges of those that are not distorted; images and encoder tell their PSNR."""
     pictures = Pictures(images, functaset.augmentation, seed)
-    return quantised(encoded, config.bits, pictures, unpack_field(field, torch.device("cpu")), runtime)
+    return quantised(encoded, config.bits, pictures, unpack_encoder(encoder, torch.device("cpu")), runtime)
 
 
 def quantise_other_functaset(
     encoded: Functaset,
     images: Images,
-    field: Weights,
+    encoder: Weights,
     config: QuantisationConfig,
     runtime: RuntimeConfig,
     train_functaset: Functaset,
 ) -> FunctasetPlan | Functaset:
     """Quantise the latents of another split, over the ranges of the training latents."""
     cpu = torch.device("cpu")
-    return quantised(encoded, config.bits, Pictures(images), unpack_field(field, cpu), runtime, train_functaset)
+    return quantised(encoded, config.bits, Pictures(images), unpack_encoder(encoder, cpu), runtime, train_functaset)

@@ -23,7 +23,7 @@ def create_pipeline() -> Pipeline:
                 inputs=[
                     f"encoded_{split}_functaset",
                     f"{split}_images",
-                    "field",
+                    "encoder",
                     "params:quantisation",
                     "params:runtime",
                     *others,

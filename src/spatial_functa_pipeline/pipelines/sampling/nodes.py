@@ -10,7 +10,7 @@ from spatial_functa_pipeline.evaluation.samples import plan_samples
 from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan
 from spatial_functa_pipeline.images.images import Images
-from spatial_functa_pipeline.models.weights import Weights, unpack_denoiser, unpack_field
+from spatial_functa_pipeline.models.weights import Weights, unpack_denoiser, unpack_encoder
 
 
 def sample_latents(
@@ -38,8 +38,8 @@ def sample_latents(
 
 
 def draw_samples(
-    samples: Functaset, test_images: Images, field: Weights, figure_images: int, runtime: RuntimeConfig
+    samples: Functaset, test_images: Images, encoder: Weights, figure_images: int, runtime: RuntimeConfig
 ) -> tuple[Figure, Figure]:
-    """The first samples of each class; some of them also at a multiple of the resolution that the field learned."""
-    decoder = unpack_field(field, resolve_device(runtime.device))
+    """The first samples of each class; some of them also at a multiple of the resolution, if the encoder decodes at any."""
+    decoder = unpack_encoder(encoder, resolve_device(runtime.device))
     return sample_figures.draw_samples(samples, decoder, test_images.classes, figure_images)

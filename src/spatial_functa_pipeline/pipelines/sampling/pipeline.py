@@ -24,7 +24,7 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 draw_samples,
-                inputs=["samples", "test_images", "field", "params:evaluation.figure_images", "params:runtime"],
+                inputs=["samples", "test_images", "encoder", "params:evaluation.figure_images", "params:runtime"],
                 outputs=["samples_by_class", "samples_enlarged"],
                 name="draw_samples",
             ),

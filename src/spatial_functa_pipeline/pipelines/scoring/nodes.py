@@ -11,7 +11,7 @@ from spatial_functa_pipeline.evaluation.metrics import Metrics
 from spatial_functa_pipeline.functasets.statistics import LatentStatistics
 from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.images.images import Images
-from spatial_functa_pipeline.models.weights import Weights, pack_feature_network, unpack_field
+from spatial_functa_pipeline.models.weights import Weights, pack_feature_network, unpack_encoder
 from spatial_functa_pipeline.tracking import mlflow_report
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.feature_network import train_feature_network
@@ -59,7 +59,7 @@ def measure_reference_points(
     validation_images: Images,
     test_images: Images,
     test_functaset: Functaset,
-    field: Weights,
+    encoder: Weights,
     statistics: Weights,
     network: Weights,
     config: FrechetConfig,
@@ -73,13 +73,15 @@ def measure_reference_points(
     extractor = features.feature_extractor(config, network, device)
     moments = LatentStatistics.from_tensors(statistics.tensors, statistics.config)
     images = (train_images, validation_images, test_images, test_functaset)
-    sets = features.reference_features(extractor, *images, unpack_field(field, device), moments, scores, samples, seed)
+    sets = features.reference_features(
+        extractor, *images, unpack_encoder(encoder, device), moments, scores, samples, seed
+    )
     return features.pack_features(sets, extractor)
 
 
 def score_samples(
     samples: Functaset,
-    field: Weights,
+    encoder: Weights,
     network: Weights,
     real: Weights,
     reference: Weights,
@@ -93,7 +95,7 @@ def score_samples(
     Returns the metrics, the table of every score of every set, with what it was measured on, and the figure of it.
     """
     device = resolve_device(runtime.device)
-    extractor, decoder = features.feature_extractor(config, network, device), unpack_field(field, device)
+    extractor, decoder = features.feature_extractor(config, network, device), unpack_encoder(encoder, device)
     sets = (features.unpack_features(real), features.unpack_features(reference))
     numbers = (scores.pair_images, real.config["held_out"], seed)
     return generation.score_samples(samples, decoder, extractor, *sets, *numbers)

@@ -48,7 +48,7 @@ def create_pipeline() -> Pipeline:
                     "validation_images",
                     "test_images",
                     "test_functaset",
-                    "field",
+                    "encoder",
                     "latent_statistics",
                     "feature_network",
                     "params:evaluation.frechet",
@@ -63,7 +63,7 @@ def create_pipeline() -> Pipeline:
                 score_samples,
                 inputs=[
                     "samples",
-                    "field",
+                    "encoder",
                     "feature_network",
                     "real_features",
                     "reference_features",
