@@ -288,7 +288,7 @@ def _search(console: Console, one: Search, found: Trials, trials: int | None) ->
                 console.print(f"    {text}", highlight=False, markup=False, soft_wrap=True)
             status = "FINISHED"
         finally:
-            record.close(status, files=one.write(found))
+            record.close(status, {}, one.write(found))
     _say_best(console, one, found)
     if found.best is None:
         raise click.ClickException("all trials have failed")
