@@ -271,8 +271,9 @@ def _say_what_would_run(console: Console, one: Search, found: Trials, trials: in
 
 def _search(console: Console, one: Search, found: Trials, trials: int | None) -> None:
     wanted = found.wanted(trials)
-    with KedroSession.create(one.project, env=one.env, runtime_params=one.given) as session:
-        context: Any = session.load_context()  # which opens MLflow's store
+    session: Any = KedroSession.create(one.project, env=one.env, runtime_params=one.given)
+    with session:
+        context = session.load_context()  # which opens MLflow's store
         record = _open_record(one, context.mlflow.tracking.experiment.name)
         status = "KILLED"
         try:
@@ -288,7 +289,7 @@ def _search(console: Console, one: Search, found: Trials, trials: int | None) ->
                 console.print(f"    {text}", highlight=False, markup=False, soft_wrap=True)
             status = "FINISHED"
         finally:
-            record.close(status, files=one.write(found))
+            record.close(status, {}, one.write(found))
     _say_best(console, one, found)
     if found.best is None:
         raise click.ClickException("all trials have failed")

@@ -31,7 +31,7 @@ class StudyVariant:
     name: str | None
     point: Parameters
     parameters: Parameters
-    outputs: tuple[str, ...]
+    outputs: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
