@@ -6,7 +6,6 @@ from kedro.pipeline import Pipeline
 
 PIPELINES = (
     "meta_learning",
-    "encoder",
     "functaset_build",
     "quantisation",
     "normalization_stats",
@@ -17,8 +16,7 @@ PIPELINES = (
     "analysis",
     "evaluation",
 )
-"""What `kedro run` runs. Parts: `encoder` has `meta_learning`, `functaset_build` has `quantisation`, `evaluation` the three
-before it."""
+"""What `kedro run` runs. `functaset_build` holds `quantisation`, and `evaluation` the three before it."""
 
 
 def register_pipelines() -> dict[str, Pipeline]:

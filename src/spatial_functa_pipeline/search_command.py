@@ -271,8 +271,9 @@ def _say_what_would_run(console: Console, one: Search, found: Trials, trials: in
 
 def _search(console: Console, one: Search, found: Trials, trials: int | None) -> None:
     wanted = found.wanted(trials)
-    with KedroSession.create(one.project, env=one.env, runtime_params=one.given) as session:
-        context: Any = session.load_context()  # which opens MLflow's store
+    session: Any = KedroSession.create(one.project, env=one.env, runtime_params=one.given)
+    with session:
+        context = session.load_context()  # which opens MLflow's store
         record = _open_record(one, context.mlflow.tracking.experiment.name)
         status = "KILLED"
         try:

@@ -2,13 +2,15 @@
 
 import json
 import os
+import time
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from kedro.io import AbstractDataset, DatasetError
 
 from spatial_functa_pipeline.datasets.fingerprint import Fingerprint, FingerprintMixin
-from spatial_functa_pipeline.datasets.reporting import MetricsDataset
+from spatial_functa_pipeline.datasets.reporting import HistoryDataset, MetricsDataset
 
 MADE = Fingerprint("train", {"training.steps": 10, "seed": 0}, {"functaset": "abc"})
 
@@ -248,3 +250,28 @@ def test_a_record_can_be_kept_elsewhere(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
     dataset.expected = Fingerprint("other")
     assert not dataset.exists()
+
+
+def seconds_of(dataset, data, begun):
+    dataset.expected, dataset.begun = Fingerprint("node", {"a": 1}), begun
+    dataset.save(data)
+    made_by, seconds = dataset.last_making()
+    assert made_by == dataset.expected
+    return seconds
+
+
+def test_a_record_says_how_long_it_took(tmp_path):
+    metrics = MetricsDataset(filepath=str(tmp_path / "metrics.json"))
+    assert metrics.last_making() is None
+    assert 5 <= seconds_of(metrics, {"psnr": 30.0}, time.monotonic() - 5) < 60
+    metrics.begun = None  # saved by nobody's node
+    metrics.save({"psnr": 31.0})
+    assert metrics.last_making() is None
+
+
+@pytest.mark.parametrize(("rows", "seconds"), [([10.0, 300.0], 300), ([1.0, 2.0], 5), ([], 5)])
+def test_a_history_has_the_time_before_an_interruption_too(tmp_path, rows, seconds):
+    """The node's own time counts where it was longer, or where there was nothing to train."""
+    history = HistoryDataset(filepath=str(tmp_path / "history.csv"))
+    table = pd.DataFrame({"step": range(len(rows)), "seconds": rows}) if rows else pd.DataFrame(columns=["step"])
+    assert seconds_of(history, table, time.monotonic() - 5) == pytest.approx(seconds, abs=3)

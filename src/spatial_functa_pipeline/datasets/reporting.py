@@ -41,12 +41,10 @@ class HistoryDataset(TableDataset):
 
     def _seconds_of_making(self, record: dict[str, Any]) -> float | None:
         """What the training has taken, before an interruption and after it; records of older versions do not say."""
-        trained = pd.read_csv(str(self._filepath))["seconds"].max()  # none where there was nothing to train
-        return (
-            super()._seconds_of_making(record)
-            if pd.isna(trained)
-            else max(float(trained), record.get("seconds") or 0.0)
-        )
+        history = pd.read_csv(str(self._filepath))
+        if history.empty:  # there was nothing to train
+            return super()._seconds_of_making(record)
+        return max(float(history["seconds"].iloc[-1]), record.get("seconds") or 0.0)
 
 
 class FigureDataset(FingerprintMixin, MatplotlibDataset):

@@ -128,13 +128,13 @@ def _read_emoji(
             drawings.setdefault(png, emoji)
     if not drawings:
         raise ImagesError(f"{font} draws none of the emoji in {listing}: take both from the same distribution")
-    emoji = tuple(drawings.values())
-    classes = tuple(dict.fromkeys(one.group for one in emoji))
+    drawn = tuple(drawings.values())
+    classes = tuple(dict.fromkeys(one.group for one in drawn))
     return EmojiDrawings(
         pixels=np.stack([_decoded(png, resolution) for png in drawings]),
-        labels=np.array([classes.index(one.group) for one in emoji], np.int64),
+        labels=np.array([classes.index(one.group) for one in drawn], np.int64),
         classes=classes,
-        emoji=emoji,
+        emoji=drawn,
         digest=short_digest([font.read_bytes(), listing.read_bytes()]),
     )
 

@@ -53,6 +53,7 @@ class Trials:
         """Open the file, or begin it; None: no file, and no trials yet. `given`: what else is given to all trials."""
         try:
             import optuna
+            from optuna.storages.journal import JournalFileBackend
         except ImportError as error:
             raise MissingOptunaError("a search needs optuna") from error
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -61,7 +62,7 @@ class Trials:
         storage = None
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
-            storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(file)))
+            storage = optuna.storages.JournalStorage(JournalFileBackend(str(file)))
         self._study = optuna.create_study(
             storage=storage,
             study_name=definition_digest(config, given),
