@@ -107,9 +107,9 @@ def lines(*paths):
     return sum(len(path.read_text().splitlines()) for path in paths)
 
 
-def test_what_all_data_sets_share_is_at_most_310_lines_long():
+def test_what_all_data_sets_share_is_at_most_450_lines_long():
     shared = [path for path in CONF.glob("*.yml") if path.name != "claims.yml"]  # what the paper says, and no setting
-    assert lines(*shared, *(CONF / "base").glob("*.yml")) <= 310
+    assert lines(*shared, *(CONF / "base").glob("*.yml")) <= 450
 
 
 @pytest.mark.parametrize("env", ENVIRONMENTS)

@@ -43,6 +43,7 @@ def without_effect(parameters: PipelineParameters) -> frozenset[str]:
         "diffusion.training": diffusion.training,
     }
     idle = {
+        "encoder": True,  # the paper's is the field
         "meta_learning": parameters.encoder != "field",
         "autoencoder": parameters.encoder != "autoencoder",
         "meta_learning.field.kernel_size": shape.cells == 1,
