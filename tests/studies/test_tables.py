@@ -85,10 +85,12 @@ def test_the_table_for_a_reader():
     failing = {("MLP, latent_shape=8x8x4", 1): "failed", ("a|b", 0): "failed", ("a|b", 1): "failed"}
     runs, results = tables(study, failing, psnr=lambda run: 30 + run.seed / 7, top1_accuracy=lambda run: 0.5)
     text = markdown(study, runs, results, "the command")
-    assert text.splitlines()[:9] == [
+    assert text.splitlines()[:11] == [
         "# A study",
         "",
         "Which is better?",
+        "",
+        "**Incomplete**: 3 of 6 runs have no results; they are named below.",
         "",
         "| variant | latent shape | psnr | top1 accuracy | seeds |",
         "| --- | --- | ---: | ---: | ---: |",
@@ -131,6 +133,11 @@ def test_of_many_numbers_the_lowest_and_the_highest_are_said():
     ]
     expected = ["psnr: measured on 10 images, by axis 1,000 … 9,000, 1.5"]
     assert measured_on(study, runs_table(study, measured)) == expected
+
+
+def test_a_table_of_all_runs_is_not_called_incomplete():
+    study = study_of(vary=SHAPES)
+    assert "Incomplete" not in markdown(study, *tables(study, psnr=lambda run: 30.0), "the command")
 
 
 def test_seeds_of_a_metric_that_not_all_have_are_said():

@@ -68,11 +68,14 @@ def results_table(study: StudyConfig, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def markdown(study: StudyConfig, runs: pd.DataFrame, results: pd.DataFrame, command: str) -> str:
-    """The study for a reader: what is asked, the table, what was measured on what, what failed, how to make it again."""
-    parts = [f"# {study.title}", study.about.strip(), "\n".join(table_lines(study, results)), spread(study)]
-    parts.append(_list(measured_on(study, runs)))
-    if failed := without_results(runs):
-        parts += ["Without results:", _list(failed)]
+    """The study for a reader: what is asked, the table, what was measured on what, what is missing, how to make it again."""
+    missing = without_results(runs)
+    parts = [f"# {study.title}", study.about.strip()]
+    if missing:
+        parts.append(f"**Incomplete**: {len(missing)} of {len(runs)} runs have no results; they are named below.")
+    parts += ["\n".join(table_lines(study, results)), spread(study), _list(measured_on(study, runs))]
+    if missing:
+        parts += ["Without results:", _list(missing)]
     parts.append(f"Made by `{command}`.")
     return "\n\n".join(filter(None, parts)) + "\n"
 
