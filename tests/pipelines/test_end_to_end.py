@@ -120,7 +120,10 @@ def test_the_report_shows_all_of_it_and_is_linked(finished):
     text = check_page(html)
     assert f"{metrics(finished)['psnr']:.4g} dB" in text
     assert html.count("<img ") == len(FIGURES) + 1  # and the confusion matrix
-    sections = "Reconstructions Latents Classification Samples Scores of the samples Memorisation Training Parameters"
+    sections = (
+        "Reconstructions Latents Perturbed latents Classification Samples Scores of the samples Memorisation Training "
+        "Parameters"
+    )
     assert f"Results {sections} To make it again" in text
     assert f"All {len(METRICS)} numbers" in text
     assert "made by earlier runs nothing" in text
