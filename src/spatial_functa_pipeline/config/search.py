@@ -50,7 +50,7 @@ class SearchConfig(Block):
         description="for each key the values to choose from, or a range"
     )
     metric: str = Field(
-        description="what is best: `validation_…`, of a training's history, or a score of samples to training images, `fid_to_train`"
+        description="what is best: `validation_…`, of a training's history, or a score of samples, as `fid_to_train`"
     )
     output: str = Field(description="the entry of the catalog that has it: a history or metrics")
     take: Literal["best", "last"] = Field(
