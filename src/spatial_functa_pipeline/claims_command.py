@@ -37,7 +37,7 @@ def claims(metadata: ProjectMetadata, output: Path | None) -> None:
 
     project = metadata.project_path
     config, found = read_claims(project / CLAIMS), environments(project)
-    if not any(one.tables for one in found):
+    if not any(one.tables or one.changed for one in found):
         raise click.ClickException(
             "no study has been run yet, so that nothing would be measured; `kedro study` lists them"
         )
@@ -86,12 +86,13 @@ def environments(project: Path) -> list[Environment]:
     """All that have studies, with the tables of those that have been run."""
     from spatial_functa_pipeline.studies.claims import read_tables
     from spatial_functa_pipeline.studies.ledger import Environment
-    from spatial_functa_pipeline.study_plan import RESULTS, studies_of
+    from spatial_functa_pipeline.study_plan import RESULTS, read_study, studies_of
 
     found = []
     for folder in sorted((project / "conf").glob("*/studies")):
         env = folder.parent.name
         written: Any = OmegaConf.load(folder.parent / "globals.yml")
-        tables = read_tables(project / RESULTS / written.dataset)
-        found.append(Environment(env, written.dataset, frozenset(studies_of(project / "conf", env)), tables))
+        studies = {name: read_study(file) for name, file in studies_of(project / "conf", env).items()}
+        tables, changed = read_tables(project / RESULTS / written.dataset, studies)
+        found.append(Environment(env, written.dataset, frozenset(studies), tables, changed))
     return found

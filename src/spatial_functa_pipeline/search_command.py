@@ -150,12 +150,20 @@ class Search:
         """Of all trials."""
         return self.folder / "trials.log"
 
+    @cached_property
+    def parameters(self) -> dict[str, Any]:
+        """Of the trial of `first_point` all that change results, by dotted keys: the environment's and what is given."""
+        from spatial_functa_pipeline.config.places import NAMED_APART, flatten, may_name
+
+        all_of_them = flatten(self.plan_of(self.first_point).runs[0].catalog.load("parameters"))
+        return {key: value for key, value in all_of_them if key in NAMED_APART or may_name(key)}
+
     def open_trials(self, log: Path | None) -> Trials:
         """Raises click.ClickException if there is no optuna."""
         from spatial_functa_pipeline.studies.search import MissingOptunaError, Trials
 
         try:
-            return Trials(self.config, log, self.given)
+            return Trials(self.config, log, self.parameters)
         except MissingOptunaError as error:
             raise click.ClickException(f"{error}: pip install 'spatial_functa_pipeline[search]'") from None
 
@@ -201,7 +209,7 @@ class Search:
             lines.append(",".join(map(_cell, cells)))
         texts = {"trials.csv": "\n".join(lines) + "\n"}
         if best := found.best:
-            params = {**dict(flatten(self.config.set)), **best.point, **dict(flatten(self.given))}
+            params = {**dict(flatten(self.config.set)), **dict(flatten(best.point)), **dict(flatten(self.given))}
             comment = f"# The best of {len(found.ended)} trials, {self.config.metric} {best.value:.6g}: kedro run --config …\n"
             texts[BEST] = comment + yaml.safe_dump({"run": {"env": self.env, "params": nest(params)}}, sort_keys=False)
         for name, text in texts.items():
@@ -301,7 +309,9 @@ def _open_record(one: Search, experiment: str) -> StudyRecord:
 
     config = one.config
     tags = {"environment": one.env, "search": one.name}
-    return StudyRecord(experiment, one.name, config.title, config.about, definition_digest(config, one.given), tags)
+    return StudyRecord(
+        experiment, one.name, config.title, config.about, definition_digest(config, one.parameters), tags
+    )
 
 
 def _try(one: Search, trial: Trial, record: StudyRecord) -> tuple[float | None, str]:

@@ -5,6 +5,7 @@ import csv
 import pytest
 
 from spatial_functa_pipeline.config.claims import Claim
+from spatial_functa_pipeline.config.study import StudyConfig
 from spatial_functa_pipeline.studies.claims import (
     Answer,
     ClaimError,
@@ -12,6 +13,7 @@ from spatial_functa_pipeline.studies.claims import (
     judge,
     rank_correlation,
     read_tables,
+    share_of_orders,
     student_t,
 )
 
@@ -209,9 +211,14 @@ def test_best_at_takes_half_open_ranges():
     [
         ([1, 2, 3, 4, 5], "positive", HOLDS),
         ([1, 2, 3, 5, 4], "positive", HOLDS),  # 0.9
-        ([2, 1, 3, 5, 4], "positive", HOLDS),  # 0.8, which is enough
+        ([2, 1, 3, 5, 4], "positive", CANNOT_BE_TOLD),  # 0.8, which 8 of 120 orders reach
+        ([1, 2, 3, 4], "positive", HOLDS),  # 1 of 24
+        ([1, 2, 4, 3], "positive", CANNOT_BE_TOLD),  # 0.8, which 4 of 24 reach
+        ([2, 4, 3, 1], "positive", CANNOT_BE_TOLD),  # the other sign, but weakly
         ([2, 3, 1, 5, 4], "positive", CANNOT_BE_TOLD),  # 0.6
-        ([3, 3, 3, 3, 3], "positive", DOES_NOT_HOLD),  # 0
+        ([3, 3, 3, 3, 3], "positive", CANNOT_BE_TOLD),  # 0
+        ([2, 1, 4, 3, 6, 5, 8, 7, 10], "positive", HOLDS),  # too many for all orders
+        ([5, 1, 8, 3, 2, 7, 4, 6, 9], "positive", CANNOT_BE_TOLD),
         ([1, 2, 3, 4, 5], "negative", DOES_NOT_HOLD),
         ([5, 4, 3, 2, 1], "negative", HOLDS),
         ([1, 2, 3], "positive", CANNOT_BE_TOLD),
@@ -232,7 +239,46 @@ def test_rank_correlation_shares_the_ranks_of_equal_values():
 
 
 def test_students_t():
-    assert [student_t(freedom) for freedom in (1, 2, 10, 11, 0)] == [12.71, 4.30, 2.23, 2.0, 2.0]
+    """As in printed tables."""
+    found = [round(student_t(freedom), 3) for freedom in (1, 2, 3, 10, 11, 30, 1000)]
+    assert found == [12.706, 4.303, 3.182, 2.228, 2.201, 2.042, 1.962]
+
+
+def half_of(found):
+    return float(found.numbers[1].rpartition("± ")[2].rstrip("."))
+
+
+def test_unequal_deviations_have_fewer_degrees_of_freedom():
+    """Standard errors 1 and 0.01: of 2 seeds each, 1.0002 degrees of freedom rather than 2."""
+    found = verdict("larger", runs(a=[0.0, 2.0], b=[0.0, 0.02]), than=OTHER)
+    assert half_of(found) == pytest.approx(12.706, abs=0.5)
+
+
+def test_a_deviation_that_stands_for_both_rows_counts_once():
+    """Row c's own variance of 0.5, of 2 seeds, and as much for row a: one estimate, with one degree of freedom."""
+    rows = {"than": {"study": "s", "where": {"shape": "c"}}, "spread": {"study": "s", "where": {"shape": "c"}}}
+    found = verdict("larger", runs(a=[9.0], c=[0.0, 1.0]), **rows)
+    assert half_of(found) == pytest.approx(12.706 * (0.5 + 0.25) ** 0.5, abs=0.5)
+    assert found.answer == CANNOT_BE_TOLD
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ([1, 2, 3, 4], [1, 2, 3, 4], 1 / 24),
+        ([1, 2, 3, 4], [4, 3, 2, 1], 1 / 24),  # of the sign that was found
+        ([1, 2, 3, 4, 5], [1, 2, 3, 5, 4], 5 / 120),
+        ([1, 2, 3, 4], [1, 1, 1, 1], 1.0),
+    ],
+)
+def test_share_of_orders_counts_all_that_are_as_strong(first, second, expected):
+    assert share_of_orders(first, second) == pytest.approx(expected)
+
+
+def test_orders_of_many_rows_are_drawn():
+    scattered = [5, 1, 8, 3, 2, 7, 4, 6, 9]
+    assert share_of_orders(range(9), range(9)) == pytest.approx(1 / 40_001)
+    assert share_of_orders(range(9), scattered) == share_of_orders(range(9), scattered) > 0.05
 
 
 @pytest.mark.parametrize(
@@ -275,7 +321,14 @@ def test_values_are_compared_as_tables_have_them(tmp_path):
         writer = csv.DictWriter(opened, rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)
-    tables = read_tables(tmp_path)
+    study = StudyConfig.model_validate({"title": "t", "vary": {"x": [1]}, "outputs": ["o"], "measure": ["metric"]})
+    assert read_tables(tmp_path, {"s": study}) == ({}, {"s"})  # nothing says what was run
+    record = file.with_name("study.yml")
+    record.write_text("title: t\nvary: {x: [1, 2]}\noutputs: [o]\nmeasure: [metric]\n")
+    assert read_tables(tmp_path, {"s": study}) == ({}, {"s"})
+    record.write_text("title: other\nvary: {x: [1]}\noutputs: [o]\nmeasure: [metric]\n")
+    tables, changed = read_tables(tmp_path, {"s": study, "never_run": study})
+    assert not changed
     assert len(tables["s"]) == 4  # what failed is no row
     for value, number in ((2.5, 0), (None, 1), (True, 2), (6, 3), (6.0, 3)):
         of = {"study": "s", "where": {"x": value}}

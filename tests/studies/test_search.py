@@ -132,7 +132,6 @@ def test_another_definition_has_trials_of_its_own(file):
     found.end(found.begin(), 1.0)
     for changes in (
         {"space": {"a": [1, 2, 3]}},
-        {"set": {"c": 1}},
         {"metric": "validation_loss"},
         {"direction": "minimise"},
     ):
@@ -142,11 +141,34 @@ def test_another_definition_has_trials_of_its_own(file):
     assert definition_digest(config(), {}) == definition_digest(config(about="words"), {})
 
 
-@pytest.mark.parametrize("metric", ["top1_accuracy", "psnr", "fid_to_test", "fid_reconstructions_to_test"])
+IMAGES = ("test_images", "reconstructions", "pca_codes", "noise")
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        *("top1_accuracy", "psnr", "fid_to_test", "fid_reconstructions_to_test"),
+        *(
+            f"{score}_{images}_to_train"
+            for images in IMAGES
+            for score in ("fid", "frechet_distance_convnet", "frechet_distance_inception_0123abcd")
+        ),
+    ],
+)
 def test_a_metric_of_the_test_set_chooses_nothing(metric):
     with pytest.raises(ValidationError, match="measured on test images"):
         config(metric=metric)
-    assert config(metric="fid_to_train", direction="minimise")
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        *("fid_to_train", "kid_to_train", "precision_to_train", "validation_psnr"),
+        *("frechet_distance_convnet_to_train", "recall_inception_0123abcd_to_train"),
+    ],
+)
+def test_validation_and_samples_may_choose(metric):
+    assert config(metric=metric).metric == metric
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,9 @@ class CorrelatesRule(_Rule):
     kind: Literal["correlates"]
     with_metric: Names
     sign: Literal["positive", "negative"]
-    at_least: Annotated[float, Field(gt=0, le=1)] = Field(0.8, description="of Spearman's rank correlation")
+    at_least: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.8, description="of Spearman's rank correlation, which chance must also give in 5 % of all orders at most"
+    )
 
 
 Rule = Annotated[LargerRule | SmallerRule | WithinRule | BestAtRule | CorrelatesRule, Field(discriminator="kind")]

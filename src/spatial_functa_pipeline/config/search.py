@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import product
 from math import prod
 from typing import Annotated, Any, Literal
@@ -10,6 +11,11 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from spatial_functa_pipeline.config.block import Block
 from spatial_functa_pipeline.config.study import Parameters
+
+_OF_SAMPLES = re.compile(
+    "(fid|frechet_distance|kid|precision|recall|density|coverage)(_convnet|_inception_[0-9a-f]{8})?_to_train"
+)
+"""A score of the samples. Other names say before `_to_` what is scored, as `fid_reconstructions_to_train` of test images."""
 
 
 class RangeConfig(Block):
@@ -44,7 +50,7 @@ class SearchConfig(Block):
         description="for each key the values to choose from, or a range"
     )
     metric: str = Field(
-        description="what is best: `validation_…`, of a training's history, or a score to the training images, `…_to_train`"
+        description="what is best: `validation_…`, of a training's history, or a score of samples, as `fid_to_train`"
     )
     output: str = Field(description="the entry of the catalog that has it: a history or metrics")
     take: Literal["best", "last"] = Field(
@@ -79,10 +85,10 @@ class SearchConfig(Block):
 
     @model_validator(mode="after")
     def _metric_is_not_of_the_test_set(self) -> SearchConfig:
-        if not (self.metric.startswith("validation_") or self.metric.endswith("_to_train")):
+        if not (self.metric.startswith("validation_") or _OF_SAMPLES.fullmatch(self.metric)):
             raise ValueError(
-                f"metric is {self.metric}, which is measured on test images: what is chosen by it would fit them. Take one "
-                "that begins with validation_, or a score that ends in _to_train"
+                f"metric is {self.metric}, which is measured on test images: what is chosen by it would fit them. "
+                "Take one that begins with validation_, or a score of samples to the training images, as fid_to_train"
             )
         return self
 

@@ -8,11 +8,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from math import inf, sqrt
+from functools import cache
+from itertools import permutations
+from math import cos, inf, pi, sin, sqrt, tan
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
+from pydantic import ValidationError
 
 from spatial_functa_pipeline.config.claims import (
     BestAtRule,
@@ -24,18 +28,21 @@ from spatial_functa_pipeline.config.claims import (
     SmallerRule,
     WithinRule,
 )
+from spatial_functa_pipeline.config.study import StudyConfig
 
 Row = Mapping[str, str]
 """One run, as `runs.csv` has it."""
 Tables = Mapping[str, Sequence[Row]]
 """The runs of each study of one data set, by the study's name."""
 
-_T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
-"""Student's t for 95 % of both sides, by degrees of freedom from 1 on."""
-_T_OF_MANY = 2.0
 _ROUNDING = 1e-9
 _FEWEST_ROWS = 4
-"""That say anything about a rank correlation."""
+"""Of fewer rows, any order is as likely by chance as 1 in 6, or more."""
+_BY_CHANCE = 0.05
+_MOST_ROWS_IN_ALL_ORDERS = 8
+_DRAWN_ORDERS = 40_000
+_WORDS = {"title", "about", "figure"}
+"""What of a study changes none of its numbers."""
 
 
 class ClaimError(ValueError):
@@ -125,13 +132,33 @@ class Estimate:
         return f"{self.centre:.3g} ± {self.half:.2g}"
 
 
-def read_tables(folder: Path) -> Tables:
-    """The studies of one data set, `data/09_studies/<data set>`; none if it has none."""
-    found = {}
-    for file in sorted(folder.glob("*/runs.csv")):
+def read_tables(folder: Path, studies: Mapping[str, StudyConfig]) -> tuple[Tables, frozenset[str]]:
+    """The tables of one data set, and the studies whose tables are out of date.
+
+    Args:
+        folder: `data/09_studies/<data set>`; it need not be there.
+        studies: by name, as they are written now. What has been run of another study of that name is out of date.
+    """
+    found, changed = {}, set()
+    for name, study in studies.items():
+        file = folder / name / "runs.csv"
+        if not file.exists():
+            continue
+        if not _is_of(study, file.with_name("study.yml")):
+            changed.add(name)
+            continue
         with file.open(newline="") as opened:
-            found[file.parent.name] = [row for row in csv.DictReader(opened) if row["state"] == "finished"]
-    return found
+            found[name] = [row for row in csv.DictReader(opened) if row["state"] == "finished"]
+    return found, frozenset(changed)
+
+
+def _is_of(study: StudyConfig, record: Path) -> bool:
+    """Whether the study that stands beside a table compares the same."""
+    try:
+        recorded = StudyConfig.model_validate(yaml.safe_load(record.read_text()))
+    except (OSError, yaml.YAMLError, ValidationError):
+        return False
+    return recorded.model_dump(mode="json", exclude=_WORDS) == study.model_dump(mode="json", exclude=_WORDS)
 
 
 def judge(rule: Rule, tables: Tables) -> Verdict:
@@ -233,14 +260,16 @@ def _judge_correlation(rule: CorrelatesRule, tables: Tables) -> Verdict:
     if len(both) < _FEWEST_ROWS:
         return Verdict(Answer.CANNOT_BE_TOLD, (f"{len(both)} rows have both metrics; {_FEWEST_ROWS} is the fewest.",))
     found = rank_correlation([first[label].mean for label in both], [second[label].mean for label in both])
+    chance = share_of_orders([first[label].mean for label in both], [second[label].mean for label in both])
     signed = found if rule.sign == "positive" else -found
     answer = Answer.CANNOT_BE_TOLD
-    if signed >= rule.at_least - _ROUNDING:
+    if chance <= _BY_CHANCE and signed >= rule.at_least - _ROUNDING:
         answer = Answer.HOLDS
-    elif signed <= _ROUNDING:
+    elif chance <= _BY_CHANCE and signed < 0:
         answer = Answer.DOES_NOT_HOLD
     line = (
-        f"Rank correlation of {_words(rule.metric)} with {_words(rule.with_metric)} over {len(both)} rows: {found:.2f}."
+        f"Rank correlation of {_words(rule.metric)} with {_words(rule.with_metric)} over {len(both)} rows: {found:.2f}; "
+        f"of random orders {100 * chance:.2g} % are as strongly correlated with that sign."
     )
     return Verdict(answer, (line,), _on([first[label] for label in both]))
 
@@ -251,6 +280,23 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return 0.0
     return float(np.corrcoef(x, y)[0, 1])
+
+
+def share_of_orders(first: Sequence[float], second: Sequence[float]) -> float:
+    """How likely chance gives a rank correlation as strong, of the same sign: a one-sided permutation test.
+
+    Of all orders of up to 8 values, else of 40,000 that are drawn, always the same.
+    """
+    x, y = (_ranks(np.asarray(values, float)) for values in (first, second))
+    x, y = x - x.mean(), y - y.mean()
+    if len(x) <= _MOST_ROWS_IN_ALL_ORDERS:
+        orders, found = np.array([*permutations(range(len(x)))]), 0
+    else:  # the order that was found is one of them
+        orders = np.random.default_rng(0).random((_DRAWN_ORDERS, len(x))).argsort(1)
+        found = 1
+    strength = x @ y
+    as_strong = np.count_nonzero(np.sign(strength) * (y[orders] @ x) >= abs(strength) - _ROUNDING)
+    return (as_strong + found) / (len(orders) + found)
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
@@ -291,25 +337,31 @@ def _difference(
     """Mean of the pairs' differences. The interval is Student's t times the standard error over seeds."""
     if by_seed and (found := _differences_by_seed(pairs, relative)) is not None:
         return found
-    differences, variance, freedom, borrowed = [], 0.0, 0, False
+    differences, known = [], True
+    parts: dict[tuple[Any, ...], tuple[float, int]] = {}  # of the variance, by the row whose deviation it is from
     for first, second in pairs:
         scale = (abs(second.mean) if isinstance(second, Measured) else abs(second)) if relative else 1.0
         other = second.mean if isinstance(second, Measured) else second
         differences.append((first.mean - other) / scale)
         for side in _measured([(first, second)]):
-            own = side.variance
-            if own is None:
-                if spread is None or spread.variance is None:
-                    variance = inf
-                    continue
-                own, borrowed = spread.variance, True
-            else:
-                freedom += len(side.values) - 1
-            variance += own / len(side.values) / scale**2
-    if borrowed and spread:
-        freedom += len(spread.values) - 1
-    half = None if variance == inf else student_t(freedom) * sqrt(variance) / len(pairs)
+            source = side if side.variance is not None else spread
+            if source is None or source.variance is None:
+                known = False
+                continue
+            key = (source.label, *source.values.items())
+            before, _ = parts.get(key, (0.0, 0))
+            parts[key] = (before + source.variance / len(side.values) / scale**2, len(source.values) - 1)
+    half = _half([*parts.values()]) / len(pairs) if known else None
     return Estimate(float(np.mean(differences)), half)
+
+
+def _half(parts: Sequence[tuple[float, int]]) -> float:
+    """Half of the interval of a sum whose variance has these parts, each with its degrees of freedom (Welch, Satterthwaite)."""
+    variance = sum(part for part, _ in parts)
+    if not variance:
+        return 0.0
+    freedom = variance**2 / sum(part**2 / freedom for part, freedom in parts)
+    return student_t(max(1, int(freedom + _ROUNDING))) * sqrt(variance)
 
 
 def _differences_by_seed(pairs: Sequence[tuple[Measured, Measured | float]], relative: bool) -> Estimate | None:
@@ -326,9 +378,24 @@ def _differences_by_seed(pairs: Sequence[tuple[Measured, Measured | float]], rel
     return Estimate(centre, student_t(len(found) - 1) * float(np.std(found, ddof=1)) / sqrt(len(found)))
 
 
+@cache
 def student_t(freedom: int) -> float:
-    """The quantile that 95 % of both sides lie within; of more than ten degrees of freedom roughly."""
-    return _T[freedom - 1] if 0 < freedom <= len(_T) else _T_OF_MANY
+    """Student's t, which 95 % lie within on both sides, of whole degrees of freedom from 1 on."""
+    low, high = 0.0, pi / 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _share_within(middle, freedom) < 0.95 else (low, middle)
+    return sqrt(freedom) * tan(low)
+
+
+def _share_within(angle: float, freedom: int) -> float:
+    """The probability of |t| < √freedom · tan(angle) (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
+    odd = freedom % 2
+    term, total = (cos(angle) if odd else 1.0), 0.0
+    for power in range(2 + odd, freedom + 1, 2):
+        total += term
+        term *= cos(angle) ** 2 * (power - 1) / power
+    return 2 / pi * (angle + sin(angle) * total) if odd else sin(angle) * total
 
 
 def _spread(rows: Rows | None, metric: Names, tables: Tables) -> Measured | None:

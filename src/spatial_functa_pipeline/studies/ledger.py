@@ -34,11 +34,14 @@ _HOW_TO_READ = """\
   So it is, too, where the sides are not similar that must be, and where single runs have no known spread.
   A further seed in the study's `seeds` gives one.
 - **not measured**: the command that measures it stands beside it.
+  So it is, too, where a study has been changed since it was run.
 
 A difference is given with its 95 % interval: Student's t times the standard error over seeds.
+Its degrees of freedom are those of Welch and Satterthwaite, rounded down.
 It holds if all of the interval fits the rule, and does not hold if none of it does.
-With two seeds a side the interval is wide: 4.3 standard errors.
+With two seeds a side the interval is wide: 4.3 to 12.7 standard errors.
 Where a row has one seed, the deviation of another row stands for its own, and is named.
+A rank correlation has no interval: it counts if at most 5 % of all orders of the rows are as strongly correlated.
 Where a rule says "paired", the differences of rows that are alike but for the sides are averaged.
 What "similar", "about" and "markedly" mean as numbers is ours; the paper's numbers are quoted as they stand there.
 """
@@ -53,12 +56,14 @@ class Environment:
         dataset: the name of its data set.
         studies: the names of its studies.
         tables: of those that have been run.
+        changed: those that have been run, but were written otherwise then.
     """
 
     name: str
     dataset: str
     studies: frozenset[str]
     tables: Tables
+    changed: frozenset[str] = frozenset()
 
 
 def ledger(
@@ -123,7 +128,10 @@ def _section(
     where += ", the paper's data set" if one.name == claim.environment else ""
     if verdict.answer == Answer.NOT_MEASURED:
         missing = [study for study in claim.rule.studies if study not in one.tables]
-        commands = " and ".join(f"`{command(study, one)}`" for study in missing)
+        commands = " and ".join(
+            f"{'the study has changed, run it again: ' if study in one.changed else ''}`{command(study, one)}`"
+            for study in missing
+        )
         return _wrapped(f"{where}: {commands or '; '.join(verdict.numbers)}.", then="  ")
     lines = [f"{where}.", *verdict.numbers]
     if verdict.measured_on:
@@ -150,13 +158,15 @@ def rule_in_words(rule: Rule) -> str:
         case BestAtRule():
             words = (
                 f"of all values of {_key(rule.key)}, {_range(rule)} has the {rule.best} {_metric(rule.metric)}"
-                f" ({_rows(rule.of)}); the best in that range is compared with the best outside of it."
+                f" ({_rows(rule.of)}); the rows with the best mean in that range and"
+                " outside of it are compared, as if these two had not been chosen among several."
             )
         case CorrelatesRule():
             words = (
                 f"the rank correlation of {_metric(rule.metric)} with {_metric(rule.with_metric)} over the rows"
                 f" ({_rows(rule.of)}) is {'' if rule.sign == 'positive' else '−'}{rule.at_least:g} or"
-                f" {'more' if rule.sign == 'positive' else 'less'}; it does not hold if it has the other sign, or is 0."
+                f" {'more' if rule.sign == 'positive' else 'less'}; it does not hold if it has the other sign. Neither is"
+                " said if chance gives one as strong in more than 5 % of all orders."
             )
         case _:
             words = _comparison_in_words(rule)

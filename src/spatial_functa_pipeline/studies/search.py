@@ -43,14 +43,14 @@ class Trial:
 
 
 class Trials:
-    """All trials of one search. A search with another space, metric or `set` has its own in the same file.
+    """All trials of one search. A search with another space, metric or parameters has its own in the same file.
 
     Raises:
         MissingOptunaError: if there is no optuna.
     """
 
-    def __init__(self, config: SearchConfig, file: Path | None, given: Parameters) -> None:
-        """Open the file, or begin it; None: no file, and no trials yet. `given`: what else is given to all trials."""
+    def __init__(self, config: SearchConfig, file: Path | None, parameters: Parameters) -> None:
+        """Open the file, or begin it; None: no file, and no trials yet. `parameters`: see `definition_digest`."""
         try:
             import optuna
             from optuna.storages.journal import JournalFileBackend
@@ -65,7 +65,7 @@ class Trials:
             storage = optuna.storages.JournalStorage(JournalFileBackend(str(file)))
         self._study = optuna.create_study(
             storage=storage,
-            study_name=definition_digest(config, given),
+            study_name=definition_digest(config, parameters),
             direction="maximize" if config.direction == "maximise" else "minimize",
             load_if_exists=True,
         )
@@ -158,10 +158,15 @@ def _distribution(key: str, values: RangeConfig | list[Any]) -> tuple[str, BaseD
     return key, FloatDistribution(values.low, values.high, log=values.log, step=values.step)
 
 
-def definition_digest(config: SearchConfig, given: Parameters) -> str:
-    """Of what makes the values of trials comparable; `trials` and words do not."""
-    content = config.model_dump(mode="json", exclude={"title", "about", "trials", "sampler", "sampler_seed"})
-    return short_digest([json.dumps([content, given], sort_keys=True).encode()])
+def definition_digest(config: SearchConfig, parameters: Parameters) -> str:
+    """Of what makes the values of trials comparable; `trials` and words do not.
+
+    Args:
+        config: of the search. Its `set` is a part of `parameters`.
+        parameters: all that change results, as one trial has them, by dotted keys.
+    """
+    content = config.model_dump(mode="json", exclude={"title", "about", "trials", "sampler", "sampler_seed", "set"})
+    return short_digest([json.dumps([content, parameters], sort_keys=True).encode()])
 
 
 def in_order(trials: list[Trial], direction: str) -> Iterator[Trial]:
