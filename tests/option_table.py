@@ -293,8 +293,13 @@ OPTIONS: dict[str, Row | list[Row]] = {
                 Row("bf16", AUTOENCODER),
                 Row("tf32", words({"autoencoder"}), because="CUDA's alone"),
             ],
-            "autoencoder.validation_images": Row(4, AUTOENCODER),
+            "autoencoder.validation_images": Row(4, words({"autoencoder"}) | {"autoencoder_history"}),
             **training("autoencoder.training", AUTOENCODER, {"train_autoencoder"}),
+            "autoencoder.training.keep": Row(
+                "last",
+                {"autoencoder"},
+                {"autoencoder.training.learning_rate": 1.0, "autoencoder.training.validate_every": 1},
+            ),
         }.items()
     },
     "functaset.augmented_copies": Row(2, {"encoded_train_functaset"}),

@@ -48,7 +48,7 @@ for dropout, accuracy in ((0.0, 0.5), (0.5, 0.75)):
     for seed in (0, 1):
         name = f"classification.dropout={dropout}, seed={seed}"
         record.keep_one(name, {"top1_accuracy": accuracy + seed / 8, "psnr": 30.0}, {"seed": seed})
-record.close("FINISHED", {"top1_accuracy/classification.dropout=0.0": 0.5})
+record.close("FINISHED", {"top1_accuracy/classification.dropout=0.0": 0.5}, [])
 trained = mlflow.search_runs([experiment.experiment_id], "tags.`study.run` = 'classification.dropout=0.5, seed=1'")
 for step in (20, 40):
     mlflow.MlflowClient().log_metric(trained.loc[0, "run_id"], "3_classifier/validation_accuracy", step / 50, step=step)

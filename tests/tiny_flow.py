@@ -152,6 +152,8 @@ def difference(output: Any, other: Any, tolerance: float = 0.0) -> str | None:
 
 
 def _joined(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    if not tensors:  # of what was not trained
+        return torch.zeros(0)
     return torch.cat([tensor.detach().flatten().double() for _, tensor in sorted(tensors.items())])
 
 

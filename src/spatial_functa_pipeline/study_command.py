@@ -140,12 +140,15 @@ class RunProcess:
         return self.plan.folder / "runs" / f"{self.planned.run.file_name}.log"
 
     def to_make(self) -> frozenset[str]:
-        """While a process is writing an output, that may be half there: it counts as it did when it was looked at before."""
+        """While a process is writing an output, that may be half there: it counts as it did when it was looked at before.
+
+        If it never was, nothing counts as made.
+        """
         try:
             self.last_seen = self.planned.to_make()
         except (DatasetError, OSError, ValueError, KeyError):
             if self.last_seen is None:
-                raise
+                return frozenset(map(self.planned.place, self.planned.pipeline.all_outputs()))
         return self.last_seen
 
     def environment(self) -> dict[str, str]:
@@ -169,7 +172,10 @@ class RunProcess:
 
 
 def _make(console: Console, plan: StudyPlan, params: dict[str, Any], jobs: int) -> None:
-    """Run what is missing, write and log the results. Raises click.ClickException if a run has failed, at the end."""
+    """Run what is missing, then write and log the results: after an interruption, of what is there.
+
+    Raises click.ClickException if a run has failed, at the end.
+    """
     from spatial_functa_pipeline.studies.runs import FINISHED
 
     session = KedroSession.create(plan.project, env=plan.env, runtime_params=params)
@@ -180,21 +186,25 @@ def _make(console: Console, plan: StudyPlan, params: dict[str, Any], jobs: int) 
         means: dict[str, float] = {}
         files: list[Path] = []
         try:
-            state = _run(console, plan, record, jobs)
+            state, interruption = _run(console, plan, record, jobs)
+            status = "KILLED" if interruption else status
             measured = _measure(plan, state)
             files, results = _write(plan, measured)
             means = _means(plan, results)
             for one in measured:
                 if one.state == FINISHED:
                     record.keep_one(one.run.name, one.metrics, _varied(plan, one))
-            status = "FAILED" if state.failed else "FINISHED"
-        except (KeyboardInterrupt, SystemExit):
+            if not interruption and not state.failed:
+                status = "FINISHED"
+        except (KeyboardInterrupt, SystemExit):  # asked for a second time, while the results are written
             status = "KILLED"
-            console.print("Interrupted, and the runs with it; the same command goes on.", highlight=False)
             raise
         finally:
             record.close(status, means, files)
     _say_results(console, plan, results, measured)
+    if interruption:
+        console.print("Interrupted, and the runs with it; the same command goes on.", highlight=False)
+        raise interruption
     _require_success(plan, state, measured)
 
 
@@ -205,19 +215,34 @@ def _open_record(plan: StudyPlan, experiment: str) -> StudyRecord:
     return StudyRecord(experiment, plan.name, plan.study.title, plan.study.about, plan.digest, tags)
 
 
-def _run(console: Console, plan: StudyPlan, record: StudyRecord, jobs: int) -> State:
+def _run(
+    console: Console, plan: StudyPlan, record: StudyRecord, jobs: int
+) -> tuple[State, KeyboardInterrupt | SystemExit | None]:
+    """How far the runs are at the end, and what has brought it about before they all were."""
     from spatial_functa_pipeline.studies.progress import Progress
     from spatial_functa_pipeline.studies.schedule import SideBySide
 
-    works = [RunProcess(planned, plan, record) for planned in plan.runs if not planned.done]
+    # each is looked at before the first of them writes
+    works = [work for planned in plan.runs if (work := RunProcess(planned, plan, record)).to_make()]
     with Progress(console, len(plan.runs) - len(works)) as progress:
-        return SideBySide(works, jobs, usable_cores(), progress.show).run()
+        side_by_side = SideBySide(works, jobs, usable_cores(), progress.show)
+        try:
+            return side_by_side.run(), None
+        except (KeyboardInterrupt, SystemExit) as interruption:
+            return side_by_side.state, interruption
 
 
 def _measure(plan: StudyPlan, state: State) -> list[MeasuredRun]:
+    """What became of all runs. Those that an interruption has ended, or kept from beginning, are not looked at."""
     failed = {work.name for work in state.failed}
     words = {True: "failed", False: "made stale by another run: give the command again"}
-    return [planned.measured(plan.project, words[planned.run.name in failed]) for planned in plan.runs]
+    ended = {work.name: "not begun" for work in state.waiting} | {work.name: "interrupted" for work in state.running}
+    return [
+        planned.unmeasured(plan.project, ended[name])
+        if (name := planned.run.name) in ended
+        else planned.measured(plan.project, words[name in failed])
+        for planned in plan.runs
+    ]
 
 
 def _write(plan: StudyPlan, measured: Sequence[MeasuredRun]) -> tuple[list[Path], pd.DataFrame]:

@@ -80,10 +80,8 @@ class PlannedRun:
 
     def measured(self, project: Path, state: str) -> MeasuredRun:
         """What became of it: its metrics if it is done, else `state`."""
-        folder = Path(self.places[0]).parent
-        folder = folder.relative_to(project) if folder.is_relative_to(project) else folder
         if not self.done:
-            return MeasuredRun(self.run, state, folder=str(folder))
+            return self.unmeasured(project, state)
         found: dict[str, Any] = {}
         details: dict[str, str] = {}
         for name in self.outputs:
@@ -92,7 +90,15 @@ class PlannedRun:
                 details |= loaded.get("details", {})
                 found |= loaded
         numbers = {name: float(value) for name, value in found.items() if _is_number(value)}
-        return MeasuredRun(self.run, FINISHED, numbers, details, self._seconds(), str(folder))
+        return MeasuredRun(self.run, FINISHED, numbers, details, self._seconds(), self._folder(project))
+
+    def unmeasured(self, project: Path, state: str) -> MeasuredRun:
+        """The run without a look at its outputs, which may be half there."""
+        return MeasuredRun(self.run, state, folder=self._folder(project))
+
+    def _folder(self, project: Path) -> str:
+        folder = Path(self.places[0]).parent
+        return str(folder.relative_to(project) if folder.is_relative_to(project) else folder)
 
     def _seconds(self) -> float | None:
         """That it took to make all of it, as far as it is shared too; None if some of it is not known."""

@@ -12,7 +12,9 @@ from test_environments import CONF, classes_of, load, loader
 from spatial_functa_pipeline.config.places import flatten, nest
 from spatial_functa_pipeline.config.search import SearchConfig
 from spatial_functa_pipeline.config.study import StudyConfig
+from spatial_functa_pipeline.fields.encoder import CodeSpec
 from spatial_functa_pipeline.fields.field import SpatialField
+from spatial_functa_pipeline.models.autoencoder import Autoencoder
 from spatial_functa_pipeline.models.classifiers import build_classifier
 from spatial_functa_pipeline.models.denoisers import build_denoiser
 
@@ -61,7 +63,12 @@ def sizes_of(make, *arguments):
 
 def require_models(parameters):
     shape, classes = parameters.latent_shape, classes_of(parameters)
-    assert sizes_of(SpatialField, parameters.meta_learning.field.spec)
+    if parameters.encoder == "field":
+        assert sizes_of(SpatialField, parameters.meta_learning.field.spec)
+    elif parameters.encoder == "autoencoder":
+        spec = CodeSpec(shape, parameters.data.resolution, parameters.data.channels)
+        config = parameters.autoencoder.model_copy(update={"training": None})
+        assert sizes_of(Autoencoder, spec, config)
     for make, block in ((build_classifier, "classification"), (build_denoiser, "diffusion")):
         config = getattr(parameters, block).model_copy(update={"training": None})  # which is no part of the model
         assert sizes_of(make, config, shape, classes)
@@ -70,6 +77,17 @@ def require_models(parameters):
 @each_variant
 def test_a_variants_parameters_validate_and_its_models_build(name, variant):
     require_models(parameters_of(name, variant))
+
+
+@pytest.mark.parametrize("name", [name for name in STUDIES if name.endswith("/baselines")])
+def test_grids_are_compared_with_the_same_denoiser(name):
+    denoisers = {}
+    for variant in STUDIES[name].all_variants:
+        tree = parameters_of(name, variant)
+        if tree.latent_shape.cells > 1 and "generation_metrics" in variant.outputs:
+            key = tree.latent_shape.grid if name.startswith("imagenet256/") else "any grid"
+            denoisers.setdefault(key, set()).add(str(tree.diffusion.unet))
+    assert all(len(same) == 1 for same in denoisers.values())
 
 
 @pytest.mark.parametrize("name", SEARCHES)

@@ -126,7 +126,7 @@ def runs_of(project):
 
 def replace_field(outputs, *, with_record):
     """Another field in a folder of outputs, as if trained on another machine, with the record that it got there or without."""
-    (field,) = (outputs / "06_models").rglob("4x4x8-nearest/field.safetensors")
+    (field,) = (outputs / "06_models").rglob("4x4x8-nearest/encoder.safetensors")
     content = bytearray(field.read_bytes())
     content[-1] ^= 1  # the lowest bit of a number's highest byte
     field.write_bytes(content)
@@ -223,17 +223,21 @@ def test_nothing_is_made_again_if_no_result_could_differ(sessions, case):
 
 def test_a_field_edited_by_hand_is_not_used(sessions):
     (error,) = (message for message in sessions[0]["edited"] if message.startswith("error: "))
-    assert "field.safetensors was changed or replaced by hand, but not its record .field.safetensors.finger" in error
+    assert (
+        "encoder.safetensors was changed or replaced by hand, but not its record .encoder.safetensors.finger" in error
+    )
 
 
 def test_another_field_makes_what_was_built_with_it_stale(sessions):
     """The same parameters, but trained on another machine and copied here together with its record."""
     (error,) = (message for message in sessions[0]["exchanged"] if message.startswith("error: "))
-    assert "field is not the one that train_functaset.zarr was made from: it was made again or replaced" in error
+    assert "encoder is not the one that train_functaset.zarr was made from: it was made again or replaced" in error
     assert "kedro run --only-missing-outputs makes again what is stale" in error
     messages = sessions[0]["mended"]
-    assert set(nodes_in(messages)) == dependants("field")
-    reason = "To be made: encoded_train_functaset (field is not the one that encoded_train_functaset.zarr was made from"
+    assert set(nodes_in(messages)) == dependants("encoder")
+    reason = (
+        "To be made: encoded_train_functaset (encoder is not the one that encoded_train_functaset.zarr was made from"
+    )
     assert any(message.startswith(reason) for message in messages)
 
 

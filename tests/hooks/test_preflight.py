@@ -135,7 +135,7 @@ def test_what_was_made_from_other_parameters_is_named_with_them(finished):
     assert problems(finished, "functaset_build") == ""
     assert problems(finished, "functaset_build", {"data": {"num_classes": None}}) == ""  # only checks
     message = problems(finished, "functaset_build", finished_field)  # a place of its own, where nothing is yet
-    assert "field is missing: kedro run --pipeline=meta_learning makes it" in message
+    assert "encoder is missing: kedro run --pipeline=meta_learning makes it" in message
 
 
 def test_only_what_will_run_is_looked_at(finished):

@@ -71,7 +71,7 @@ def test_lines_go_from_left_to_right_with_each_seed_and_the_deviation():
     dots = [[*one.get_ydata()] for one in axis.lines if one.get_marker() == "."]
     assert dots == [[0.5, 2.5], [1, 3], [5, 7]]
     assert axis.get_xscale() == "log"
-    assert [label.get_text() for label in axis.get_xticklabels()] == ["5", "0.5", "1"]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["0.5", "1", "5"]
     assert axis.get_xlabel() == "gamma"
     assert not figure.legends
 
@@ -81,6 +81,22 @@ def test_lines_over_words_have_equal_distances():
     (axis,) = figure_of(study, psnr=lambda run: 1.0).axes
     assert [[*line.get_xdata()] for line in axis.lines] == [[0, 1], [0, 1]]
     assert [label.get_text() for label in axis.get_xticklabels()] == ["4x4x8", "8x8x4"]
+
+
+BITS = "quantisation.bits"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [{"vary": {BITS: [None, 6, 4, 8, 3]}},
+     {"variants": [{"name": "a", "vary": {BITS: [None, 6, 4]}}, {"name": "b", "vary": {BITS: [8, 3]}}]}],
+)  # fmt: skip
+def test_numbers_beside_a_null_go_from_small_to_large_and_the_null_is_last(parts):
+    study = study_of(**parts, figure={"kind": "lines", "x": BITS})
+    (axis,) = figure_of(study, psnr=lambda run: run.variant.parameters[BITS] or 32).axes
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["3", "4", "6", "8", "null"]
+    assert [*axis.lines[0].get_xdata()] == [0, 1, 2, 3, 4]
+    assert [*axis.lines[0].get_ydata()] == [3, 4, 6, 8, 32]
 
 
 def test_a_panel_for_each_metric_that_was_measured():

@@ -6,7 +6,14 @@ import pytest
 from measured import study_of, tables
 
 from spatial_functa_pipeline.studies.runs import MeasuredRun, StudyRun, missing_metrics, runs_of
-from spatial_functa_pipeline.studies.tables import markdown, rounded, short_names, table_lines
+from spatial_functa_pipeline.studies.tables import (
+    markdown,
+    measured_on,
+    rounded,
+    runs_table,
+    short_names,
+    table_lines,
+)
 
 SHAPES = {"latent_shape": ["4x4x8", "8x8x4"]}
 
@@ -78,10 +85,12 @@ def test_the_table_for_a_reader():
     failing = {("MLP, latent_shape=8x8x4", 1): "failed", ("a|b", 0): "failed", ("a|b", 1): "failed"}
     runs, results = tables(study, failing, psnr=lambda run: 30 + run.seed / 7, top1_accuracy=lambda run: 0.5)
     text = markdown(study, runs, results, "the command")
-    assert text.splitlines()[:9] == [
+    assert text.splitlines()[:11] == [
         "# A study",
         "",
         "Which is better?",
+        "",
+        "**Incomplete**: 3 of 6 runs have no results; they are named below.",
         "",
         "| variant | latent shape | psnr | top1 accuracy | seeds |",
         "| --- | --- | ---: | ---: | ---: |",
@@ -92,6 +101,43 @@ def test_the_table_for_a_reader():
     assert "- psnr: measured on 10 images" in text
     assert "Without results:\n\n- a|b, seed=0: failed\n" in text
     assert text.endswith("Made by `the command`.\n")
+
+
+def test_what_was_measured_on_is_said_once_where_only_numbers_differ():
+    scales = [1.0, 2.5, 4.0]
+    study = study_of(vary={"diffusion.guidance": scales}, seeds=[0, 1], measure=["fid", "seam", "psnr"])
+    measured = [
+        MeasuredRun(
+            run,
+            metrics={"fid": 1.0, "seam": 1.0},
+            details={
+                "fid": f"1,000 samples, guidance {run.variant.point['diffusion.guidance']}, seed {run.seed}",
+                "seam": "reconstructions" if run.variant.point["diffusion.guidance"] == 1 else "10 samples",
+            },
+        )
+        for run in runs_of(study)
+    ]
+    runs = runs_table(study, measured)
+    assert measured_on(study, runs) == [
+        "fid: measured on 1,000 samples, guidance 1.0/2.5/4.0, seed 0/1",
+        "seam: measured on reconstructions; or on 10 samples",
+    ]
+    assert len({*runs["fid_measured_on"]}) == 6
+
+
+def test_of_many_numbers_the_lowest_and_the_highest_are_said():
+    study = study_of(vary={"diffusion.guidance": [*range(9)]})
+    measured = [
+        MeasuredRun(run, metrics={"psnr": 1.0}, details={"psnr": f"10 images, by axis {1000 * (9 - number):,}, 1.5"})
+        for number, run in enumerate(runs_of(study))
+    ]
+    expected = ["psnr: measured on 10 images, by axis 1,000 … 9,000, 1.5"]
+    assert measured_on(study, runs_table(study, measured)) == expected
+
+
+def test_a_table_of_all_runs_is_not_called_incomplete():
+    study = study_of(vary=SHAPES)
+    assert "Incomplete" not in markdown(study, *tables(study, psnr=lambda run: 30.0), "the command")
 
 
 def test_seeds_of_a_metric_that_not_all_have_are_said():

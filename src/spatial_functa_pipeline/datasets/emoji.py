@@ -23,7 +23,7 @@ class EmojiDataset(ImagesDataset):
     """Noto's colour emoji, with the groups of Unicode's list as classes.
 
     The font and the list are where Debian's packages put them below `filepath`, which is then `/usr/share`, or in `filepath`
-    itself. Drawings that are nearly the same, as a man and a woman at one sport, are a *family* (`Emoji.family`): `rows`
+    itself. Drawings of one thing, as a man and a woman at one sport, are a *family* (`Emoji.family`): `rows`
     and `share` count families, shuffled by `shuffle_seed`, so that no family is on both sides of a split. Identical drawings
     are there once. Those in other skin colours are left out unless `skin_tones` asks for them: they are two thirds of all, and
     nearly all in one class.

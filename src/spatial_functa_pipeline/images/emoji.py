@@ -57,7 +57,7 @@ class Emoji:
 
     @property
     def family(self) -> str:
-        """What it shares with all that are nearly the same drawing: of other skin, sex, hair or direction."""
+        """What it shares with all drawings of the same thing: of other skin, sex, hair or direction."""
         if self.name.startswith("family"):
             return "family"
         codes = [code for code in self.codes if code not in _SKIN_TONES and code != _PRESENTATION]

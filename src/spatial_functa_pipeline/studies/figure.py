@@ -53,6 +53,7 @@ def study_figure(study: StudyConfig, runs: pd.DataFrame, results: pd.DataFrame) 
     if config is None or not metrics:
         raise ValueError("there is nothing to be drawn")
     categories = [*dict.fromkeys(_category(config, variant) for variant in study.all_variants)]
+    categories = _along_the_axis(categories) if config.kind == "lines" else categories
     groups = [*dict.fromkeys(_group(config, variant) for variant in study.all_variants)]
     columns = 2 if len(metrics) == 4 else min(len(metrics), _PANELS)
     lines = ceil(len(metrics) / columns)
@@ -91,6 +92,15 @@ def _category(config: StudyFigureConfig, variant: StudyVariant) -> Any:
     name = None if config.by == NAME else variant.name
     point = {key: value for key, value in variant.point.items() if key != config.by}
     return StudyVariant(name, point, {}).label
+
+
+def _along_the_axis(categories: list[Any]) -> list[Any]:
+    """Numbers from small to large, then all else in the study's order: a null stands for no limit at all."""
+    return sorted(categories, key=lambda one: (0, one) if _is_number(one) else (1, 0))
+
+
+def _is_number(category: Any) -> bool:
+    return isinstance(category, int | float)
 
 
 def _group(config: StudyFigureConfig, variant: StudyVariant) -> str:
@@ -153,7 +163,7 @@ def _draw_lines(
     axis: Axes, config: StudyFigureConfig, points: list[_Point], categories: list[Any], groups: list[str]
 ) -> None:
     """Over numbers at their places, over anything else at equal distances."""
-    numeric = all(isinstance(category, int | float) for category in categories)
+    numeric = all(map(_is_number, categories))
     places = {category: category if numeric else number for number, category in enumerate(categories)}
     for number, group in enumerate(groups):
         line = sorted((point for point in points if point.group == group), key=lambda point: places[point.category])

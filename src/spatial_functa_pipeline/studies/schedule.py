@@ -108,7 +108,8 @@ class SideBySide:
         try:
             while state.waiting or state.running:
                 for work in [work for work, process in state.running.items() if process.poll() is not None]:
-                    self._end(work, state.running.pop(work).returncode)
+                    self._end(work, state.running[work].returncode)
+                    del state.running[work]  # not before: an interruption leaves each work in one of the lists
                 self._start_what_may()
                 self._show(state)
                 time.sleep(_POLL)
@@ -123,11 +124,11 @@ class SideBySide:
             if work is None:
                 self._looked = time.monotonic()
                 return
-            state.waiting.remove(work)
             if work.to_make():
                 state.running[work] = self._start(work)
             else:  # one of the others has made all of it
                 state.done.append(work)
+            state.waiting.remove(work)
 
     def _start(self, work: Work) -> subprocess.Popen[bytes]:
         work.log.parent.mkdir(parents=True, exist_ok=True)

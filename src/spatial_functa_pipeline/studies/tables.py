@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from math import floor, isfinite, log10
 from typing import Any
@@ -15,6 +16,9 @@ VARIANT, NAME, SEED = "variant", "name", "seed"
 ON = "_measured_on"
 MEAN, STD, COUNT = "_mean", "_std", "_n"
 """Endings of a metric's columns. The deviation is that of a sample, n − 1 in its denominator; of one run there is none."""
+_A_NUMBER = re.compile(r"(\d+(?:,\d{3})*(?:\.\d+)?)")
+_MOST_NUMBERS = 8
+"""Listed in one place of a sentence; of more there are the lowest and the highest."""
 
 
 def runs_table(study: StudyConfig, runs: Sequence[MeasuredRun]) -> pd.DataFrame:
@@ -64,11 +68,14 @@ def results_table(study: StudyConfig, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def markdown(study: StudyConfig, runs: pd.DataFrame, results: pd.DataFrame, command: str) -> str:
-    """The study for a reader: what is asked, the table, what was measured on what, what failed, how to make it again."""
-    parts = [f"# {study.title}", study.about.strip(), "\n".join(table_lines(study, results)), spread(study)]
-    parts.append(_list(measured_on(study, runs)))
-    if failed := without_results(runs):
-        parts += ["Without results:", _list(failed)]
+    """The study for a reader: what is asked, the table, what was measured on what, what is missing, how to make it again."""
+    missing = without_results(runs)
+    parts = [f"# {study.title}", study.about.strip()]
+    if missing:
+        parts.append(f"**Incomplete**: {len(missing)} of {len(runs)} runs have no results; they are named below.")
+    parts += ["\n".join(table_lines(study, results)), spread(study), _list(measured_on(study, runs))]
+    if missing:
+        parts += ["Without results:", _list(missing)]
     parts.append(f"Made by `{command}`.")
     return "\n\n".join(filter(None, parts)) + "\n"
 
@@ -140,9 +147,30 @@ def without_results(runs: pd.DataFrame) -> list[str]:
 
 
 def measured_on(study: StudyConfig, runs: pd.DataFrame) -> list[str]:
-    """A line for each metric that was measured."""
-    found = {metric: [*dict.fromkeys(runs[f"{metric}{ON}"].dropna())] for metric in study.measure}
+    """A line for each metric that was measured.
+
+    What differs between runs in its numbers alone is said once, as in `guidance 1.0/2.0/4.0`; the `runs_table` has each.
+    """
+    found = {metric: _said_once(runs[f"{metric}{ON}"].dropna()) for metric in study.measure}
     return [f"{metric}: measured on {'; or on '.join(on)}" for metric, on in found.items() if on]
+
+
+def _said_once(texts: Iterable[str]) -> list[str]:
+    """Each text, those that have the same words in one."""
+    alike: dict[tuple[str, ...], list[list[str]]] = {}
+    for text in dict.fromkeys(texts):
+        parts = _A_NUMBER.split(text)  # words and numbers by turns
+        alike.setdefault(tuple(parts[::2]), []).append(parts)
+    return ["".join(map(_together, zip(*group, strict=True))) for group in alike.values()]
+
+
+def _together(parts: Iterable[str]) -> str:
+    """What stands in one place of several texts."""
+    different = [*dict.fromkeys(parts)]
+    if len(different) <= _MOST_NUMBERS:
+        return "/".join(different)
+    ordered = sorted(different, key=lambda number: float(number.replace(",", "")))
+    return f"{ordered[0]} … {ordered[-1]}"
 
 
 def spread(study: StudyConfig) -> str:
