@@ -63,7 +63,10 @@ class SummaryHooks:
             (f"kedro viz run{options_of(run_params)}", "the pipelines, with these figures in them"),
             ("kedro mlflow ui", "this run beside others" + (f": http://{self._mlflow_address}/{link}" if link else "")),
             ("kedro variants", "what runs have left on disk"),
-            (f"kedro run{options_of(run_params, seed=catalog.load('params:seed') + 1)}", "another seed, beside this one"),
+            (
+                f"kedro run{options_of(run_params, seed=catalog.load('params:seed') + 1)}",
+                "another seed, beside this one",
+            ),
         ):
             console.print(f"  [bold]{escape(command):<48}[/bold] {why}", soft_wrap=True)
 
