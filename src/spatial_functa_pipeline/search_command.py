@@ -153,9 +153,14 @@ class Search:
     @cached_property
     def parameters(self) -> dict[str, Any]:
         """Of the trial of `first_point` all that change results, by dotted keys: the environment's and what is given."""
+        from pydantic_core import to_jsonable_python
+
         from spatial_functa_pipeline.config.places import NAMED_APART, flatten, may_name
 
-        all_of_them = flatten(self.plan_of(self.first_point).runs[0].catalog.load("parameters"))
+        written = self.plan_of(self.first_point).runs[0].catalog.load("parameters")
+        all_of_them = flatten(
+            to_jsonable_python(written, fallback=str)
+        )  # Kedro puts typed blocks where it has validated
         return {key: value for key, value in all_of_them if key in NAMED_APART or may_name(key)}
 
     def open_trials(self, log: Path | None) -> Trials:
