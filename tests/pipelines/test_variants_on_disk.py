@@ -1,4 +1,4 @@
-"""Nine variants of one run beside each other: each makes what depends on its change, and shares the rest."""
+"""Seven variants of one run beside each other: each makes what depends on its change, and shares the rest."""
 
 import json
 import logging
@@ -18,8 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("variants")]
 
 ALL = {node.name for node in register_pipelines()["__default__"].nodes}
 OF_IMAGES = {"train_feature_network", "measure_real_images"}
-OTHER_ENCODERS = {"fit_linear_code", "train_autoencoder"}
-ENCODER = OTHER_ENCODERS | {"meta_learn_field", "choose_encoder"}
+ENCODER = {"meta_learn_field", "fit_linear_code", "train_autoencoder", "choose_encoder"}
 ENCODING = {f"build_{split}_functaset" for split in ("train", "validation", "test")}
 OF_SAMPLES = {"sample_latents", "assess_memorisation", "draw_samples", "score_samples", "collect_metrics"}
 OF_DENOISER = OF_SAMPLES | {"train_latent_denoiser", "draw_training_curves"}
@@ -32,16 +31,6 @@ VARIANTS = {  # what is changed → the nodes that run, and the folder of the me
         {"diffusion.conditional": False, "evaluation.sampling.guidance_scale": None},
         OF_DENOISER,
         "/diffusion.conditional=false,evaluation.sampling.guidance_scale=null",
-    ),
-    "3×3 λ": (
-        {"meta_learning.field.kernel_size": 3},
-        ALL - OF_IMAGES - OTHER_ENCODERS,
-        "/meta_learning.field.kernel_size=3",
-    ),
-    "float16": (
-        {"functaset.storage_type": "float16"},
-        ALL - OF_IMAGES - ENCODER,
-        "/functaset.storage_type=float16",
     ),
     "6 bits": (
         {"quantisation.bits": 6},

@@ -172,7 +172,7 @@ def test_what_would_do_nothing_or_take_for_ever_is_refused(given, field, message
 
 def test_components_are_found_batch_by_batch(monkeypatch):
     """Of some evenly spaced images, a few at a time: the same as of all of them at once."""
-    monkeypatch.setattr("spatial_functa_pipeline.training.field._IMAGES_AT_ONCE", 7)
+    monkeypatch.setattr("spatial_functa_pipeline.training.linear_code._IMAGES_AT_ONCE", 7)
     read, images = [], tiny.images(32, 0)
     field = SpatialField(config_of().field.spec)
     start_from_components(field, replace(images, read=lambda rows: read.append(len(rows)) or images.read(rows)))
