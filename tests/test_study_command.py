@@ -246,7 +246,8 @@ def test_a_study_ends_in_tables_and_a_figure(studied):
     assert text.endswith("Made by `kedro study dropout --env test`.\n")
     assert (folder / "results.png").read_bytes().startswith(b"\x89PNG")
     assert [file.stem for file in (folder / "runs").glob("*.log")] == ["classification.dropout=0.5,seed=0"]
-    assert f"In {PLACE}: results.md" in studied.printed["run"]
+    files = "runs.csv, results.csv, results.md, study.yml, results.png, report.html"
+    assert f"In {PLACE}: {files}" in studied.printed["run"]
     assert "[2/2] done after" in studied.printed["run"]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -158,10 +160,8 @@ class Search:
         from spatial_functa_pipeline.config.places import NAMED_APART, flatten, may_name
 
         written = self.plan_of(self.first_point).runs[0].catalog.load("parameters")
-        all_of_them = flatten(
-            to_jsonable_python(written, fallback=str)
-        )  # Kedro puts typed blocks where it has validated
-        return {key: value for key, value in all_of_them if key in NAMED_APART or may_name(key)}
+        plain = to_jsonable_python(written, fallback=str)  # Kedro puts typed blocks where it has validated
+        return {key: value for key, value in flatten(plain) if key in NAMED_APART or may_name(key)}
 
     def open_trials(self, log: Path | None) -> Trials:
         """Raises click.ClickException if there is no optuna."""
@@ -203,16 +203,12 @@ class Search:
         from spatial_functa_pipeline.files import replace_durably
         from spatial_functa_pipeline.studies.search import in_order
 
-        lines = [",".join(["trial", *self.config.space, self.config.metric, "failed"])]
+        table = io.StringIO()
+        rows = csv.writer(table, lineterminator="\n")
+        rows.writerow(["trial", *self.config.space, self.config.metric, "failed"])
         for trial in in_order(found.ended, self.config.direction):
-            cells = [
-                trial.number,
-                *trial.point.values(),
-                "" if trial.value is None else repr(trial.value),
-                trial.reason,
-            ]
-            lines.append(",".join(map(_cell, cells)))
-        texts = {"trials.csv": "\n".join(lines) + "\n"}
+            rows.writerow([trial.number, *trial.point.values(), trial.value, trial.reason])
+        texts = {"trials.csv": table.getvalue()}
         if best := found.best:
             params = {**dict(flatten(self.config.set)), **dict(flatten(best.point)), **dict(flatten(self.given))}
             comment = f"# The best of {len(found.ended)} trials, {self.config.metric} {best.value:.6g}: kedro run --config …\n"
@@ -221,11 +217,6 @@ class Search:
             with replace_durably(self.folder / name) as temporary:
                 temporary.write_text(text)
         return [self.folder / name for name in texts]
-
-
-def _cell(value: object) -> str:
-    text = str(value)
-    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\n') else text
 
 
 def searches_of(conf: Path, env: str) -> dict[str, Path]:

@@ -201,7 +201,7 @@ def _make(console: Console, plan: StudyPlan, params: dict[str, Any], jobs: int) 
             raise
         finally:
             record.close(status, means, files)
-    _say_results(console, plan, results, measured)
+    _say_results(console, plan, results, files)
     if interruption:
         console.print("Interrupted, and the runs with it; the same command goes on.", highlight=False)
         raise interruption
@@ -287,7 +287,7 @@ def _varied(plan: StudyPlan, one: MeasuredRun) -> dict[str, Any]:
     return {key: one.run.variant.parameters.get(key) for key in plan.study.varied} | {"seed": one.run.seed}
 
 
-def _say_results(console: Console, plan: StudyPlan, results: pd.DataFrame, measured: Sequence[MeasuredRun]) -> None:
+def _say_results(console: Console, plan: StudyPlan, results: pd.DataFrame, files: Sequence[Path]) -> None:
     from rich.markdown import Markdown
 
     from spatial_functa_pipeline.studies.tables import table_lines
@@ -295,7 +295,7 @@ def _say_results(console: Console, plan: StudyPlan, results: pd.DataFrame, measu
     console.print(plan.study.title, style="bold", highlight=False)
     console.print(Markdown("\n".join(table_lines(plan.study, results))))
     console.print(
-        f"In {plan.folder.relative_to(plan.project)}: results.md, results.csv, runs.csv",
+        f"In {plan.folder.relative_to(plan.project)}: {', '.join(file.name for file in files)}",
         highlight=False,
         soft_wrap=True,
     )

@@ -30,6 +30,7 @@ from spatial_functa_pipeline.digest import changes, short_digest
 from spatial_functa_pipeline.hooks.conf_files import require_sound_files
 from spatial_functa_pipeline.hooks.freshness import FreshnessHooks, outdated_outputs
 from spatial_functa_pipeline.hooks.parameters import ParameterHooks, problem_lines
+from spatial_functa_pipeline.hooks.summary import options_of
 from spatial_functa_pipeline.pipeline_registry import all_pipelines
 from spatial_functa_pipeline.settings import CONFIG_LOADER_ARGS
 from spatial_functa_pipeline.studies.runs import FINISHED, MeasuredRun, StudyRun, runs_of
@@ -140,10 +141,7 @@ class StudyPlan:
     @property
     def command(self) -> str:
         """What makes it again."""
-        params = ",".join(
-            f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in self.given.items()
-        )
-        return f"kedro study {self.name} --env {self.env}" + (f" --params {params}" if params else "")
+        return f"kedro study {self.name}{options_of({'env': self.env, 'runtime_params': self.given})}"
 
     @property
     def digest(self) -> str:
