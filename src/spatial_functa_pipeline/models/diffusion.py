@@ -72,6 +72,7 @@ def diffusion_loss(
     config: DiffusionConfig,
     num_classes: int,
     generator: torch.Generator,
+    kinds: Tensor | None = None,
 ) -> Tensor:
     """The simple loss of Ho et al. (2020): mean squared error of the predicted ε or v, a scalar.
 
@@ -87,6 +88,7 @@ def diffusion_loss(
         config: objective and time-step sampling.
         num_classes: K.
         generator: on the CPU, the source of all time steps, noise and dummy labels, whatever the device.
+        kinds: `(B,)` int64, the numbers of `CopyKind`, for a denoiser that knows them.
 
     Raises:
         ValueError: labels are missing for a conditional model, or given to an unconditional one.
@@ -107,7 +109,7 @@ def diffusion_loss(
     target = noise
     if config.prediction == "v_prediction":
         target = schedule.get_velocity(latents, noise, timesteps)  # type: ignore[arg-type]
-    predicted = denoiser(noisy, timesteps.to(device), labels)
+    predicted = denoiser(noisy, timesteps.to(device), labels, *(() if kinds is None else (kinds,)))
     errors = F.mse_loss(predicted.float(), target, reduction="none").flatten(1).mean(dim=1)  # (B,)
     if config.timestep_reweighting:
         errors = errors / (probabilities[timesteps] * config.timesteps).to(errors)

@@ -15,7 +15,7 @@ from spatial_functa_pipeline.compute import bf16_products, tf32_products
 from spatial_functa_pipeline.config.diffusion import DiffusionConfig
 from spatial_functa_pipeline.config.evaluation import SamplingConfig
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
-from spatial_functa_pipeline.models.denoisers import Denoiser
+from spatial_functa_pipeline.models.denoisers import Denoiser, OfOriginals
 from spatial_functa_pipeline.models.diffusion import noise_schedule, predicted_clean
 from spatial_functa_pipeline.models.guidance import Guidance, GuidedDenoiser
 from spatial_functa_pipeline.models.sample_seeds import initial_noise, sample_generator, sample_seed
@@ -68,7 +68,8 @@ def sample(
         raise ValueError(f"clip_range must not be negative, got {clip_range.min().item()}")
 
     schedule = noise_schedule(config)
-    predict = GuidedDenoiser(denoiser.eval(), Guidance.of(sampling, schedule))
+    asked = OfOriginals(denoiser) if config.augmented_copies else denoiser
+    predict = GuidedDenoiser(asked.eval(), Guidance.of(sampling, schedule))
     solver, timesteps = _solver(schedule, sampling), _timesteps(schedule, sampling)
     device, precision = torch.device(device), sampling.precision
     clip_range, samples = clip_range.to(device), []
@@ -112,6 +113,7 @@ def sampling_settings(
         "noise_schedule": config.noise_schedule,
         "timesteps": config.timesteps,
         "mirror_images": config.mirror_images,
+        "augmented_copies": config.augmented_copies,
         **sampling.model_dump(
             mode="json", include={"sampler", "steps", "variance", "guidance_scale", "guidance_interval", "precision"}
         ),
