@@ -1,5 +1,7 @@
 """A batch in parts draws the random numbers of the whole batch."""
 
+from functools import partial
+
 import pytest
 import tiny_trainings as tiny
 import torch
@@ -28,15 +30,15 @@ def classifier_loss():
     return model, lambda latents, labels, generator: F.cross_entropy(model(latents), labels)
 
 
-def denoiser_loss():
-    config = tiny.unet()
+def denoiser_loss(architecture="unet"):
+    config = tiny.diffusion(architecture)
     model, schedule = randomised(build_denoiser(config, SHAPE, 2)), noise_schedule(config)
     return model, lambda latents, labels, generator: diffusion_loss(
         model, latents, labels, schedule, config, 2, generator
     )
 
 
-@pytest.mark.parametrize("make", [classifier_loss, denoiser_loss])
+@pytest.mark.parametrize("make", [classifier_loss, denoiser_loss, partial(denoiser_loss, "dit")])
 @pytest.mark.parametrize("size", [2, 3, 4])
 def test_loss_and_gradient_do_not_depend_on_the_parts(make, size):
     """Time steps, noise, dropped labels and dropout; 3 does not divide 8."""
