@@ -1,11 +1,15 @@
 """Which changes a training goes on with, and which make it start anew."""
 
 import shutil
+from typing import get_args
 
+import pandas as pd
 import pytest
 import tiny_trainings as tiny
+import torch
 
 from spatial_functa_pipeline.config.block import RESULT_NEUTRAL
+from spatial_functa_pipeline.config.diffusion import DenoiserArchitecture
 from spatial_functa_pipeline.config.places import flatten, nest
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.config.training import TrainingConfig
@@ -42,8 +46,8 @@ def autoencoder(functasets, run, training, images=None, latent_shape="2x2x4", **
     return train_autoencoder.__wrapped__(images or tiny.images(32, 0), tiny.images(16, 1), spec, config, run=run)
 
 
-def denoiser(functasets, run, training, **options):
-    config = tiny.diffusion("mlp", **training).model_copy(update=options)
+def denoiser(functasets, run, training, architecture="mlp", **options):
+    config = tiny.diffusion(architecture, **training).model_copy(update=options)
     return train_denoiser.__wrapped__(*functasets, NORMALISER, config, num_classes=2, run=run)
 
 
@@ -130,6 +134,22 @@ def go_on(functasets, begun, tmp_path, caplog):
         return caplog.text
 
     return train
+
+
+@pytest.mark.parametrize("architecture", get_args(DenoiserArchitecture))
+def test_a_denoiser_that_goes_on_ends_with_the_same_bits(functasets, tmp_path, architecture):
+    def train(name, report):
+        run = TrainingRun(0, tiny.RUNTIME, Checkpoint(tmp_path / name), report)
+        return denoiser(functasets, run, STEPS, architecture)
+
+    whole, history = train("whole.pt", report_nothing)
+    with pytest.raises(StopError):
+        train("parts.pt", stop_at_10)
+    assert torch.load(tmp_path / "parts.pt")["state"]["step"] == 8
+    parts, its_history = train("parts.pt", report_nothing)
+    for (name, value), other in zip(whole.state_dict().items(), parts.state_dict().values(), strict=True):
+        assert torch.equal(value, other), name
+    pd.testing.assert_frame_equal(history.drop(columns="seconds"), its_history.drop(columns="seconds"))
 
 
 def test_the_tables_have_all_keys():

@@ -25,7 +25,7 @@ from spatial_functa_pipeline.training.run import TrainingRun
 pytestmark = pytest.mark.slow
 
 TWO = tiny.RUNTIME.model_copy(update={"processes": 2})
-NAMES = ["field", "shaky", "classifier", "denoiser"]
+NAMES = ["field", "shaky", "classifier", "denoiser", "dit"]
 
 
 @pytest.fixture(scope="module")
