@@ -59,4 +59,13 @@ def _printing(output: str, function: Callable[..., Any], arguments: tuple[Any, .
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for standard in (1, 2):
         os.dup2(descriptor, standard)
+    _never_wait_for_the_disk()
     function(*arguments)
+
+
+def _never_wait_for_the_disk() -> None:
+    """What is written need not outlive the machine, as it has to elsewhere, only this process."""
+    from sqlalchemy import Engine, event  # imported there already, and not needed in the tests' own process
+
+    os.fsync = lambda file: None
+    event.listen(Engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
