@@ -60,6 +60,7 @@ def forked_workers():
     from multiprocessing import forkserver
 
     import dask
+    import distributed  # noqa: F401  # whose settings would go with this one, if they came after it
 
     forkserver.ensure_running()  # before Dask says what it is to import
     with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):

@@ -50,7 +50,7 @@ class Planning(SequentialRunner):
 
     def _run(self, pipeline, *arguments):
         for node in pipeline.nodes:
-            self._logger.info("Running node: %s: not now", node.name)
+            logging.getLogger("kedro").info("Running node: %s: not now", node.name)
         raise InterruptedError("only planned")
 
 
