@@ -63,8 +63,15 @@ def loader(env, runtime_params=None):
     return CONFIG_LOADER_CLASS(str(CONF), env=env, runtime_params=runtime_params, **CONFIG_LOADER_ARGS)
 
 
+_LOADED: dict[str, PipelineParameters] = {}
+
+
 def load(env, runtime_params=None):
-    return PipelineParameters.model_validate(loader(env, runtime_params)["parameters"])
+    """An environment's parameters. They cannot be changed, so that the same are read once for all tests."""
+    key = f"{env} {runtime_params}"
+    if key not in _LOADED:
+        _LOADED[key] = PipelineParameters.model_validate(loader(env, runtime_params)["parameters"])
+    return _LOADED[key]
 
 
 def classes_of(parameters):
