@@ -134,7 +134,11 @@ def content(output: Any) -> Content:
         case np.ndarray():
             return Content({"picture": output}, {}, {})
         case dict():  # metrics
-            return Content({name: value for name, value in output.items() if name != "details"}, {}, output["details"])
+            return Content(
+                {name: value for name, value in output.items() if name not in ("details", "intervals")},
+                {},
+                output["details"],
+            )
     raise TypeError(f"what is a {type(output).__name__}?")
 
 

@@ -147,6 +147,11 @@ class EvaluationConfig(Block):
     scores: ScoresConfig = ScoresConfig()
     memorisation: MemorisationConfig = MemorisationConfig()
     perturbation: PerturbationConfig = PerturbationConfig()
+    interval_resamples: Annotated[int, Field(ge=2)] | None = Field(
+        100,
+        description="random halves of each set, whose spread gives precision, recall, density and coverage their intervals; "
+        "null: none",
+    )
     distribution_latents: PositiveInt = Field(
         50_000,
         description="training latents, about, whose distribution is looked at: whole chunks, spread evenly over all of them",

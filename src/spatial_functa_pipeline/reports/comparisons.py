@@ -18,6 +18,7 @@ class Comparison:
         what: in words.
         metric: its name among the metrics.
         value: the number, with its unit.
+        interval: its 95 % interval, if it has one.
         beside: reference points, each as its number and what it is of.
         measured_on: what it was measured on, with N.
     """
@@ -25,6 +26,7 @@ class Comparison:
     what: str
     metric: str
     value: str
+    interval: str
     beside: tuple[tuple[str, str], ...]
     measured_on: str
 
@@ -86,12 +88,19 @@ _ROWS = (
 
 def comparisons(metrics: Metrics) -> Iterator[Comparison]:
     """Those of the main numbers that were measured, in the order of the flow."""
-    details = metrics["details"]
+    details, intervals = metrics["details"], intervals_in_words(metrics)
     for row in _ROWS:
         for name in metrics:
             if found := re.fullmatch(row.metric, name):
                 beside = tuple(_beside(row, found, metrics))
-                yield Comparison(row.what, name, number(metrics[name]) + row.unit, beside, details.get(name, ""))
+                value, interval = number(metrics[name]) + row.unit, intervals.get(name, "")
+                yield Comparison(row.what, name, value, interval, beside, details.get(name, ""))
+
+
+def intervals_in_words(metrics: Metrics) -> dict[str, str]:
+    """The 95 % interval of each number that has one, as `1.2 to 1.5`."""
+    found: dict[str, list[float]] = metrics.get("intervals", {})
+    return {name: f"{low:.3g} to {high:.3g}" for name, (low, high) in found.items()}
 
 
 def _beside(row: _Row, found: re.Match[str], metrics: Metrics) -> Iterator[tuple[str, str]]:

@@ -87,6 +87,7 @@ def score_samples(
     reference: Weights,
     config: FrechetConfig,
     scores: ScoresConfig,
+    interval_resamples: int | None,
     seed: int,
     runtime: RuntimeConfig,
 ) -> tuple[Metrics, pd.DataFrame, Figure]:
@@ -97,5 +98,5 @@ def score_samples(
     device = resolve_device(runtime.device)
     extractor, decoder = features.feature_extractor(config, network, device), unpack_encoder(encoder, device)
     sets = (features.unpack_features(real), features.unpack_features(reference))
-    numbers = (scores.pair_images, real.config["held_out"], seed)
+    numbers = (scores.pair_images, interval_resamples, real.config["held_out"], seed)
     return generation.score_samples(samples, decoder, extractor, *sets, *numbers)
