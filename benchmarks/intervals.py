@@ -1,7 +1,7 @@
 """How often the intervals of the scores hold the expected score at their number of images.
 
-Sets of Gaussian features, a few of many directions large as those of a trained network, are drawn again and again: `--images` of
-each of two kinds. The expected score is the mean over all repetitions; a right interval holds it in 95 % of them.
+Sets of Gaussian features, of which few directions are large, as in those of a trained network, are drawn again and again:
+`--images` of each of two kinds. The expected score is the mean over all repetitions; a right interval holds it in 95 % of them.
 
     python benchmarks/intervals.py --images 1000 --repetitions 200
 """

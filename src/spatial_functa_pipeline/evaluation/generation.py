@@ -56,8 +56,8 @@ def score_samples(
 
     The metrics are all of the samples, and the Fréchet distances of the reference points, each to both; and the samples'
     seams. The table has every score of every set with its 95 % interval, with N, seed, sampler, guidance and class sampling
-    beside each; the figure draws it. Each set has at most as many images as there are samples: the Fréchet distance depends on their number. A score
-    that a set has too few images for is no metric, and empty in the table.
+    beside each; the figure draws it. Each set has at most as many images as there are samples: the Fréchet distance depends on
+    their number. A score that a set has too few images for is no metric, and empty in the table.
 
     Args:
         samples: with the settings they were drawn with.

@@ -131,8 +131,8 @@ def _distance(a: FeatureMoments, b: FeatureMoments, singular: Tensor) -> float:
 def _contributions(of: FeatureMoments, to: FeatureMoments, features: Tensor, root: Tensor) -> Tensor:
     """Derivative of the distance by the weight of each row of `features (n, F)`, up to a constant: `(n,)`.
 
-    It is 2 c·(μ_of − μ_to) + cᵀ (1 − T) c for c = x − μ_of and T = Σ_of^-½ (√Σ_of Σ_to √Σ_of)^½ Σ_of^-½, which is the linear map
-    from one Gaussian to the other. With the singular vectors and values U and S of √Σ_of √Σ_to, the middle is U S Uᵀ, and
+    It is 2 c·(μ_of − μ_to) + cᵀ (1 − T) c for c = x − μ_of and T = Σ_of^-½ (√Σ_of Σ_to √Σ_of)^½ Σ_of^-½, which is the linear
+    map from one Gaussian to the other. With the singular vectors and values U and S of √Σ_of √Σ_to, the middle is U S Uᵀ, and
     `root` is U √S.
     """
     centred = features.double() - of.mean()

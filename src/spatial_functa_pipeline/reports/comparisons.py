@@ -57,15 +57,22 @@ _TO_TRAIN = (
     (r"\1_pca_codes_to_train", "test images from PCA codes"),
     (r"\1_noise_to_train", "decoded noise"),
 )
+_FEATURES = "convnet|convnet_large|inception_[0-9a-f]{8}"
 _ROWS = (
     _Row("psnr", "PSNR of the reconstructions", (("psnr_pca", "PCA codes of as many numbers"),), " dB"),
     _Row("top1_accuracy", "top-1 accuracy on latents"),
     _Row("(fid)_to_test", "FID of the samples, to the test images", _TO_TEST),
     _Row("(fid)_to_train", "FID of the samples, to the training images", _TO_TRAIN),
-    _Row(r"(frechet_distance_[^_]+)_to_test", "Fréchet distance of the samples, to the test images", _TO_TEST),
-    _Row(r"(frechet_distance_[^_]+)_to_train", "Fréchet distance of the samples, to the training images", _TO_TRAIN),
-    _Row(r"precision(_[^_]+)?_to_test", "precision of the samples"),
-    _Row(r"recall(_[^_]+)?_to_test", "recall of the samples"),
+    _Row(
+        rf"(frechet_distance_(?:{_FEATURES}))_to_test", "Fréchet distance of the samples, to the test images", _TO_TEST
+    ),
+    _Row(
+        rf"(frechet_distance_(?:{_FEATURES}))_to_train",
+        "Fréchet distance of the samples, to the training images",
+        _TO_TRAIN,
+    ),
+    _Row(rf"precision(?:_(?:{_FEATURES}))?_to_test", "precision of the samples"),
+    _Row(rf"recall(?:_(?:{_FEATURES}))?_to_test", "recall of the samples"),
     _Row(
         "seam_ratio_reconstructions", "seams of the reconstructions", (("seam_ratio_test_images", "the test images"),)
     ),
