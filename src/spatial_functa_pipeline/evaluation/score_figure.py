@@ -22,8 +22,8 @@ def score_figure(table: pd.DataFrame) -> Figure:
     A line over a bar is the 95 % interval, where it is known.
 
     Args:
-        table: columns `images`, `against` (`test` or `train`), the `SCORES`, and `<score>_low` and `<score>_high` of each; other
-            columns are not drawn.
+        table: columns `images`, `against` (`test` or `train`), the `SCORES`, and `<score>_low` and `<score>_high` of each;
+            other columns are not drawn.
     """
     names = list(dict.fromkeys(table["images"]))
     lines = ceil(len(SCORES) / _PANELS)
