@@ -113,6 +113,7 @@ AUTOENCODER = {"autoencoder", "autoencoder_history"}
 DENOISER = {"denoiser", "denoiser_history"}
 FEATURE_NETWORK = {"feature_network", "feature_network_history"}
 SCORES = {"generation_metrics", "generation_scores", "generation_scores_figure"}
+TWO_KINDS = "features of two kinds are not compared"
 FEATURES = {"real_features", "reference_features"} | SCORES
 MEMORISATION = {"memorisation_metrics", "memorisation", "memorisation_figure", "nearest_training_images"}
 OF_CHANNELS = {
@@ -391,11 +392,10 @@ OPTIONS: dict[str, Row | list[Row]] = {
         Row("tf32", because="CUDA's alone; samples name what they were drawn in"),
     ],
     "evaluation.sampling.batch_size": Row(4, layout({"samples"})),
-    "evaluation.frechet.features": Row(
-        "inception",
-        FEATURE_NETWORK | FEATURES - SCORES | {"score_samples: ValueError"},
-        because="features of two kinds are not compared",
-    ),
+    "evaluation.frechet.features": [
+        Row(value, FEATURE_NETWORK | FEATURES - SCORES | {"score_samples: ValueError"}, because=TWO_KINDS)
+        for value in ("convnet_large", "inception")
+    ],
     "evaluation.frechet.inception_weights": Row("other.pth", FEATURES, {"evaluation.frechet.features": "inception"}),
     **training("evaluation.frechet.feature_network", FEATURE_NETWORK, {"train_feature_network"}, has_best=False),
     "evaluation.frechet.feature_network.micro_batch": Row(
@@ -404,6 +404,7 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "evaluation.scores.reference_images": Row(10, {"real_features"}),
     "evaluation.scores.held_out_in_reference": Row(False, {"real_features"}),
     "evaluation.scores.pair_images": Row(6, FEATURES),
+    "evaluation.interval_resamples": Row(3, SCORES),
     "evaluation.memorisation.images": Row(3, MEMORISATION),
     "evaluation.memorisation.max_side": Row(4, MEMORISATION),
     "evaluation.perturbation.images": Row(1, PERTURBATIONS, CELLS_MIXED),

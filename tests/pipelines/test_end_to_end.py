@@ -84,7 +84,8 @@ def test_the_flow_is_the_designed_one():
 @pytest.mark.slow
 def test_a_run_ends_with_metrics_pictures_and_a_summary(finished):
     found = metrics(finished)
-    assert set(found) == METRICS | {"details", "variant"}
+    assert set(found) == METRICS | {"details", "intervals", "variant"}
+    assert set(found["intervals"]) == metric_names("convnet")["generation_metrics"] - {"seam_ratio_samples"}
     assert found["variant"] == VARIANT
     assert set(found["details"]) == METRICS
     assert all(math.isfinite(found[name]) for name in METRICS)
