@@ -365,7 +365,7 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "diffusion.normalisation.gamma": Row(2.0, DENOISER),
     "diffusion.timesteps": Row(50, DENOISER, in_use={"samples"}),
     "diffusion.noise_schedule": Row("linear", DENOISER, in_use={"samples"}),
-    "diffusion.prediction": Row("v_prediction", DENOISER, in_use={"samples"}),
+    "diffusion.objective": Row("v_prediction", DENOISER, in_use={"samples"}),
     "diffusion.timestep_ratio": Row(4.0, DENOISER),
     "diffusion.timestep_reweighting": Row(True, DENOISER, {"diffusion.timestep_ratio": 4.0}),
     "diffusion.min_snr_gamma": Row(1.0, DENOISER),

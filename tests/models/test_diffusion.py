@@ -12,14 +12,10 @@ from torch import nn
 from spatial_functa_pipeline.config.diffusion import DiffusionConfig
 from spatial_functa_pipeline.config.evaluation import SamplingConfig
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
-from spatial_functa_pipeline.models.diffusion import (
-    diffusion_loss,
-    min_snr_weights,
-    noise_schedule,
-    predicted_clean,
-    timestep_probabilities,
-)
+from spatial_functa_pipeline.models.diffusion import Process, diffusion_loss, min_snr_weights
 from spatial_functa_pipeline.models.guidance import Guidance, GuidedDenoiser
+from spatial_functa_pipeline.models.objectives import Epsilon, Velocity
+from spatial_functa_pipeline.models.paths import NoiseLevel, build_path, noise_schedule, timestep_probabilities
 from spatial_functa_pipeline.models.sample_seeds import initial_noise, sample_generator, sample_seed
 from spatial_functa_pipeline.models.sampling import network_evaluations, sample, sampling_settings
 
@@ -45,19 +41,19 @@ class GaussianDenoiser(nn.Module):
         super().__init__()
         self.config, self.means, self.std = config, means, std
         self.rotation = torch.eye(3) if rotation is None else rotation
-        self.alphas_cumprod = noise_schedule(config).alphas_cumprod
+        self.alphas_cumprod = noise_schedule(config)
         self.num_classes = len(means) - 1 if config.conditional else None
         self.calls = []
 
     def forward(self, noisy, timesteps, labels):
         self.calls.append((timesteps, labels))
-        alpha_bar = self.alphas_cumprod[timesteps].view(-1, *[1] * (noisy.ndim - 1))
+        alpha_bar = self.alphas_cumprod[timesteps.long()].view(-1, *[1] * (noisy.ndim - 1))
         signal, noise = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
         mean = self.means if labels is None else self.means[labels].view(-1, *[1] * (noisy.ndim - 2), 3)
         variance = signal**2 * self.std**2 + noise**2
         whitened = (noisy - signal * mean) @ self.rotation / variance
         epsilon = noise * whitened @ self.rotation.T
-        if self.config.prediction == "epsilon":
+        if self.config.objective == "epsilon":
             return epsilon
         clean = mean + (signal * self.std**2 * whitened) @ self.rotation.T
         return signal * epsilon - noise * clean
@@ -79,7 +75,7 @@ class Recorder(nn.Module):
 
     def forward(self, noisy, timesteps, labels):
         self.calls.append((noisy, timesteps, labels))
-        return self.scale(self.schedule.alphas_cumprod[timesteps])[:, None, None, None] * noisy
+        return self.scale(self.schedule[timesteps.long()])[:, None, None, None] * noisy
 
 
 def draw(denoiser, config, labels=None, clip_range=FAR, seed=0, first=0, **sampling):
@@ -95,14 +91,14 @@ def noise_of_samples(seed, numbers, shape=SHAPE):
 
 def loss_of(denoiser, config, latents, labels=None, seed=0, num_classes=2):
     generator = torch.Generator().manual_seed(seed)
-    return diffusion_loss(denoiser, latents, labels, noise_schedule(config), config, num_classes, generator)
+    return diffusion_loss(denoiser, latents, labels, Process.of(config), config, num_classes, generator)
 
 
 # --- the schedule and the time steps ----------------------------------------------------------------------------------
 
 
 def test_cosine_schedule_has_its_closed_form():
-    alphas = noise_schedule(diffusion_config()).alphas_cumprod[:990]
+    alphas = noise_schedule(diffusion_config())[:990]
     steps = torch.arange(1, 991, dtype=torch.float64) / 1000
     expected = torch.cos((steps + 0.008) / 1.008 * math.pi / 2) ** 2 / math.cos(0.008 / 1.008 * math.pi / 2) ** 2
     torch.testing.assert_close(alphas.double(), expected, rtol=1e-3, atol=1e-7)
@@ -110,10 +106,10 @@ def test_cosine_schedule_has_its_closed_form():
 
 def test_linear_schedule_ends_in_noise_for_every_number_of_steps():
     paper = noise_schedule(diffusion_config(noise_schedule="linear"))
-    torch.testing.assert_close(paper.betas[[0, -1]], torch.tensor([1e-4, 0.02]))
+    torch.testing.assert_close(1 - paper[[0, -1]] / torch.cat([torch.ones(1), paper[-2:-1]]), torch.tensor([1e-4, 0.02]))
     for timesteps in (50, 100, 1000):
         config = diffusion_config(noise_schedule="linear", timesteps=timesteps)
-        assert noise_schedule(config).alphas_cumprod[-1] < 1e-4
+        assert noise_schedule(config)[-1] < 1e-4
     with pytest.raises(ValueError, match="more than 20 timesteps"):
         noise_schedule(diffusion_config(noise_schedule="linear", timesteps=20))
 
@@ -131,7 +127,7 @@ def test_timesteps_are_drawn_with_those_probabilities():
     recorder = Recorder(noise_schedule(config), lambda alphas: alphas)
     batch = 50_000
     loss_of(recorder, config, torch.zeros(batch, 1, 1, 1))
-    observed = torch.bincount(recorder.calls[0][1], minlength=10)
+    observed = torch.bincount(recorder.calls[0][1].long(), minlength=10)
     expected = batch * torch.linspace(4, 1, 10).double() / 25  # the weights 4, …, 1 sum to 25
     assert ((observed - expected).abs() < 5 * expected.sqrt()).all()
 
@@ -146,16 +142,16 @@ def test_loss_vanishes_for_the_exact_target_only():
         "v_prediction": lambda alphas: (alphas / (1 - alphas)).sqrt(),
     }
     for prediction in predict:
-        config = diffusion_config(prediction=prediction)
+        config = diffusion_config(objective=prediction)
         for predicted, scale in predict.items():
             loss = loss_of(Recorder(noise_schedule(config), scale), config, latents)
             assert (loss < 1e-9) == (predicted == prediction)
 
 
 def test_velocity_target_has_the_sign_of_its_definition():
-    config = diffusion_config(prediction="v_prediction", timesteps=1)
+    config = diffusion_config(objective="v_prediction", timesteps=1)
     latents = torch.full((20_000, 1, 1, 1), 2.0)
-    alpha_bar = noise_schedule(config).alphas_cumprod[0].item()
+    alpha_bar = noise_schedule(config)[0].item()
     loss = loss_of(Recorder(noise_schedule(config), torch.zeros_like), config, latents)
     assert loss.item() == pytest.approx(alpha_bar + (1 - alpha_bar) * 4, rel=0.05)  # E v²
 
@@ -170,7 +166,7 @@ def test_reweighting_makes_the_expected_loss_that_of_uniform_timesteps(reweighti
     config = diffusion_config(timesteps=10, timestep_ratio=7.0, timestep_reweighting=reweighting)
     schedule = noise_schedule(config)
     loss = loss_of(Recorder(schedule, torch.ones_like), config, torch.zeros(20_000, 1, 1, 8))
-    errors = (1 - (1 - schedule.alphas_cumprod).sqrt()) ** 2  # E (√(1 − ᾱ) ε − ε)²
+    errors = (1 - (1 - schedule).sqrt()) ** 2  # E (√(1 − ᾱ) ε − ε)²
     weights = torch.full((10,), 0.1) if reweighting else torch.linspace(7, 1, 10) / 40
     other = torch.linspace(7, 1, 10) / 40 if reweighting else torch.full((10,), 0.1)
     assert loss.item() == pytest.approx((weights * errors).sum().item(), rel=0.04)
@@ -180,19 +176,20 @@ def test_reweighting_makes_the_expected_loss_that_of_uniform_timesteps(reweighti
 @pytest.mark.parametrize("gamma", [0.5, 5.0])
 def test_min_snr_weights_are_those_of_their_paper(gamma):
     """min(SNR, γ) on the error of x₀, for which ‖ε − ε̂‖² = SNR ‖x₀ − x̂₀‖² and ‖v − v̂‖² = (SNR + 1) ‖x₀ − x̂₀‖²."""
-    alphas = noise_schedule(diffusion_config()).alphas_cumprod.double()
+    alphas = noise_schedule(diffusion_config()).double()
+    level = NoiseLevel(alphas.sqrt(), (1 - alphas).sqrt(), torch.arange(1000))
     snr = alphas / (1 - alphas)
     assert snr.min() < gamma < snr.max()
     expected = torch.minimum(snr, torch.tensor(gamma))
-    torch.testing.assert_close(min_snr_weights(alphas, gamma, "epsilon") * snr, expected)
-    torch.testing.assert_close(min_snr_weights(alphas, gamma, "v_prediction") * (snr + 1), expected)
+    torch.testing.assert_close(min_snr_weights(Epsilon(), level, gamma) * snr, expected)
+    torch.testing.assert_close(min_snr_weights(Velocity(), level, gamma) * (snr + 1), expected)
 
 
 def test_min_snr_makes_the_loss_that_of_the_clean_latent():
     """With it, a denoiser that is wrong by δ in x₀ has the same loss, whichever of ε and v it predicts."""
     losses = {}
     for prediction, error in {"epsilon": lambda snr: snr.sqrt(), "v_prediction": lambda snr: (snr + 1).sqrt()}.items():
-        config = diffusion_config(prediction=prediction, timesteps=50, min_snr_gamma=5.0, timestep_ratio=2.0)
+        config = diffusion_config(objective=prediction, timesteps=50, min_snr_gamma=5.0, timestep_ratio=2.0)
         schedule = noise_schedule(config)
         exact = {
             "epsilon": lambda alphas: 1 / (1 - alphas).sqrt(),
@@ -201,12 +198,12 @@ def test_min_snr_makes_the_loss_that_of_the_clean_latent():
         recorder = Recorder(schedule, exact)
 
         def wrong(module, inputs, predicted, schedule=schedule, error=error):
-            alphas = schedule.alphas_cumprod[inputs[1]]
+            alphas = schedule[inputs[1].long()]
             return predicted + 0.1 * error(alphas / (1 - alphas))[:, None, None, None]
 
         recorder.register_forward_hook(wrong)
         losses[prediction] = loss_of(recorder, config, torch.zeros(20_000, 1, 1, 1))
-        snr = schedule.alphas_cumprod / (1 - schedule.alphas_cumprod)
+        snr = schedule / (1 - schedule)
         expected = 0.01 * (timestep_probabilities(50, 2.0) * snr.clamp(max=5)).sum()
         assert losses[prediction].item() == pytest.approx(expected.item(), rel=0.03)
     torch.testing.assert_close(*losses.values(), rtol=1e-3, atol=0)
@@ -284,7 +281,7 @@ def test_optimal_denoiser_recovers_its_gaussian(sampler, steps, tolerance, sched
     ids=lambda how: "-".join(map(str, how.values())) if isinstance(how, dict) else how,
 )
 def test_every_sampler_recovers_mean_and_covariance_of_correlated_latents(how, prediction):
-    config = diffusion_config(prediction=prediction)
+    config = diffusion_config(objective=prediction)
     rotation = torch.linalg.qr(torch.tensor([[1.0, 2.0, 0.5], [0.0, 1.0, -1.0], [2.0, 0.3, 1.0]]))[0]
     covariance = rotation @ torch.diag(STD**2) @ rotation.T
     assert covariance[~torch.eye(3, dtype=bool)].abs().min() > 0.05
@@ -315,20 +312,9 @@ def test_ddim_equals_diffusers_ddim(clip_range):
 def test_epsilon_and_velocity_of_the_optimal_denoiser_give_the_same_samples(sampler):
     both = []
     for prediction in ("epsilon", "v_prediction"):
-        config = diffusion_config(prediction=prediction)
+        config = diffusion_config(objective=prediction)
         both.append(draw(GaussianDenoiser(config), config, sampler=sampler, samples=16))
     torch.testing.assert_close(*both, atol=2e-3, rtol=2e-3)
-
-
-def test_epsilon_and_velocity_stand_for_the_same_clean_latent():
-    schedule = noise_schedule(diffusion_config())
-    clean, noise = torch.randn(2, 4, 2, 2, 3, generator=torch.Generator().manual_seed(0))
-    for timestep in torch.tensor([0, 300, 700, 990]):
-        noisy = schedule.add_noise(clean, noise, timestep)
-        velocity = schedule.get_velocity(clean, noise, timestep)
-        for prediction, predicted in {"epsilon": noise, "v_prediction": velocity}.items():
-            found = predicted_clean(predicted, noisy, schedule.alphas_cumprod[timestep], prediction)
-            torch.testing.assert_close(found, clean, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("scale", [None, 4.0])
@@ -366,7 +352,7 @@ def test_clipping_can_be_left_out(sampler):
 def test_ddpm_adds_the_variance_that_is_asked_for(variance):
     """For Gaussian data the optimal denoiser is affine, so the variance of x_t follows from step to step (Ho, Eq. 7)."""
     config, steps = diffusion_config(timesteps=100), 10
-    alpha_bars = noise_schedule(config).alphas_cumprod.double()[9::10].flip(0).tolist()
+    alpha_bars = noise_schedule(config).double()[9::10].flip(0).tolist()
     expected = {choice: torch.ones(3, dtype=torch.float64) for choice in ("fixed_small", "fixed_large")}
     for alpha_bar, after in zip(alpha_bars, [*alpha_bars[1:], 1.0], strict=True):
         alpha = alpha_bar / after
@@ -436,20 +422,20 @@ def test_guidance_evaluates_the_denoiser_no_more_than_needed(scale, asked):
 
 def test_a_guided_denoiser_is_the_formula_within_the_interval_and_conditional_outside():
     config = diffusion_config(conditional=True)
-    denoiser, schedule = GaussianDenoiser(config, means=CLASS_MEANS), noise_schedule(config)
+    denoiser, path = GaussianDenoiser(config, means=CLASS_MEANS), build_path(config)
     guidance = Guidance.of(
-        SamplingConfig(samples=2, batch_size=2, guidance_scale=3.0, guidance_interval=(0.5, 2.0)), schedule
+        SamplingConfig(samples=2, batch_size=2, guidance_scale=3.0, guidance_interval=(0.5, 2.0))
     )
     noisy, labels = torch.randn(2, 1, 1, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1])
     seen = set()
     for timestep in (0, 300, 500, 700, 999):
-        level = (1 / schedule.alphas_cumprod[timestep].item() - 1) ** 0.5
-        scale = 3.0 if 0.5 < level <= 2.0 else 1.0
+        level = path.at(torch.tensor(timestep))
+        scale = 3.0 if 0.5 < (1 / path.alpha_bars[timestep].item() - 1) ** 0.5 <= 2.0 else 1.0
         timesteps = torch.full((2,), timestep)
         conditional, dummy = (denoiser(noisy, timesteps, given) for given in (labels, torch.tensor([2, 2])))
-        predicted = GuidedDenoiser(denoiser, guidance)(noisy, timestep, labels)
+        predicted = GuidedDenoiser(denoiser, guidance)(noisy, level, labels)
         torch.testing.assert_close(predicted, dummy + scale * (conditional - dummy))
-        assert guidance.evaluations_at(timestep) == (2 if scale == 3.0 else 1)
+        assert guidance.evaluations_at(level) == (2 if scale == 3.0 else 1)
         seen.add(scale)
     assert seen == {1.0, 3.0}
 
@@ -459,7 +445,7 @@ class MixtureDenoiser(GaussianDenoiser):
 
     def forward(self, noisy, timesteps, labels):
         classes = [super(MixtureDenoiser, self).forward(noisy, timesteps, torch.full_like(labels, k)) for k in (0, 1)]
-        alpha_bar = self.alphas_cumprod[timesteps].view(-1, *[1] * (noisy.ndim - 1))
+        alpha_bar = self.alphas_cumprod[timesteps.long()].view(-1, *[1] * (noisy.ndim - 1))
         means = self.means[:2].view(2, *[1] * (noisy.ndim - 1), 3)
         variance = alpha_bar * self.std**2 + 1 - alpha_bar
         logits = -((noisy - alpha_bar.sqrt() * means) ** 2 / variance).flatten(2).sum(dim=-1) / 2  # (2, B)
@@ -475,7 +461,7 @@ def guided_trajectory(noise, label, scale, interval=(0.0, math.inf), steps=4000)
 
     noise: `(B, 3)` float64, x_T. Returns `(B, 3)`.
     """
-    alphas = noise_schedule(diffusion_config(conditional=True)).alphas_cumprod.double()
+    alphas = noise_schedule(diffusion_config(conditional=True)).double()
     last, first = ((1 / alphas[i] - 1).sqrt().item() for i in (0, -1))
     means, variance = CLASS_MEANS[:2].double(), STD.double() ** 2
 
@@ -507,7 +493,7 @@ def guided_trajectory(noise, label, scale, interval=(0.0, math.inf), steps=4000)
     ],
 )
 def test_guidance_between_two_gaussians_follows_its_ode(sampler, steps, interval, tolerance, prediction):
-    config = diffusion_config(conditional=True, prediction=prediction)
+    config = diffusion_config(conditional=True, objective=prediction)
     count, scale, label = 64, 3.0, 1
     samples = draw(
         MixtureDenoiser(config, means=CLASS_MEANS),

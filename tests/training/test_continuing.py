@@ -182,7 +182,7 @@ def test_a_key_that_changes_the_result_starts_the_training_anew(go_on, key):
         ("autoencoder", {"kl_weight": 1e-3}, "autoencoder.kl_weight was 1e-06, is 0.001"),
         ("autoencoder", {"images": tiny.images(32, 7)}, "images.digest was "),
         ("autoencoder", {"latent_shape": "4x4x4"}, "latent_shape was 2x2x4, is 4x4x4"),
-        ("denoiser", {"prediction": "v_prediction"}, "diffusion.prediction was epsilon, is v_prediction"),
+        ("denoiser", {"objective": "v_prediction"}, "diffusion.objective was epsilon, is v_prediction"),
         ("feature_network", {"images": tiny.images(30, 0)}, "images.count was 32, is 30"),
         *((name, {"seed": 1}, "seed was 0, is 1") for name in TRAININGS),
     ],

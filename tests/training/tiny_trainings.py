@@ -133,16 +133,18 @@ def transformer(**training):
     )
 
 
-def unet(**training):
-    return diffusion("unet", **training)
+def unet(objective="epsilon", **training):
+    return diffusion("unet", objective, **training)
 
 
-def diffusion(architecture, **training):
+def diffusion(architecture, objective="epsilon", **training):
+    of_timesteps = {"timestep_ratio": 2.0} if objective in ("epsilon", "v_prediction") else {}
     return DiffusionConfig(
         architecture=architecture,
+        objective=objective,
         unet=UNetConfig(channels=32, multipliers=(1,), residual_blocks=1, dropout=0.3, head_dim=32),
         mlp=DenoiserMLPConfig(width=16, blocks=1),
-        timestep_ratio=2.0,
+        **of_timesteps,
         training={**STEPS, "batch_size": 8, **training},
     )
 

@@ -12,7 +12,7 @@ from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.loading.functaset_batches import FunctasetBatches, consecutive_batches
 from spatial_functa_pipeline.models.denoisers import Denoiser, build_denoiser
-from spatial_functa_pipeline.models.diffusion import diffusion_loss, noise_schedule
+from spatial_functa_pipeline.models.diffusion import Process, diffusion_loss
 from spatial_functa_pipeline.training.launch import several_processes
 from spatial_functa_pipeline.training.loop import Training
 from spatial_functa_pipeline.training.ranks import this_process
@@ -46,7 +46,7 @@ def train_denoiser(
     device = resolve_device(run.runtime.device)
     normaliser = normaliser.to(device)
     precision = available_precision(config.precision, device, "denoiser")
-    schedule = noise_schedule(config)
+    process = Process.of(config)
     training = config.training
     if config.mirror_images and not train_functaset.mirrored:
         raise ValueError(f"mirror_images is true, but {train_functaset} has no mirrored images")
@@ -56,7 +56,7 @@ def train_denoiser(
     def loss_of(model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         latents, labels = batch
         classes = labels if config.conditional else None
-        return diffusion_loss(model, normaliser(latents), classes, schedule, config, num_classes, generator)
+        return diffusion_loss(model, normaliser(latents), classes, process, config, num_classes, generator)
 
     def loss(batch: Batch, generator: torch.Generator) -> Tensor:
         with bf16_products(precision, device):
