@@ -106,7 +106,9 @@ def test_cosine_schedule_has_its_closed_form():
 
 def test_linear_schedule_ends_in_noise_for_every_number_of_steps():
     paper = noise_schedule(diffusion_config(noise_schedule="linear"))
-    torch.testing.assert_close(1 - paper[[0, -1]] / torch.cat([torch.ones(1), paper[-2:-1]]), torch.tensor([1e-4, 0.02]))
+    torch.testing.assert_close(
+        1 - paper[[0, -1]] / torch.cat([torch.ones(1), paper[-2:-1]]), torch.tensor([1e-4, 0.02])
+    )
     for timesteps in (50, 100, 1000):
         config = diffusion_config(noise_schedule="linear", timesteps=timesteps)
         assert noise_schedule(config)[-1] < 1e-4
@@ -423,9 +425,7 @@ def test_guidance_evaluates_the_denoiser_no_more_than_needed(scale, asked):
 def test_a_guided_denoiser_is_the_formula_within_the_interval_and_conditional_outside():
     config = diffusion_config(conditional=True)
     denoiser, path = GaussianDenoiser(config, means=CLASS_MEANS), build_path(config)
-    guidance = Guidance.of(
-        SamplingConfig(samples=2, batch_size=2, guidance_scale=3.0, guidance_interval=(0.5, 2.0))
-    )
+    guidance = Guidance.of(SamplingConfig(samples=2, batch_size=2, guidance_scale=3.0, guidance_interval=(0.5, 2.0)))
     noisy, labels = torch.randn(2, 1, 1, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1])
     seen = set()
     for timestep in (0, 300, 500, 700, 999):

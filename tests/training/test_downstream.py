@@ -87,7 +87,7 @@ def test_a_trained_denoiser_samples_each_class(functasets, tmp_path, process, sa
     )
     train, validation = functasets
     normaliser = Normaliser.from_statistics(compute_statistics(train), "vector", 1.0)
-    denoiser, history = train_denoiser(
+    denoiser, history, _ = train_denoiser(
         train,
         validation,
         normaliser,

@@ -84,7 +84,8 @@ class NoiseLevelConfig(Block):
     """The noise levels of a training: log(noise/signal) is normal."""
 
     mean: float | None = Field(
-        None, description="null: 0 (flow_matching; Esser et al., 2024), −1.2 + log(σ_data/0.5) (edm; Karras et al., 2022)"
+        None,
+        description="null: 0 (flow_matching; Esser et al., 2024), −1.2 + log(σ_data/0.5) (edm; Karras et al., 2022)",
     )
     std: PositiveFloat | None = Field(None, description="null: 1 (flow_matching), 1.2 (edm)")
 

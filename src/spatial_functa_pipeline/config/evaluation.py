@@ -41,7 +41,8 @@ class SamplingConfig(Block):
         None, description="sets sampler and steps, each unless it is given too: see SAMPLING_PRESETS"
     )
     sampler: Literal["ddpm", "ddim", "euler", "heun", "dpm_solver"] = Field(
-        "ddim", description="ddpm and ddim are of epsilon and v_prediction, euler of flow_matching and edm, others of all"
+        "ddim",
+        description="ddpm and ddim are of epsilon and v_prediction, euler of flow_matching and edm, others of all",
     )
     steps: PositiveInt = 50
     time_shift: PositiveFloat = Field(
@@ -52,7 +53,8 @@ class SamplingConfig(Block):
         description="away from the prediction without a class, or from that of less trained weights (diffusion.autoguidance)",
     )
     guidance_scale: Annotated[float, Field(ge=0)] | None = Field(
-        None, description="0: what is guided away from, 1: conditional, null: no guidance (one network evaluation a step)"
+        None,
+        description="0: what is guided away from, 1: conditional, null: no guidance (one network evaluation a step)",
     )
     guidance_interval: tuple[Annotated[float, Field(ge=0)], PositiveFloat] | None = Field(
         None, description="guide at noise levels in (low, high] only (Kynkäänniemi et al., 2024); null: at all"

@@ -22,6 +22,7 @@ from spatial_functa_pipeline.models.weights import (
     unpack_encoder,
     unpack_feature_network,
     unpack_field,
+    unpack_guide,
     write_weights,
 )
 
@@ -51,5 +52,6 @@ __all__ = [
     "unpack_encoder",
     "unpack_feature_network",
     "unpack_field",
+    "unpack_guide",
     "write_weights",
 ]

@@ -160,7 +160,9 @@ class ExplodingPath(Path):
     def grid(self, steps: int, time_shift: float = 1.0) -> list[NoiseLevel]:
         """Even in σ^(1/ρ) from σ_max to σ_min, then none (Karras et al., 2022, Eq. 5)."""
         most, least = (self.data_std / KARRAS_DATA_STD * noise for noise in (MOST_NOISE, LEAST_NOISE))
-        return _levels(self.at(torch.linspace(most ** (1 / RHO), least ** (1 / RHO), steps, dtype=torch.float64) ** RHO))
+        return _levels(
+            self.at(torch.linspace(most ** (1 / RHO), least ** (1 / RHO), steps, dtype=torch.float64) ** RHO)
+        )
 
 
 def build_path(config: DiffusionConfig) -> Path:
