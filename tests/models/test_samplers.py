@@ -1,6 +1,7 @@
 """Samplers against closed forms: for Gaussian data both the best prediction of x₀ and the way of each latent are known."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -63,7 +64,7 @@ def test_the_error_falls_at_the_samplers_order(sampler, name):
         levels = path.grid(steps)
         start = levels[0].noise * noise
         errors.append((sampler(best_prediction, start, levels) - true_end(start, levels[0])).norm())
-    rates = [math.log2(before / after) for before, after in zip(errors, errors[1:], strict=False)]
+    rates = [math.log2(before / after) for before, after in pairwise(errors)]
     order = ORDERS[sampler]
     # Of DPM-Solver++ it is h² log(1/h): towards either end a step in λ does not become small with the others.
     assert order - 0.35 < rates[-1] < order + 0.15, rates
@@ -170,18 +171,10 @@ def test_dpm_solver_is_that_of_diffusers(order, steps):
 @pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
 def test_ddpm_is_that_of_diffusers(variance):
     scheduler = DDPMScheduler(
-        1000, beta_schedule="linear", prediction_type="sample", clip_sample=False, variance_type=variance
+        60, beta_schedule="squaredcos_cap_v2", prediction_type="sample", clip_sample=False, variance_type=variance
     )
-    path, generators = (
-        DiscretePath(scheduler.alphas_cumprod, torch.ones(1000), False),
-        [torch.Generator(), torch.Generator()],
-    )
-    levels, noise = path.grid(50), torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
-
-    def draw_noise():
-        return torch.randn(8, 3, generator=generators[0])
-
-    found = ddpm(best_prediction, noise.double(), levels, draw_noise, variance)
-    timesteps = [int(level.time) for level in levels[:-1]]
-    expected = reference(scheduler, timesteps, noise, generator=generators[1])
+    path, generators = DiscretePath(scheduler.alphas_cumprod, torch.ones(60), False), [torch.Generator() for _ in "12"]
+    levels, noise = path.grid(60), torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+    found = ddpm(best_prediction, noise.double(), levels, lambda: torch.randn(8, 3, generator=generators[0]), variance)
+    expected = reference(scheduler, [int(level.time) for level in levels[:-1]], noise, generator=generators[1])
     torch.testing.assert_close(found.float(), expected, atol=1e-4, rtol=1e-4)

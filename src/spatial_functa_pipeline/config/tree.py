@@ -121,7 +121,7 @@ class PipelineParameters(Block):
     def _guidance_has_what_it_needs(self) -> PipelineParameters:
         sampling, diffusion = self.evaluation.sampling, self.diffusion
         scale = sampling.guidance_scale
-        if scale is None or scale == 1 and sampling.guidance == "autoguidance":
+        if scale is None or (scale == 1 and sampling.guidance == "autoguidance"):
             return self
         if sampling.guidance == "autoguidance":
             if diffusion.autoguidance is None:
