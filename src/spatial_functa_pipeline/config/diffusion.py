@@ -163,10 +163,9 @@ class DiffusionConfig(Block):
             value, default = getattr(self, name), type(self).model_fields[name].default
             if value != default:
                 others = "flow_matching and edm" if self.has_timesteps else "epsilon and v_prediction"
-                if isinstance(value, Block):
-                    value, default = value.model_dump(), default.model_dump()
+                value, default = (one.model_dump() if isinstance(one, Block) else one for one in (value, default))
                 raise ValueError(
-                    f"{name} is {value}, but objective is {self.objective}: that is of {others}; leave it at {default}"
+                    f"{name} is {value}, but objective is {self.objective}: it is of {others}; set it to {default}"
                 )
         return self
 
