@@ -200,6 +200,9 @@ OF_AUTOENCODER: dict[str, Any] = {
     **{f"autoencoder.{key}": value for key, value in AUTOENCODER_SIZES.items()},
 }
 UNCONDITIONAL = {"evaluation.sampling.guidance_scale": None}
+ALL_TIMESTEPS = {"diffusion.timesteps": 1000}
+FLOW_MATCHING = {**ALL_TIMESTEPS, "diffusion.objective": "flow_matching"}
+EDM = {**ALL_TIMESTEPS, "diffusion.objective": "edm"}
 VECTORS_OF_PIXELS = {"latent_shape": "2x2x16"}
 OF_THE_VARIANT = "said once, for all that is of this variant, and checked here"
 
@@ -366,7 +369,17 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "diffusion.normalisation.gamma": Row(2.0, DENOISER),
     "diffusion.timesteps": Row(50, DENOISER, in_use={"samples"}),
     "diffusion.noise_schedule": Row("linear", DENOISER, in_use={"samples"}),
-    "diffusion.prediction": Row("v_prediction", DENOISER, in_use={"samples"}),
+    "diffusion.objective": [
+        Row("v_prediction", DENOISER, in_use={"samples"}),
+        *(Row(objective, DENOISER, ALL_TIMESTEPS, in_use={"samples"}) for objective in ("flow_matching", "edm")),
+        Row("edm", REFUSED, because="the number of time steps is of ε and v"),
+    ],
+    "diffusion.noise_level.mean": [
+        Row(1.0, DENOISER, FLOW_MATCHING),
+        Row(1.0, REFUSED, because="ε and v have time steps"),
+    ],
+    "diffusion.noise_level.std": Row(0.5, DENOISER, EDM),
+    "diffusion.autoguidance": Row(0.5, {"denoiser"}, because="the guide is kept beside the denoiser"),
     "diffusion.timestep_ratio": Row(4.0, DENOISER),
     "diffusion.timestep_reweighting": Row(True, DENOISER, {"diffusion.timestep_ratio": 4.0}),
     "diffusion.min_snr_gamma": Row(1.0, DENOISER),
@@ -378,7 +391,19 @@ OPTIONS: dict[str, Row | list[Row]] = {
     **training("diffusion.training", DENOISER, {"train_latent_denoiser"}, has_best=False, named={"denoiser"}),
     "evaluation.sampling.samples": Row(13, {"samples", "reference_features"}),
     "evaluation.sampling.preset": Row(None, {"samples"}),
-    "evaluation.sampling.sampler": [Row("ddpm", {"samples"}), Row("ddim", {"samples"})],
+    "evaluation.sampling.sampler": [
+        *(Row(sampler, {"samples"}) for sampler in ("ddpm", "ddim", "heun")),
+        *(Row(sampler, {"samples"}, FLOW_MATCHING) for sampler in ("euler", "heun")),
+        Row("euler", REFUSED, because="it is of flow matching and EDM"),
+    ],
+    "evaluation.sampling.time_shift": [
+        Row(3.0, {"samples"}, FLOW_MATCHING),
+        Row(3.0, REFUSED, because="it is of flow matching"),
+    ],
+    "evaluation.sampling.guidance": [
+        Row("autoguidance", {"samples"}, {"diffusion.autoguidance": 0.5}),
+        Row("autoguidance", REFUSED, because="no guide is kept"),
+    ],
     "evaluation.sampling.steps": Row(10, {"samples"}),
     "evaluation.sampling.guidance_scale": [Row(scale, {"samples"}) for scale in (3.0, 0.0, None)],
     "evaluation.sampling.guidance_interval": Row([0.1, 1.0], {"samples"}),

@@ -10,6 +10,7 @@ from spatial_functa_pipeline.config.diffusion import DenoiserArchitecture, Diffu
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.models.denoisers import ResidualMLPDenoiser, UNetDenoiser, build_denoiser
 from spatial_functa_pipeline.models.guidance import Guidance, GuidedDenoiser
+from spatial_functa_pipeline.models.paths import CLEAN
 
 # Tab. 6 and App. C.3: latent shape, conditional, residual blocks, multipliers, attention sides, dropout
 PRESETS = {
@@ -218,6 +219,6 @@ def test_architecture_follows_the_choice_and_the_grid(architecture, grid, expect
 
 def test_an_unconditional_denoiser_refuses_labels_with_guidance_too():
     model = build_denoiser(denoiser_config(conditional=False), LatentShape((1, 1), 4), 10)
-    guided = GuidedDenoiser(model, Guidance(3.0, None, ()))
+    guided = GuidedDenoiser(model, Guidance(3.0, None))
     with pytest.raises(ValueError, match="this denoiser is unconditional"):
-        guided(torch.zeros(2, 1, 1, 4), 0, torch.tensor([0, 1]))
+        guided(torch.zeros(2, 1, 1, 4), CLEAN, torch.tensor([0, 1]))

@@ -118,14 +118,24 @@ class PipelineParameters(Block):
         return self.autoencoder
 
     @model_validator(mode="after")
-    def _guidance_needs_a_conditional_model(self) -> PipelineParameters:
-        scale = self.evaluation.sampling.guidance_scale
-        if scale is not None and not self.diffusion.conditional:
+    def _guidance_has_what_it_needs(self) -> PipelineParameters:
+        sampling, diffusion = self.evaluation.sampling, self.diffusion
+        scale = sampling.guidance_scale
+        if scale is None or (scale == 1 and sampling.guidance == "autoguidance"):
+            return self
+        if sampling.guidance == "autoguidance":
+            if diffusion.autoguidance is None:
+                raise ValueError(
+                    "evaluation.sampling.guidance is autoguidance, but diffusion.autoguidance is null, so that no guide is "
+                    "kept: set it to a share of the training, as 0.25, or guidance to classifier_free"
+                )
+            return self
+        if not diffusion.conditional:
             raise ValueError(
                 f"evaluation.sampling.guidance_scale is {scale}, but diffusion.conditional is false: "
                 "guidance needs a conditional model; set the scale to null"
             )
-        if scale is not None and scale != 1 and self.diffusion.dummy_label_share == 0:
+        if scale != 1 and diffusion.dummy_label_share == 0:
             raise ValueError(
                 f"evaluation.sampling.guidance_scale is {scale}, but diffusion.dummy_label_share is 0: the model never "
                 "learns the unconditional distribution; set a share above 0, or the scale to null"
@@ -142,10 +152,8 @@ class PipelineParameters(Block):
         return self
 
     @model_validator(mode="after")
-    def _sampler_has_enough_timesteps(self) -> PipelineParameters:
-        steps, timesteps = self.evaluation.sampling.steps, self.diffusion.timesteps
-        if steps > timesteps:
-            raise ValueError(f"evaluation.sampling.steps ({steps}) must not exceed diffusion.timesteps ({timesteps})")
+    def _sampler_fits_the_process(self) -> PipelineParameters:
+        self.evaluation.sampling.require_process(self.diffusion)
         return self
 
     @model_validator(mode="after")
