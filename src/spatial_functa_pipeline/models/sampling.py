@@ -13,7 +13,7 @@ from spatial_functa_pipeline.compute import bf16_products, tf32_products
 from spatial_functa_pipeline.config.diffusion import DiffusionConfig
 from spatial_functa_pipeline.config.evaluation import SamplingConfig
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
-from spatial_functa_pipeline.models.denoisers import Denoiser
+from spatial_functa_pipeline.models.denoisers import Denoiser, OfOriginals
 from spatial_functa_pipeline.models.diffusion import Process
 from spatial_functa_pipeline.models.guidance import Guidance, GuidedDenoiser
 from spatial_functa_pipeline.models.paths import NoiseLevel
@@ -63,7 +63,7 @@ def sample(
 
     process = Process.of(config)
     levels = process.path.grid(sampling.steps, sampling.time_shift)
-    guided = GuidedDenoiser(denoiser.eval(), Guidance.of(sampling), guide)
+    guided = GuidedDenoiser(_asked(denoiser, config), Guidance.of(sampling), guide and _asked(guide, config))
     device, precision = torch.device(device), sampling.precision
     clip_range, samples = clip_range.to(device), []
     for rows in torch.arange(sampling.samples if labels is None else len(labels)).split(sampling.batch_size):
@@ -86,6 +86,11 @@ def sample(
         draw = build_sampler(sampling, draw_noise)
         samples.append(draw(predict, levels[0].noise * draw_noise(), levels).cpu())
     return torch.cat(samples)
+
+
+def _asked(denoiser: Denoiser, config: DiffusionConfig) -> Denoiser | OfOriginals:
+    """The denoiser in evaluation mode, of copies' kinds asked for originals."""
+    return OfOriginals(denoiser.eval()) if config.augmented_copies else denoiser.eval()
 
 
 def network_evaluations(config: DiffusionConfig, sampling: SamplingConfig) -> int:
@@ -112,7 +117,12 @@ def sampling_settings(
     of sample 0's CPU generator, and `first_seed` + i that of sample i, modulo 2³²; its first numbers, times the first
     level's noise, are what a sampler starts from.
     """
-    of_training = {"objective", "mirror_images", *(("noise_schedule", "timesteps") if config.has_timesteps else ())}
+    of_training = {
+        "objective",
+        "mirror_images",
+        "augmented_copies",
+        *(("noise_schedule", "timesteps") if config.has_timesteps else ()),
+    }
     of_sampling = {
         *("sampler", "steps", "variance", "time_shift", "guidance", "guidance_scale", "guidance_interval", "precision")
     }

@@ -42,8 +42,7 @@ class AdamAndMuon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One step of either, at the rates that stand in this one's groups."""
-        adam, muon = self.parts
-        own = self.param_groups[len(adam.param_groups) :]
+        own = self.param_groups[len(self.parts[0].param_groups) :]
         for group, matrices in zip(own, self.matrices, strict=True):
             for parameter, matrix in zip(group["params"], matrices, strict=True):
                 matrix.grad = None if parameter.grad is None else parameter.grad.flatten(1)
