@@ -411,6 +411,8 @@ OPTIONS: dict[str, Row | list[Row]] = {
         Row("bf16", DENOISER, in_use=words({"samples"}), because="samples have a precision of their own"),
         Row("tf32", words({"denoiser"}), because="CUDA's alone"),
     ],
+    "diffusion.hidden_layers.optimizer": Row("muon", DENOISER),
+    "diffusion.hidden_layers.rate_factor": Row(2.0, DENOISER),
     **training("diffusion.training", DENOISER, {"train_latent_denoiser"}, has_best=False, named={"denoiser"}),
     "evaluation.sampling.samples": Row(13, {"samples", "reference_features"}),
     "evaluation.sampling.preset": Row(None, {"samples"}),

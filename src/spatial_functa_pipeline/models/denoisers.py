@@ -6,6 +6,7 @@ diffusers' models take seconds to import, so they are imported where one is buil
 """
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,9 @@ class Denoiser(nn.Module, ABC):
     stands for "any class" (classifier-free guidance). `knows_kinds`: whether kinds are a condition (Karras et al., 2022,
     App. F.2).
     """
+
+    ENDS: ClassVar[tuple[str, ...]] = ("embed", "output", "time_embedding", "class_embedding")
+    """How the names of its layers start that are no hidden ones: the first and the last, and those of the conditions."""
 
     def __init__(self, num_classes: int | None, knows_kinds: bool = False) -> None:
         super().__init__()
@@ -98,6 +102,8 @@ class _ClassAndKindEmbedding(nn.Module):
 
 class UNetDenoiser(Denoiser):
     """`UNet2DModel` of diffusers, arranged and initialised as the UNet of Dhariwal & Nichol (App. C, Tab. 6)."""
+
+    ENDS = ("unet.conv_in", "unet.conv_out", "unet.time_embedding", "unet.class_embedding")
 
     def __init__(
         self, config: UNetConfig, latent_shape: LatentShape, num_classes: int | None, knows_kinds: bool = False
