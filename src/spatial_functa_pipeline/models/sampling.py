@@ -64,28 +64,26 @@ def sample(
     process = Process.of(config)
     levels = process.path.grid(sampling.steps, sampling.time_shift)
     guided = GuidedDenoiser(denoiser.eval(), Guidance.of(sampling), guide)
-    device, precision = torch.device(device), sampling.precision
-    clip_range, samples = clip_range.to(device), []
-    for rows in torch.arange(sampling.samples if labels is None else len(labels)).split(sampling.batch_size):
+    device, precision, clip_range = torch.device(device), sampling.precision, clip_range.to(device)
+
+    def draw(rows: Tensor) -> Tensor:
         generators = [sample_generator(seed, first + row) for row in rows.tolist()]
         classes = None if labels is None else labels[rows].to(device)
-        bar = tqdm(desc="sampling", leave=False, disable=not progress)
 
-        def draw_noise(generators: list[torch.Generator] = generators) -> Tensor:
+        def draw_noise() -> Tensor:
             return initial_noise(latent_shape, generators).to(device)
 
-        def predict(
-            latents: Tensor, level: NoiseLevel, classes: Tensor | None = classes, bar: tqdm[None] = bar
-        ) -> Tensor:
+        def predict(latents: Tensor, level: NoiseLevel) -> Tensor:
             with torch.no_grad(), tf32_products(precision, device), bf16_products(precision, device):
                 output = guided(process.objective.network_input(latents, level), level, classes)
             clean = process.objective.clean(output, latents, level)
-            bar.update()
             return clean.clamp(-clip_range, clip_range) if sampling.clip_denoised else clean
 
-        draw = build_sampler(sampling, draw_noise)
-        samples.append(draw(predict, levels[0].noise * draw_noise(), levels).cpu())
-    return torch.cat(samples)
+        sampler, start = build_sampler(sampling, draw_noise), levels[0].noise * draw_noise()
+        return sampler(predict, start, tqdm(levels, "sampling", leave=False, disable=not progress)).cpu()
+
+    numbers = torch.arange(sampling.samples if labels is None else len(labels))
+    return torch.cat([draw(rows) for rows in numbers.split(sampling.batch_size)])
 
 
 def network_evaluations(config: DiffusionConfig, sampling: SamplingConfig) -> int:
