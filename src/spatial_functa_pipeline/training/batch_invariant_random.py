@@ -18,9 +18,9 @@ class BatchInvariantRandom(TorchFunctionMode):
     """Within it, a loss that sees `rows` of a batch of `total` rows draws what it would draw for these in the whole batch.
 
     `torch.rand`, `torch.randn`, `torch.multinomial` and `stratified_normal` with a generator, and dropout, draw for all
-    rows and keep this part's. So a step's result depends neither on the micro-batch nor on the number of processes, if the generators
-    are at the same state at the start of each part. Two exceptions, both of dropout: a GPU draws in another order, and the
-    convolutions of a CPU may lay out a single row in another order than several.
+    rows and keep this part's. So a step's result depends neither on the micro-batch nor on the number of processes, if the
+    generators are at the same state at the start of each part. Two exceptions, both of dropout: a GPU draws in another
+    order, and the convolutions of a CPU may lay out a single row in another order than several.
 
     Raises NotImplementedError for other draws from a generator and other kinds of dropout: they would depend on it.
     """
