@@ -113,6 +113,7 @@ AUTOENCODER = {"autoencoder", "autoencoder_history"}
 DENOISER = {"denoiser", "denoiser_history"}
 FEATURE_NETWORK = {"feature_network", "feature_network_history"}
 SCORES = {"generation_metrics", "generation_scores", "generation_scores_figure"}
+TWO_KINDS = "features of two kinds are not compared"
 FEATURES = {"real_features", "reference_features"} | SCORES
 MEMORISATION = {"memorisation_metrics", "memorisation", "memorisation_figure", "nearest_training_images"}
 OF_CHANNELS = {
@@ -194,6 +195,12 @@ CELLS_MIXED = {"meta_learning.field.kernel_size": 3}
 QUANTISED = {"quantisation.bits": 8}
 CLASSIFIER_MLP = {"classification.architecture": "mlp"}
 DENOISER_MLP = {"diffusion.architecture": "mlp"}
+DIT_SIZES: dict[str, Any] = {"width": 8, "ffw_width": 8, "blocks": 1, "heads": 2}
+DENOISER_DIT: dict[str, Any] = {
+    "diffusion.architecture": "dit",
+    **{f"diffusion.dit.{key}": value for key, value in DIT_SIZES.items()},
+}
+DIT_ON_VECTORS = {**DENOISER_DIT, "latent_shape": "1x1x8", "diffusion.dit.vector_tokens": 2}
 OF_AUTOENCODER: dict[str, Any] = {
     "encoder": "autoencoder",
     **{f"autoencoder.{key}": value for key, value in AUTOENCODER_SIZES.items()},
@@ -354,7 +361,11 @@ OPTIONS: dict[str, Row | list[Row]] = {
     **training("classification.training", CLASSIFIER, {"train_latent_classifier"}),
     "diffusion.conditional": [Row(False, DENOISER, UNCONDITIONAL), Row(False, DENOISER, UNCONDITIONAL | DENOISER_MLP)],
     "diffusion.dummy_label_share": Row(0.9, DENOISER),
-    "diffusion.architecture": Row("mlp", DENOISER),
+    "diffusion.architecture": [
+        Row("mlp", DENOISER),
+        Row("dit", REFUSED, because="it needs sizes"),
+        Row("unet", DENOISER, DENOISER_DIT),
+    ],
     "diffusion.unet.channels": Row(64, DENOISER),
     "diffusion.unet.multipliers": Row([2], DENOISER),
     "diffusion.unet.residual_blocks": Row(2, DENOISER),
@@ -364,6 +375,14 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "diffusion.mlp.width": Row(16, DENOISER, DENOISER_MLP),
     "diffusion.mlp.blocks": Row(2, DENOISER, DENOISER_MLP),
     "diffusion.mlp.dropout": Row(0.5, DENOISER, DENOISER_MLP),
+    "diffusion.dit": Row(None, REFUSED, DENOISER_DIT),
+    "diffusion.dit.width": Row(16, DENOISER, DENOISER_DIT),
+    "diffusion.dit.ffw_width": Row(16, DENOISER, DENOISER_DIT),
+    "diffusion.dit.blocks": Row(2, DENOISER, DENOISER_DIT),
+    "diffusion.dit.heads": Row(4, DENOISER, DENOISER_DIT),
+    "diffusion.dit.head_dim": Row(8, DENOISER, DENOISER_DIT),
+    "diffusion.dit.vector_tokens": Row(4, DENOISER, DIT_ON_VECTORS),
+    "diffusion.dit.dropout": Row(0.5, DENOISER, DENOISER_DIT),
     "diffusion.normalisation.kind": [Row("scalar", DENOISER), Row("array", DENOISER)],
     "diffusion.normalisation.gamma": Row(2.0, DENOISER),
     "diffusion.timesteps": Row(50, DENOISER, in_use={"samples"}),
@@ -383,10 +402,17 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "diffusion.timestep_reweighting": Row(True, DENOISER, {"diffusion.timestep_ratio": 4.0}),
     "diffusion.min_snr_gamma": Row(1.0, DENOISER),
     "diffusion.mirror_images": Row(True, DENOISER, {"functaset.mirror_images": True}, in_use=words({"samples"})),
+    "diffusion.augmented_copies": [
+        Row(True, DENOISER),
+        Row(True, DENOISER, {**DENOISER_MLP, "functaset.mirror_images": True}),
+        Row(True, REFUSED, {"functaset.augmented_copies": 0}, because="there are none"),
+    ],
     "diffusion.precision": [
         Row("bf16", DENOISER, in_use=words({"samples"}), because="samples have a precision of their own"),
         Row("tf32", words({"denoiser"}), because="CUDA's alone"),
     ],
+    "diffusion.hidden_layers.optimizer": Row("muon", DENOISER),
+    "diffusion.hidden_layers.rate_factor": Row(2.0, DENOISER),
     **training("diffusion.training", DENOISER, {"train_latent_denoiser"}, has_best=False, named={"denoiser"}),
     "evaluation.sampling.samples": Row(13, {"samples", "reference_features"}),
     "evaluation.sampling.preset": Row(None, {"samples"}),
@@ -416,11 +442,10 @@ OPTIONS: dict[str, Row | list[Row]] = {
         Row("tf32", because="CUDA's alone; samples name what they were drawn in"),
     ],
     "evaluation.sampling.batch_size": Row(4, layout({"samples"})),
-    "evaluation.frechet.features": Row(
-        "inception",
-        FEATURE_NETWORK | FEATURES - SCORES | {"score_samples: ValueError"},
-        because="features of two kinds are not compared",
-    ),
+    "evaluation.frechet.features": [
+        Row(value, FEATURE_NETWORK | FEATURES - SCORES | {"score_samples: ValueError"}, because=TWO_KINDS)
+        for value in ("convnet_large", "inception")
+    ],
     "evaluation.frechet.inception_weights": Row("other.pth", FEATURES, {"evaluation.frechet.features": "inception"}),
     **training("evaluation.frechet.feature_network", FEATURE_NETWORK, {"train_feature_network"}, has_best=False),
     "evaluation.frechet.feature_network.micro_batch": Row(
@@ -429,6 +454,7 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "evaluation.scores.reference_images": Row(10, {"real_features"}),
     "evaluation.scores.held_out_in_reference": Row(False, {"real_features"}),
     "evaluation.scores.pair_images": Row(6, FEATURES),
+    "evaluation.interval_resamples": Row(3, SCORES),
     "evaluation.memorisation.images": Row(3, MEMORISATION),
     "evaluation.memorisation.max_side": Row(4, MEMORISATION),
     "evaluation.perturbation.images": Row(1, PERTURBATIONS, CELLS_MIXED),

@@ -17,7 +17,7 @@ from spatial_functa_pipeline.fields.field import SpatialField
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.functasets.rotation import random_orthogonal
-from spatial_functa_pipeline.metrics.features import FeatureNetwork
+from spatial_functa_pipeline.metrics.features import FEATURE_WIDTHS, FeatureNetwork
 from spatial_functa_pipeline.models import weights as pack
 from spatial_functa_pipeline.models.classifiers import build_classifier
 from spatial_functa_pipeline.models.denoisers import build_denoiser
@@ -158,8 +158,15 @@ def test_a_denoiser_is_rebuilt_with_its_normaliser(stored, conditional, rotation
     assert torch.equal(same(inputs[0]), normaliser(inputs[0]))
 
 
-def test_a_feature_network_is_rebuilt(stored):
-    network = FeatureNetwork(1, 3).eval()
+@pytest.mark.parametrize("width", FEATURE_WIDTHS.values())
+def test_a_feature_network_is_rebuilt(stored, width):
+    network = FeatureNetwork(1, 3, width).eval()
     again = pack.unpack_feature_network(stored(pack.pack_feature_network(network)), CPU)
     images = torch.rand(2, 16, 16, 1)
     assert torch.equal(again.features(images), network.features(images))
+
+
+def test_a_feature_network_of_an_older_version_has_the_default_width():
+    packed = pack.pack_feature_network(FeatureNetwork(1, 3))
+    del packed.config["width"]
+    assert pack.unpack_feature_network(packed, CPU).width == FEATURE_WIDTHS["convnet"]

@@ -10,7 +10,7 @@ import torch
 
 from spatial_functa_pipeline.config.autoencoder import AutoencoderConfig
 from spatial_functa_pipeline.config.classification import ClassificationConfig, TransformerConfig
-from spatial_functa_pipeline.config.diffusion import DenoiserMLPConfig, DiffusionConfig, UNetConfig
+from spatial_functa_pipeline.config.diffusion import DenoiserMLPConfig, DiffusionConfig, DiTConfig, UNetConfig
 from spatial_functa_pipeline.config.meta_learning import FieldConfig, MetaLearningConfig
 from spatial_functa_pipeline.config.mlp import MLPConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
@@ -145,6 +145,7 @@ def diffusion(architecture, objective="epsilon", autoguidance=None, **training):
         autoguidance=autoguidance,
         unet=UNetConfig(channels=32, multipliers=(1,), residual_blocks=1, dropout=0.3, head_dim=32),
         mlp=DenoiserMLPConfig(width=16, blocks=1),
+        dit=DiTConfig(width=16, ffw_width=16, blocks=1, heads=2, dropout=0.3),
         **of_timesteps,
         training={**STEPS, "batch_size": 8, **training},
     )

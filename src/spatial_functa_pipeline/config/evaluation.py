@@ -142,9 +142,14 @@ class SamplingConfig(Block):
 class FrechetConfig(Block):
     """Features of the Fréchet distance and the other scores: only Inception's make it `fid`."""
 
-    features: Literal["convnet", "inception"] = "convnet"
+    features: Literal["convnet", "convnet_large", "inception"] = Field(
+        "convnet",
+        description="of a small classifier that the pipeline trains, of one of twice the width, or of FID's network",
+    )
     inception_weights: str | None = Field(None, description="path of pytorch-fid's weights; null: its download")
-    feature_network: TrainingConfig = Field(description="training of the small classifier behind `convnet`")
+    feature_network: TrainingConfig = Field(
+        description="training of the classifier behind `convnet` and `convnet_large`"
+    )
 
     @model_validator(mode="after")
     def _batch_is_normalised_as_a_whole(self) -> FrechetConfig:
@@ -198,6 +203,11 @@ class EvaluationConfig(Block):
     scores: ScoresConfig = ScoresConfig()
     memorisation: MemorisationConfig = MemorisationConfig()
     perturbation: PerturbationConfig = PerturbationConfig()
+    interval_resamples: Annotated[int, Field(ge=2)] | None = Field(
+        100,
+        description="random halves of each set, whose spread gives precision, recall, density and coverage their intervals; "
+        "null: none",
+    )
     distribution_latents: PositiveInt = Field(
         50_000,
         description="training latents, about, whose distribution is looked at: whole chunks, spread evenly over all of them",

@@ -13,7 +13,7 @@ from spatial_functa_pipeline.compute import bf16_products, tf32_products
 from spatial_functa_pipeline.config.diffusion import DiffusionConfig
 from spatial_functa_pipeline.config.evaluation import SamplingConfig
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
-from spatial_functa_pipeline.models.denoisers import Denoiser
+from spatial_functa_pipeline.models.denoisers import Denoiser, OfOriginals
 from spatial_functa_pipeline.models.diffusion import Process
 from spatial_functa_pipeline.models.guidance import Guidance, GuidedDenoiser
 from spatial_functa_pipeline.models.paths import NoiseLevel
@@ -63,7 +63,7 @@ def sample(
 
     process = Process.of(config)
     levels = process.path.grid(sampling.steps, sampling.time_shift)
-    guided = GuidedDenoiser(denoiser.eval(), Guidance.of(sampling), guide)
+    guided = GuidedDenoiser(_asked(denoiser, config), Guidance.of(sampling), guide and _asked(guide, config))
     device, precision, clip_range = torch.device(device), sampling.precision, clip_range.to(device)
 
     def draw(rows: Tensor) -> Tensor:
@@ -84,6 +84,11 @@ def sample(
 
     numbers = torch.arange(sampling.samples if labels is None else len(labels))
     return torch.cat([draw(rows) for rows in numbers.split(sampling.batch_size)])
+
+
+def _asked(denoiser: Denoiser, config: DiffusionConfig) -> Denoiser | OfOriginals:
+    """The denoiser in evaluation mode, of copies' kinds asked for originals."""
+    return OfOriginals(denoiser.eval()) if config.augmented_copies else denoiser.eval()
 
 
 def network_evaluations(config: DiffusionConfig, sampling: SamplingConfig) -> int:
@@ -110,7 +115,12 @@ def sampling_settings(
     of sample 0's CPU generator, and `first_seed` + i that of sample i, modulo 2³²; its first numbers, times the first
     level's noise, are what a sampler starts from.
     """
-    of_training = {"objective", "mirror_images", *(("noise_schedule", "timesteps") if config.has_timesteps else ())}
+    of_training = {
+        "objective",
+        "mirror_images",
+        "augmented_copies",
+        *(("noise_schedule", "timesteps") if config.has_timesteps else ()),
+    }
     of_sampling = {
         *("sampler", "steps", "variance", "time_shift", "guidance", "guidance_scale", "guidance_interval", "precision")
     }
@@ -125,7 +135,7 @@ def sampling_settings(
 
 
 def _guide(sampling: SamplingConfig, labels: Tensor | None, guide: Denoiser | None) -> Denoiser | None:
-    """The guide, if it is one that `sampling` asks for, in evaluation mode. Raises ValueError if it cannot guide so."""
+    """The guide, if it is one that `sampling` asks for. Raises ValueError if it cannot guide so."""
     scale = sampling.guidance_scale
     if scale is None or (scale == 1 and sampling.guidance == "autoguidance"):
         return None
@@ -135,7 +145,7 @@ def _guide(sampling: SamplingConfig, labels: Tensor | None, guide: Denoiser | No
                 "guidance is autoguidance, but no guide was kept with this denoiser: train it with autoguidance, the share "
                 "of the training after which its guide is kept"
             )
-        return guide.eval()
+        return guide
     if labels is None:
         raise ValueError(f"guidance_scale is {scale}, but there are no labels: set it to null")
     return None

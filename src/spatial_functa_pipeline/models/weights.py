@@ -170,13 +170,14 @@ def _part(weights: Weights, prefix: str) -> dict[str, torch.Tensor]:
 
 def pack_feature_network(network: FeatureNetwork) -> Weights:
     """The small classifier behind `frechet_distance_convnet_…`."""
-    settings = {"channels": network.channels, "num_classes": network.num_classes, "parameters": _count(network)}
-    return Weights(network.state_dict(), settings)
+    settings = {"channels": network.channels, "num_classes": network.num_classes, "width": network.width}
+    return Weights(network.state_dict(), {**settings, "parameters": _count(network)})
 
 
 def unpack_feature_network(weights: Weights, device: torch.device) -> FeatureNetwork:
     """The network, in evaluation mode."""
-    network = FeatureNetwork(weights.config["channels"], weights.config["num_classes"])
+    settings = {name: weights.config[name] for name in ("channels", "num_classes", "width") if name in weights.config}
+    network = FeatureNetwork(**settings)  # files of older versions name no width: they have the default
     network.load_state_dict(weights.tensors)
     return network.to(device).eval()
 
