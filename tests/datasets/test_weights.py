@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from kedro.io import DatasetError
+from torch import nn
 
 from spatial_functa_pipeline.config.classification import ClassificationConfig, TransformerConfig
 from spatial_functa_pipeline.config.diffusion import DenoiserMLPConfig, DiffusionConfig, UNetConfig
@@ -110,6 +111,28 @@ def test_a_classifier_is_rebuilt_with_its_normaliser(stored, architecture):
     again, normaliser = pack.unpack_classifier(weights, CPU)
     latents = torch.randn(2, 4, 4, 6)
     assert torch.equal(again(normaliser(latents)), model(latents / 0.3))
+
+
+def test_a_guide_is_kept_with_its_denoiser(stored):
+    config = DiffusionConfig(
+        architecture="mlp",
+        unet=UNetConfig(channels=32, multipliers=(1,), residual_blocks=1),
+        mlp=DenoiserMLPConfig(width=8, blocks=1),
+        autoguidance=0.25,
+        training=TRAINING,
+    )
+    model, guide = (build_denoiser(config, SHAPE, 3).eval() for _ in range(2))
+    for parameter in guide.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    packed = pack.pack_model(model, Normaliser.by_scale(0.3), config, SHAPE, 3, guide)
+    alone = pack.pack_model(model, Normaliser.by_scale(0.3), config, SHAPE, 3)
+    assert packed.config == alone.config
+    assert packed.digest != alone.digest
+    weights = stored(packed)
+    inputs = torch.randn(2, 4, 4, 6), torch.tensor([0.0, 9.5]), torch.tensor([0, 3])
+    assert torch.equal(pack.unpack_denoiser(weights, CPU)[0](*inputs), model(*inputs))
+    assert torch.equal(pack.unpack_guide(weights, CPU)(*inputs), guide(*inputs))
+    assert pack.unpack_guide(alone, CPU) is None
 
 
 @pytest.mark.parametrize("rotation", [None, random_orthogonal(6, 0), random_orthogonal(96, 0)])

@@ -30,7 +30,7 @@ from spatial_functa_pipeline.metrics.intervals import Estimate
 from spatial_functa_pipeline.metrics.seams import SeamSteps
 from spatial_functa_pipeline.training.seeding import derive_seed
 
-_SETTINGS = ("sampler", "steps", "guidance_scale", "guidance_interval", "network_evaluations", "classes")
+_SETTINGS = ("sampler", "steps", "guidance", "guidance_scale", "guidance_interval", "network_evaluations", "classes")
 """Of those that are stored with the samples, what stands beside each score."""
 _SUBJECTS = {
     "train_images": "real training images",
@@ -140,11 +140,13 @@ def _columns(scores: Mapping[str, Estimate]) -> dict[str, float]:
 
 def _in_words(settings: dict[str, Any]) -> str:
     words = f"by {settings['sampler']} in {settings['steps']} steps ({settings['network_evaluations']} evaluations), "
-    if settings["classes"] is None:
-        return words + "unconditional"
+    classes = "unconditional" if settings["classes"] is None else f"classes {settings['classes']}"
+    if settings["classes"] is None and settings["guidance"] != "autoguidance":
+        return words + classes
     interval = settings["guidance_interval"]
     at = "" if interval is None else f" at noise levels {interval[0]:g} to {interval[1]:g}"
-    return f"{words}guidance {settings['guidance_scale']}{at}, classes {settings['classes']}"
+    kind = "autoguidance" if settings["guidance"] == "autoguidance" else "guidance"
+    return f"{words}{kind} {settings['guidance_scale']}{at}, {classes}"
 
 
 def _scores(
