@@ -1,15 +1,12 @@
 """Fields of several scales against a plain float64 implementation, written independently: one pixel at a time, from the definition."""
 
-import math
 from itertools import product
 
 import pytest
 import torch
 
 from spatial_functa_pipeline.fields.field import FieldSpec, SpatialField
-from spatial_functa_pipeline.fields.latent_shape import LatentShape, Scale
-from spatial_functa_pipeline.fields.native_engine import NativeEngine
-from spatial_functa_pipeline.fields.scales import join_scales, split_scales, to_cells, to_cells_adjoint
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
 
 SHAPE = LatentShape.parse("1x1x5+2x2x3+4x4x2")
 CASES = [

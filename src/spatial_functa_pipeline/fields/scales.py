@@ -22,6 +22,11 @@ def split_scales(latents: Tensor, shape: LatentShape) -> list[Tensor]:
     return [part.unflatten(-1, (*scale.grid, scale.channels)) for part, scale in zip(parts, shape.scales, strict=True)]
 
 
+def finest_part(latents: Tensor, shape: LatentShape) -> Tensor:
+    """`(B, *grid, its own channels)` of the finest scale, a view; all of a latent of one grid."""
+    return split_scales(latents, shape)[-1] if shape.coarser else latents
+
+
 def join_scales(parts: Sequence[Tensor]) -> Tensor:
     """The inverse of `split_scales`."""
     return torch.cat([part.flatten(1) for part in parts], dim=1)

@@ -2,7 +2,8 @@
 
 A Transformer over the cells, and a residual MLP for vector functa.
 
-Shapes: B latents with their grid and c channels, `(B, *grid, c)`; S tokens of W numbers, the model's width; K classes.
+Shapes: B latents with their grid and c channels, `(B, *grid, c)`, or of several scales, `(B, numbers)`; S tokens of W
+numbers, the model's width; K classes.
 """
 
 from typing import Literal
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from spatial_functa_pipeline.config.classification import ClassificationConfig
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
+from spatial_functa_pipeline.models.scale_tokens import ScaleEmbedding
 
 
 class TransformerBlock(nn.Module):
@@ -52,7 +54,7 @@ class LatentTransformer(nn.Module):
     """Vanilla pre-LN Transformer, one token per latent cell, learned absolute positions (App. C, Tab. 5).
 
     A vector functa (s = 1) is cut into `vector_tokens` equal tokens: attention over a single one would do nothing. The
-    paper does not say how its Transformer (App. B.1) reads a vector.
+    paper does not say how its Transformer (App. B.1) reads a vector. Of several scales (ours) each cell of each grid is one.
 
     The paper does not say how the tokens become one vector. Here, after the final LayerNorm, they are averaged, which
     needs no class token and treats all cells alike; or, with `pooling="concatenate"`, laid end to end, so that the last
@@ -74,11 +76,15 @@ class LatentTransformer(nn.Module):
         vector_tokens: int,
     ) -> None:
         super().__init__()
-        numbers = latent_shape.cells * latent_shape.channels
-        self.tokens = vector_tokens if latent_shape.cells == 1 else latent_shape.cells
-        if numbers % self.tokens:
-            raise ValueError(f"{latent_shape} latents cannot be cut into {self.tokens} equal tokens")
-        self.embed = nn.Linear(numbers // self.tokens, width)
+        self.embed: nn.Linear | ScaleEmbedding
+        if latent_shape.coarser:
+            self.tokens = ScaleEmbedding.tokens(latent_shape)
+            self.embed = ScaleEmbedding(latent_shape, width)
+        else:
+            self.tokens = vector_tokens if latent_shape.cells == 1 else latent_shape.cells
+            if latent_shape.numbers % self.tokens:
+                raise ValueError(f"{latent_shape} latents cannot be cut into {self.tokens} equal tokens")
+            self.embed = nn.Linear(latent_shape.numbers // self.tokens, width)
         self.positions = nn.Parameter(torch.empty(self.tokens, width))
         self.blocks = nn.Sequential(*(TransformerBlock(width, ffw_width, heads, head_dim) for _ in range(blocks)))
         self.norm = nn.LayerNorm(width)
@@ -96,8 +102,9 @@ class LatentTransformer(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Normalised latents `(B, *grid, c)` -> logits `(B, K)`."""
-        tokens = latents.flatten(1).unflatten(1, (self.tokens, -1))
-        tokens = self.embed(tokens) + self.positions  # (B, S, W)
+        if isinstance(self.embed, nn.Linear):
+            latents = latents.flatten(1).unflatten(1, (self.tokens, -1))
+        tokens = self.embed(latents) + self.positions  # (B, S, W)
         tokens = self.norm(self.blocks(tokens))
         features = tokens.mean(dim=1) if self.pooling == "mean" else tokens.flatten(1)  # (B, W) or (B, S·W)
         return self.head(self.dropout(features))
@@ -112,7 +119,7 @@ class ResidualMLPClassifier(nn.Module):
 
     def __init__(self, latent_shape: LatentShape, num_classes: int, *, width: int, blocks: int, dropout: float) -> None:
         super().__init__()
-        self.embed = nn.Linear(latent_shape.cells * latent_shape.channels, width)
+        self.embed = nn.Linear(latent_shape.numbers, width)
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, width)) for _ in range(blocks)
         )

@@ -101,7 +101,7 @@ class ResidualMLPDenoiser(Denoiser):
     def __init__(self, config: DenoiserMLPConfig, latent_shape: LatentShape, num_classes: int | None) -> None:
         super().__init__(num_classes)
         width = config.width
-        size = latent_shape.cells * latent_shape.channels
+        size = latent_shape.numbers
         self.time_sinusoids, self.time_embedding = _time_embedding(self.SINUSOIDS, width)
         self.class_embedding = None if num_classes is None else nn.Embedding(num_classes + 1, width)
         self.embed = nn.Linear(size, width)
