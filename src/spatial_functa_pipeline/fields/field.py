@@ -214,7 +214,7 @@ class SpatialField(Encoder):
 
         For `linear` and several scales, whose cells differ, it is that of the middle cell.
         """
-        rates = self._residual_scale * self._channel_rates
+        rates = self._residual_scale * self.inner_rates.clamp(0, 1)
         if isinstance(self.first_step, FreeFirstSteps):
             self.first_step.tie(rates, self._first_orders())
         elif self.first_step is not None:
@@ -410,19 +410,13 @@ class SpatialField(Encoder):
         return gradient + scale * self.linear.adjoint(self.geometry.to_cells(values - targets))
 
     @property
-    def _channel_rates(self) -> Tensor:
-        """The meta-SGD rates `(c,)`, between 0 and 1.
+    def _rates(self) -> Tensor:
+        """The meta-SGD rates `(c,)`; of several scales those of each number, `(numbers,)`.
 
-        Of several scales each has its own for the loss as a field of its grid alone has it, whose cells are larger, and
-        their sum as many times smaller.
+        Each scale's are for the loss as a field of its grid alone has it: the mean over its own, larger cells.
         """
         rates = self.inner_rates.clamp(0, 1)
-        return rates / self.cells_covered if self.spec.latent_shape.coarser else rates
-
-    @property
-    def _rates(self) -> Tensor:
-        """The same for each number of a latent: `(c,)`, of several scales `(numbers,)`."""
-        return self._channel_rates[self.channel_of] if self.spec.latent_shape.coarser else self._channel_rates
+        return (rates / self.cells_covered)[self.channel_of] if self.spec.latent_shape.coarser else rates
 
     def _fit(self, targets: Tensor, steps: int, siren: Siren) -> Tensor:
         latents = self._first_latents(targets, siren)

@@ -44,6 +44,9 @@ class FreeFirstStep(nn.Module):
 class FreeFirstSteps(nn.ModuleList):
     """`FreeFirstStep` for several scales: one for each, of the pixels of its own cells.
 
+    A scale's residual is divided by the number n of the finest grid's cells in one of its own, as its rate is: weights of all
+    scales are then of one size, and a training's steps suit all of them.
+
     Args:
         shape: of the latents.
         pixels: P·h, of a cell of the finest grid.
@@ -59,11 +62,14 @@ class FreeFirstSteps(nn.ModuleList):
 
     def forward(self, residual: Tensor) -> Tensor:
         """z₁ `(B, numbers)` of the residual of the finest grid's cells."""
-        scales = zip(self, self.shape.scales, strict=True)
-        return join_scales([step(cut_into_cells(residual, scale.grid).flatten(-2)) for step, scale in scales])
+        found = []
+        for step, scale in zip(self, self.shape.scales, strict=True):
+            cells = cut_into_cells(residual, scale.grid)  # (B, *its grid, n, P·h)
+            found.append(step(cells.flatten(-2) / cells.shape[-2]))
+        return join_scales(found)
 
     def tie(self, rates: Tensor, first_orders: Sequence[Tensor]) -> None:
-        """As `FreeFirstStep.tie` for each scale, which has its share of the rates `(c,)`."""
+        """As `FreeFirstStep.tie` for each scale; `rates (c,)` are those before they are divided by n."""
         shares = rates.split([scale.channels for scale in self.shape.scales])
         for step, share, first_order in zip(self, shares, first_orders, strict=True):
             step.tie(share, first_order)
