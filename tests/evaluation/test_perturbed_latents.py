@@ -195,6 +195,22 @@ def test_a_field_of_any_shape_has_its_numbers_and_figures(
         assert can_be_drawn or "no pictures of" in figure.texts[0].get_text()
 
 
+def test_of_several_scales_the_finest_is_perturbed(make_functaset):
+    decoder = field("1x1x4+2x2x3", (8, 8), 1)
+    shape = decoder.spec.latent_shape
+    functaset = make_functaset(np.random.default_rng(0).normal(size=(9, 16)).astype(np.float32), latent_shape=shape)
+    statistics = compute_statistics(functaset)
+    metrics, table, profile, *drawn = analyse_perturbations(
+        functaset, decoder, statistics, PerturbationConfig(images=3), 2, seed=5
+    )
+    assert "3 channels of 2x2x3 by" in metrics["details"]["perturbation_area"]
+    assert metrics["perturbation_energy_inside_cell"] == pytest.approx(1)  # a coarser number would change all cells
+    np.testing.assert_allclose(table["perturbed_by"], statistics.moments["vector"].std[4:], rtol=1e-6)
+    assert profile["cells"].sum() == 4
+    for figure in drawn:
+        render(figure)
+
+
 def test_single_dimensions_are_those_of_largest_median_and_smallest_effect():
     """Of Fig. 4: the rows are named, and the perturbed pictures differ in the middle cell alone."""
     pattern = torch.ones(4, 1)

@@ -216,6 +216,17 @@ def test_architecture_follows_the_choice_and_the_grid(architecture, grid, expect
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+def test_latents_of_several_scales_have_the_mlp():
+    shape = LatentShape.parse("1x1x4+2x2x1")
+    model = build_denoiser(denoiser_config(), shape, 10)
+    assert type(model) is ResidualMLPDenoiser
+    assert model(torch.randn(2, 8), torch.tensor([1, 2]), torch.tensor([0, 10])).shape == (2, 8)
+    with pytest.raises(
+        ValueError, match=r"unet needs latents of one grid, and 1x1x4\+2x2x1 has several scales; choose mlp"
+    ):
+        build_denoiser(denoiser_config(architecture="unet"), shape, 10)
+
+
 def test_an_unconditional_denoiser_refuses_labels_with_guidance_too():
     model = build_denoiser(denoiser_config(conditional=False), LatentShape((1, 1), 4), 10)
     guided = GuidedDenoiser(model, Guidance(3.0, None, ()))
