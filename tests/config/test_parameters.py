@@ -82,7 +82,7 @@ def test_unknown_key_is_named_beside_the_known_ones(message, place, block, known
         ("diffusion.noise_schedule", "quadratic", ("'linear' or 'cosine'", "'quadratic'")),
         ("diffusion.normalisation.kind", "pixel", ("'scalar', 'vector' or 'array'", "'pixel'")),
         ("diffusion.unet.channels", 100, ("multiple of 32", "(got 100)")),
-        ("evaluation.sampling.sampler", "euler", ("'ddpm', 'ddim' or 'dpm_solver'", "'euler'")),
+        ("evaluation.sampling.sampler", "rk45", ("'ddim', 'euler', 'heun' or 'dpm_solver'", "'rk45'")),
         ("functaset.storage_type", "uint8", ("'float32' or 'float16'", "'uint8'")),
         ("quantisation.bits", 9, ("less than or equal to 8", "(got 9)")),
         ("interpolation", "cubic", ("'nearest' or 'linear'", "'cubic'")),
@@ -104,10 +104,10 @@ def test_missing_key_is_named(sample):
 
 def test_all_wrong_parameters_are_reported_at_once(message):
     lines = message(
-        {"meta_learning.training.steps": 0, "diffusion.prediction": "noise", "classification.label_smoothing": 2}
+        {"meta_learning.training.steps": 0, "diffusion.objective": "noise", "classification.label_smoothing": 2}
     )
     places = {line.split(":")[0].strip() for line in lines}
-    assert places == {"meta_learning.training.steps", "diffusion.prediction", "classification.label_smoothing"}
+    assert places == {"meta_learning.training.steps", "diffusion.objective", "classification.label_smoothing"}
 
 
 # Latent shapes
@@ -179,7 +179,7 @@ def test_latent_shape_is_read_and_written_back(text, grid, channels, cells):
         ({"normalization_stats.rotation": "within_cells"}, "several scales: set it to whole, or choose one grid"),
         (
             {"diffusion.architecture": "unet"},
-            "unet needs latents of one grid, and 1x1x64+8x8x3 has several scales; choose mlp",
+            "unet needs latents of one grid, and 1x1x64+8x8x3 has several scales; choose dit or mlp",
         ),
     ],
 )

@@ -69,7 +69,9 @@ def test_each_chunk_is_read_once(make_functaset, monkeypatch, uneven_latents):
 
 @pytest.mark.parametrize("rotation", [None, "whole"])
 @pytest.mark.parametrize("scheduler", ["threads", pytest.param("processes", marks=pytest.mark.slow)])
-def test_the_bits_are_the_same_whoever_reads(make_functaset, uneven_latents, scheduler, rotation):
+def test_the_bits_are_the_same_whoever_reads(make_functaset, uneven_latents, scheduler, rotation, request):
+    if scheduler == "processes":
+        request.getfixturevalue("forked_workers")
     functaset, config = make_functaset(uneven_latents), NormalizationStatsConfig(rotation=rotation)
     made = [
         compute_latent_statistics(functaset, config, RuntimeConfig(scheduler=who, workers=workers)).digest

@@ -9,9 +9,9 @@ from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.models.classifiers import (
     LatentTransformer,
     ResidualMLPClassifier,
-    TransformerBlock,
     build_classifier,
 )
+from spatial_functa_pipeline.models.transformer import TransformerBlock
 
 SMALL = {"width": 32, "ffw_width": 64, "blocks": 2, "heads": 4}
 
