@@ -14,6 +14,7 @@ from spatial_functa_pipeline.config.search import SearchConfig
 from spatial_functa_pipeline.config.study import StudyConfig
 from spatial_functa_pipeline.fields.encoder import CodeSpec
 from spatial_functa_pipeline.fields.field import SpatialField
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.models.autoencoder import Autoencoder
 from spatial_functa_pipeline.models.classifiers import build_classifier
 from spatial_functa_pipeline.models.denoisers import build_denoiser
@@ -174,7 +175,7 @@ def test_the_other_embedded_studies_share_one_base_run(name):
         "diffusion.training.steps": 700,
     }
     for variant in STUDIES[name].all_variants:
-        vector = str(variant.parameters.get("latent_shape", "")).startswith("1x1x")
+        vector = LatentShape.parse(variant.parameters.get("latent_shape", "8x8x8")).cells == 1
         wanted = base | ({"meta_learning.training.steps": 500} if vector else {})
         assert {key: variant.parameters[key] for key in base} == wanted
 

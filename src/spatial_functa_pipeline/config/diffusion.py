@@ -35,6 +35,11 @@ class UNetConfig(Block):
         Raises ValueError if the UNet does not fit the grid, never reaches a side that should attend, or attends where
         `head_dim` does not divide the channels.
         """
+        if latent_shape.coarser:
+            raise ValueError(
+                f"diffusion.architecture unet needs latents of one grid, and {latent_shape} has several scales; choose dit or "
+                "mlp"
+            )
         grid, levels = latent_shape.grid, len(self.multipliers)
         if len(grid) != 2:
             raise ValueError(
@@ -102,7 +107,9 @@ class DiffusionConfig(Block):
 
     conditional: bool = Field(True, description="on the class, where there are two or more")
     dummy_label_share: Share = Field(0.2, description="without effect on an unconditional model")
-    architecture: Literal["auto", DenoiserArchitecture] = Field("auto", description="auto: mlp if s = 1")
+    architecture: Literal["auto", DenoiserArchitecture] = Field(
+        "auto", description="auto: mlp if s = 1 or there are several scales"
+    )
     unet: UNetConfig
     mlp: DenoiserMLPConfig
     dit: DiTConfig | None = Field(None, description="needed by architecture dit only")
@@ -146,10 +153,10 @@ class DiffusionConfig(Block):
     training: TrainingConfig
 
     def architecture_on(self, latent_shape: LatentShape) -> DenoiserArchitecture:
-        """The one that is meant: `auto` is the MLP for vector functa (s = 1), which have no grid to work on."""
+        """The one that is meant: `auto` is the MLP for vector functa (s = 1) and several scales: no one grid to work on."""
         if self.architecture != "auto":
             return self.architecture
-        return "mlp" if latent_shape.cells == 1 else "unet"
+        return "mlp" if latent_shape.cells == 1 or latent_shape.coarser else "unet"
 
     def for_classes(self, count: int) -> DiffusionConfig:
         """The same for so many classes: a single one says nothing, so the model is unconditional."""

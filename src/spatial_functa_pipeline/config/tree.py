@@ -88,6 +88,11 @@ class PipelineParameters(Block):
             raise ValueError(
                 f"interpolation is {self.interpolation}, which is a field's, but encoder is {self.encoder}: set it to nearest"
             )
+        if self.encoder != "field" and self.latent_shape.coarser:
+            raise ValueError(
+                f"latent_shape {self.latent_shape} has several scales, which are a field's, but encoder is {self.encoder}: "
+                f"choose one grid, such as {self.latent_shape.scales[-1]}"
+            )
         numbers, codes = self.meta_learning.field.spec.cell_numbers, self.latent_shape.channels
         grid = "x".join(map(str, self.latent_shape.grid))
         match self.encoder:
@@ -163,7 +168,8 @@ class PipelineParameters(Block):
         return self
 
     @model_validator(mode="after")
-    def _rotation_fits_into_memory(self) -> PipelineParameters:
+    def _rotation_fits_the_latent(self) -> PipelineParameters:
+        self.normalization_stats.require_cells(self.latent_shape)
         self.normalization_stats.require_room_for_matrix(self.latent_shape)
         return self
 
