@@ -113,6 +113,7 @@ AUTOENCODER = {"autoencoder", "autoencoder_history"}
 DENOISER = {"denoiser", "denoiser_history"}
 FEATURE_NETWORK = {"feature_network", "feature_network_history"}
 SCORES = {"generation_metrics", "generation_scores", "generation_scores_figure"}
+TWO_KINDS = "features of two kinds are not compared"
 FEATURES = {"real_features", "reference_features"} | SCORES
 MEMORISATION = {"memorisation_metrics", "memorisation", "memorisation_figure", "nearest_training_images"}
 OF_CHANNELS = {
@@ -205,6 +206,9 @@ OF_AUTOENCODER: dict[str, Any] = {
     **{f"autoencoder.{key}": value for key, value in AUTOENCODER_SIZES.items()},
 }
 UNCONDITIONAL = {"evaluation.sampling.guidance_scale": None}
+ALL_TIMESTEPS = {"diffusion.timesteps": 1000}
+FLOW_MATCHING = {**ALL_TIMESTEPS, "diffusion.objective": "flow_matching"}
+EDM = {**ALL_TIMESTEPS, "diffusion.objective": "edm"}
 VECTORS_OF_PIXELS = {"latent_shape": "2x2x16"}
 OF_THE_VARIANT = "said once, for all that is of this variant, and checked here"
 
@@ -383,7 +387,17 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "diffusion.normalisation.gamma": Row(2.0, DENOISER),
     "diffusion.timesteps": Row(50, DENOISER, in_use={"samples"}),
     "diffusion.noise_schedule": Row("linear", DENOISER, in_use={"samples"}),
-    "diffusion.prediction": Row("v_prediction", DENOISER, in_use={"samples"}),
+    "diffusion.objective": [
+        Row("v_prediction", DENOISER, in_use={"samples"}),
+        *(Row(objective, DENOISER, ALL_TIMESTEPS, in_use={"samples"}) for objective in ("flow_matching", "edm")),
+        Row("edm", REFUSED, because="the number of time steps is of ε and v"),
+    ],
+    "diffusion.noise_level.mean": [
+        Row(1.0, DENOISER, FLOW_MATCHING),
+        Row(1.0, REFUSED, because="ε and v have time steps"),
+    ],
+    "diffusion.noise_level.std": Row(0.5, DENOISER, EDM),
+    "diffusion.autoguidance": Row(0.5, {"denoiser"}, because="the guide is kept beside the denoiser"),
     "diffusion.timestep_ratio": Row(4.0, DENOISER),
     "diffusion.timestep_reweighting": Row(True, DENOISER, {"diffusion.timestep_ratio": 4.0}),
     "diffusion.min_snr_gamma": Row(1.0, DENOISER),
@@ -397,10 +411,24 @@ OPTIONS: dict[str, Row | list[Row]] = {
         Row("bf16", DENOISER, in_use=words({"samples"}), because="samples have a precision of their own"),
         Row("tf32", words({"denoiser"}), because="CUDA's alone"),
     ],
+    "diffusion.hidden_layers.optimizer": Row("muon", DENOISER),
+    "diffusion.hidden_layers.rate_factor": Row(2.0, DENOISER),
     **training("diffusion.training", DENOISER, {"train_latent_denoiser"}, has_best=False, named={"denoiser"}),
     "evaluation.sampling.samples": Row(13, {"samples", "reference_features"}),
     "evaluation.sampling.preset": Row(None, {"samples"}),
-    "evaluation.sampling.sampler": [Row("ddpm", {"samples"}), Row("ddim", {"samples"})],
+    "evaluation.sampling.sampler": [
+        *(Row(sampler, {"samples"}) for sampler in ("ddpm", "ddim", "heun")),
+        *(Row(sampler, {"samples"}, FLOW_MATCHING) for sampler in ("euler", "heun")),
+        Row("euler", REFUSED, because="it is of flow matching and EDM"),
+    ],
+    "evaluation.sampling.time_shift": [
+        Row(3.0, {"samples"}, FLOW_MATCHING),
+        Row(3.0, REFUSED, because="it is of flow matching"),
+    ],
+    "evaluation.sampling.guidance": [
+        Row("autoguidance", {"samples"}, {"diffusion.autoguidance": 0.5}),
+        Row("autoguidance", REFUSED, because="no guide is kept"),
+    ],
     "evaluation.sampling.steps": Row(10, {"samples"}),
     "evaluation.sampling.guidance_scale": [Row(scale, {"samples"}) for scale in (3.0, 0.0, None)],
     "evaluation.sampling.guidance_interval": Row([0.1, 1.0], {"samples"}),
@@ -414,11 +442,10 @@ OPTIONS: dict[str, Row | list[Row]] = {
         Row("tf32", because="CUDA's alone; samples name what they were drawn in"),
     ],
     "evaluation.sampling.batch_size": Row(4, layout({"samples"})),
-    "evaluation.frechet.features": Row(
-        "inception",
-        FEATURE_NETWORK | FEATURES - SCORES | {"score_samples: ValueError"},
-        because="features of two kinds are not compared",
-    ),
+    "evaluation.frechet.features": [
+        Row(value, FEATURE_NETWORK | FEATURES - SCORES | {"score_samples: ValueError"}, because=TWO_KINDS)
+        for value in ("convnet_large", "inception")
+    ],
     "evaluation.frechet.inception_weights": Row("other.pth", FEATURES, {"evaluation.frechet.features": "inception"}),
     **training("evaluation.frechet.feature_network", FEATURE_NETWORK, {"train_feature_network"}, has_best=False),
     "evaluation.frechet.feature_network.micro_batch": Row(
@@ -427,6 +454,7 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "evaluation.scores.reference_images": Row(10, {"real_features"}),
     "evaluation.scores.held_out_in_reference": Row(False, {"real_features"}),
     "evaluation.scores.pair_images": Row(6, FEATURES),
+    "evaluation.interval_resamples": Row(3, SCORES),
     "evaluation.memorisation.images": Row(3, MEMORISATION),
     "evaluation.memorisation.max_side": Row(4, MEMORISATION),
     "evaluation.perturbation.images": Row(1, PERTURBATIONS, CELLS_MIXED),

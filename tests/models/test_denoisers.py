@@ -16,6 +16,7 @@ from spatial_functa_pipeline.models.denoisers import (
     build_denoiser,
 )
 from spatial_functa_pipeline.models.guidance import Guidance, GuidedDenoiser
+from spatial_functa_pipeline.models.paths import CLEAN
 
 # Tab. 6 and App. C.3: latent shape, conditional, residual blocks, multipliers, attention sides, dropout
 PRESETS = {
@@ -220,6 +221,26 @@ def test_a_dit_takes_grids_of_any_dimension_a_token_for_each_cell(grid):
     assert randomise(model)(noisy, timesteps, labels).shape == noisy.shape
 
 
+def test_a_dit_has_a_token_for_each_cell_of_each_scale_and_answers_in_the_order_of_the_latents():
+    torch.manual_seed(0)
+    shape = LatentShape.parse("1x1x4+2x2x2+4x4x1")
+    model = build_denoiser(denoiser_config(architecture="dit"), shape, 3)
+    given = (torch.randn(2, shape.numbers), torch.tensor([1.0, 2.0]), torch.tensor([0, 3]))
+    assert model.positions.shape == (1 + 4 + 16, 32)
+    assert torch.equal(model(*given), torch.zeros(2, shape.numbers))
+    predicted = randomise(model)(*given)
+    predicted.square().sum().backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in model.output.parameters())
+    assert all(parameter.grad.abs().max() > 0 for parameter in model.embed.parameters())
+    with torch.no_grad():
+        model.output[1].weight.zero_()
+        model.output[1].bias.copy_(torch.tensor([5.0, 7.0]))
+        changed = model(*given)
+    assert torch.equal(changed[:, 4:12], torch.tensor([5.0, 7.0]).repeat(2, 4))  # the four cells of 2×2, and no others
+    torch.testing.assert_close(changed[:, :4], predicted[:, :4])
+    torch.testing.assert_close(changed[:, 12:], predicted[:, 12:])
+
+
 def test_each_block_of_a_dit_starts_as_the_identity():
     torch.manual_seed(0)
     model = build_denoiser(denoiser_config(architecture="dit"), LatentShape((2, 2), 4), 3)
@@ -308,8 +329,19 @@ def test_architecture_follows_the_choice_and_the_grid(architecture, grid, expect
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+def test_latents_of_several_scales_have_the_mlp():
+    shape = LatentShape.parse("1x1x4+2x2x1")
+    model = build_denoiser(denoiser_config(), shape, 10)
+    assert type(model) is ResidualMLPDenoiser
+    assert model(torch.randn(2, 8), torch.tensor([1, 2]), torch.tensor([0, 10])).shape == (2, 8)
+    with pytest.raises(
+        ValueError, match=r"unet needs latents of one grid, and 1x1x4\+2x2x1 has several scales; choose dit or mlp"
+    ):
+        build_denoiser(denoiser_config(architecture="unet"), shape, 10)
+
+
 def test_an_unconditional_denoiser_refuses_labels_with_guidance_too():
     model = build_denoiser(denoiser_config(conditional=False), LatentShape((1, 1), 4), 10)
-    guided = GuidedDenoiser(model, Guidance(3.0, None, ()))
+    guided = GuidedDenoiser(model, Guidance(3.0, None))
     with pytest.raises(ValueError, match="this denoiser is unconditional"):
-        guided(torch.zeros(2, 1, 1, 4), 0, torch.tensor([0, 1]))
+        guided(torch.zeros(2, 1, 1, 4), CLEAN, torch.tensor([0, 1]))

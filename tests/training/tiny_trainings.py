@@ -133,23 +133,26 @@ def transformer(**training):
     )
 
 
-def unet(**training):
-    return diffusion("unet", **training)
+def unet(objective="epsilon", **training):
+    return diffusion("unet", objective, **training)
 
 
-def diffusion(architecture, **training):
+def diffusion(architecture, objective="epsilon", autoguidance=None, **training):
+    of_timesteps = {"timestep_ratio": 2.0} if objective in ("epsilon", "v_prediction") else {}
     return DiffusionConfig(
         architecture=architecture,
+        objective=objective,
+        autoguidance=autoguidance,
         unet=UNetConfig(channels=32, multipliers=(1,), residual_blocks=1, dropout=0.3, head_dim=32),
         mlp=DenoiserMLPConfig(width=16, blocks=1),
         dit=DiTConfig(width=16, ffw_width=16, blocks=1, heads=2, dropout=0.3),
-        timestep_ratio=2.0,
+        **of_timesteps,
         training={**STEPS, "batch_size": 8, **training},
     )
 
 
 def train_downstream(folder, runtime=RUNTIME, report=report_nothing, micro_batch="auto"):
-    """Classifier, MLP denoiser and DiT with their histories, by name, from `write_functasets(folder)`."""
+    """Classifier, MLP denoiser with its guide and DiT, with their histories, by name, from `write_functasets(folder)`."""
     given = (*(Functaset.open(folder / f"{split}.zarr") for split in ("train", "validation")), Normaliser.by_scale(1.0))
     runs = {
         name: TrainingRun(0, runtime, Checkpoint(folder / f"{name}.pt"), report)
@@ -164,7 +167,7 @@ def train_downstream(folder, runtime=RUNTIME, report=report_nothing, micro_batch
         ),
         "denoiser": train_denoiser(
             *given,
-            diffusion("mlp", micro_batch=micro_batch),
+            diffusion("mlp", autoguidance=0.5, micro_batch=micro_batch),
             num_classes=2,
             run=runs["denoiser"],
         ),

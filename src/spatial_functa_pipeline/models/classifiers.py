@@ -2,7 +2,8 @@
 
 A Transformer over the cells, and a residual MLP for vector functa.
 
-Shapes: B latents with their grid and c channels, `(B, *grid, c)`; S tokens of W numbers, the model's width; K classes.
+Shapes: B latents with their grid and c channels, `(B, *grid, c)`, or of several scales, `(B, numbers)`; S tokens of W
+numbers, the model's width; K classes.
 """
 
 from typing import Literal
@@ -18,7 +19,7 @@ from spatial_functa_pipeline.models.transformer import Tokens, TransformerBlock,
 class LatentTransformer(nn.Module):
     """Vanilla pre-LN Transformer, one token per latent cell, learned absolute positions (App. C, Tab. 5).
 
-    A vector functa (s = 1) is cut into `vector_tokens` equal tokens: see `Tokens`.
+    A vector functa (s = 1) is cut into `vector_tokens` equal tokens, and several scales into their cells: see `Tokens`.
 
     The paper does not say how the tokens become one vector. Here, after the final LayerNorm, they are averaged, which
     needs no class token and treats all cells alike; or, with `pooling="concatenate"`, laid end to end, so that the last
@@ -41,7 +42,7 @@ class LatentTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.tokens = Tokens.of(latent_shape, vector_tokens)
-        self.embed = nn.Linear(self.tokens.numbers, width)
+        self.embed = self.tokens.embedding(width)
         self.positions = nn.Parameter(torch.empty(self.tokens.count, width))
         self.blocks = nn.Sequential(*(TransformerBlock(width, ffw_width, heads, head_dim) for _ in range(blocks)))
         self.norm = nn.LayerNorm(width)
@@ -68,7 +69,7 @@ class ResidualMLPClassifier(nn.Module):
 
     def __init__(self, latent_shape: LatentShape, num_classes: int, *, width: int, blocks: int, dropout: float) -> None:
         super().__init__()
-        self.embed = nn.Linear(latent_shape.cells * latent_shape.channels, width)
+        self.embed = nn.Linear(latent_shape.numbers, width)
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, width)) for _ in range(blocks)
         )

@@ -6,6 +6,7 @@ diffusers' models take seconds to import, so they are imported where one is buil
 """
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,9 @@ class Denoiser(nn.Module, ABC):
     stands for "any class" (classifier-free guidance). `knows_kinds`: whether kinds are a condition (Karras et al., 2022,
     App. F.2).
     """
+
+    ENDS: ClassVar[tuple[str, ...]] = ("embed", "output", "time_embedding", "class_embedding")
+    """How the names of its layers start that are no hidden ones: the first and the last, and those of the conditions."""
 
     def __init__(self, num_classes: int | None, knows_kinds: bool = False) -> None:
         super().__init__()
@@ -98,6 +102,8 @@ class _ClassAndKindEmbedding(nn.Module):
 
 class UNetDenoiser(Denoiser):
     """`UNet2DModel` of diffusers, arranged and initialised as the UNet of Dhariwal & Nichol (App. C, Tab. 6)."""
+
+    ENDS = ("unet.conv_in", "unet.conv_out", "unet.time_embedding", "unet.class_embedding")
 
     def __init__(
         self, config: UNetConfig, latent_shape: LatentShape, num_classes: int | None, knows_kinds: bool = False
@@ -178,7 +184,7 @@ class ResidualMLPDenoiser(EmbeddingDenoiser):
     ) -> None:
         width = config.width
         super().__init__(width, num_classes, knows_kinds)
-        size = latent_shape.cells * latent_shape.channels
+        size = latent_shape.numbers
         self.embed = nn.Linear(size, width)
         self.blocks = nn.ModuleList(_ConditionedBlock(width, config.dropout) for _ in range(config.blocks))
         last = nn.Linear(width, size)
@@ -213,7 +219,7 @@ class _ConditionedBlock(nn.Module):
 
 
 class DiTDenoiser(EmbeddingDenoiser):
-    """Diffusion Transformer (Peebles & Xie, 2023) on the latent's cells, a grid of any dimension: one token per cell.
+    """Diffusion Transformer (Peebles & Xie, 2023) on the latent's cells, of grids of any dimension: one token per cell.
 
     Ours: the paper has a UNet. Time and condition act through adaptive layer norms that start at zero, in each block and
     before the last layer, so that each block starts as the identity, and the output as zero.
@@ -225,7 +231,7 @@ class DiTDenoiser(EmbeddingDenoiser):
         width = config.width
         super().__init__(width, num_classes, knows_kinds)
         self.tokens = Tokens.of(latent_shape, config.vector_tokens)
-        self.embed = nn.Linear(self.tokens.numbers, width)
+        self.embed = self.tokens.embedding(width)
         self.positions = nn.Parameter(torch.empty(self.tokens.count, width))
         head_dim = config.head_dim or width // config.heads
         self.blocks = nn.ModuleList(
@@ -233,10 +239,11 @@ class DiTDenoiser(EmbeddingDenoiser):
             for _ in range(config.blocks)
         )
         self.norm = AdaptiveLayerNorm(width, gates=0)
-        self.output = nn.Linear(width, self.tokens.numbers)
+        self.output = self.tokens.output(width)
         initialise_linears(self)
         nn.init.normal_(self.positions, std=0.02)
-        nn.init.zeros_(self.output.weight)
+        for parameter in self.output.parameters():
+            nn.init.zeros_(parameter)
 
     def predict(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         """`(B, *grid, c)` -> `(B, *grid, c)`: see `Denoiser.forward`."""
@@ -259,7 +266,7 @@ def _time_embedding(sinusoids: int, width: int) -> tuple[nn.Module, nn.Module]:
 def build_denoiser(config: DiffusionConfig, latent_shape: LatentShape, num_classes: int) -> Denoiser:
     """Build the denoiser that `config` asks for: see `Denoiser.forward` for its interface.
 
-    `architecture: auto` takes the MLP for vector functa (s = 1) and the UNet otherwise; an MLP asked for on a larger
+    `architecture: auto` takes the MLP for vector functa (s = 1) and several scales, else the UNet; an MLP asked for on a
     grid sees the latent flattened. With `conditional: false` the denoiser takes no labels; with `augmented_copies` it takes
     kinds.
 

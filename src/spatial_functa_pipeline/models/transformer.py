@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,31 +16,72 @@ from spatial_functa_pipeline.fields.latent_shape import LatentShape
 
 @dataclass(frozen=True)
 class Tokens:
-    """How a latent is cut: one token per cell of its grid, of any dimension.
+    """How a latent is cut: one token per cell of its grid, of any dimension; of several scales, per cell of each grid.
 
     A vector functa (s = 1) is cut into equal tokens: attention over a single one would do nothing. The paper does not say
     how its Transformer (App. B.1) reads a vector.
 
     Attributes:
-        count: S.
-        numbers: of a latent in each token.
+        counts: of tokens, of each scale; S is their sum.
+        numbers: of a latent in each token of each scale.
     """
 
-    count: int
-    numbers: int
+    counts: tuple[int, ...]
+    numbers: tuple[int, ...]
 
     @classmethod
     def of(cls, latent_shape: LatentShape, vector_tokens: int) -> Self:
         """Raises ValueError if a vector cannot be cut into `vector_tokens` equal tokens."""
-        numbers = latent_shape.cells * latent_shape.channels
-        count = vector_tokens if latent_shape.cells == 1 else latent_shape.cells
-        if numbers % count:
-            raise ValueError(f"{latent_shape} latents cannot be cut into {count} equal tokens")
-        return cls(count, numbers // count)
+        if latent_shape.cells > 1:
+            scales = latent_shape.scales
+            return cls(tuple(scale.cells for scale in scales), tuple(scale.channels for scale in scales))
+        if latent_shape.numbers % vector_tokens:
+            raise ValueError(f"{latent_shape} latents cannot be cut into {vector_tokens} equal tokens")
+        return cls((vector_tokens,), (latent_shape.numbers // vector_tokens,))
+
+    @property
+    def count(self) -> int:
+        """S."""
+        return sum(self.counts)
 
     def cut(self, latents: Tensor) -> Tensor:
-        """`(B, *grid, c)` -> `(B, S, numbers)`; a reshape is the way back."""
-        return latents.flatten(1).unflatten(1, (self.count, self.numbers))
+        """`(B, *grid, c)` -> `(B, S, numbers)`, a reshape is the way back; latents of several scales are left as they are."""
+        return latents if len(self.counts) > 1 else latents.flatten(1).unflatten(1, (*self.counts, *self.numbers))
+
+    def embedding(self, width: int) -> nn.Module:
+        """From what `cut` gives to `(B, S, width)`: linear, and each scale's own."""
+        return nn.Linear(*self.numbers, width) if len(self.counts) == 1 else ScaleEmbedding(self, width)
+
+    def output(self, width: int) -> nn.Module:
+        """Back from `(B, S, width)` to numbers in the order of the latents."""
+        return nn.Linear(width, *self.numbers) if len(self.counts) == 1 else ScaleOutput(self, width)
+
+
+class ScaleEmbedding(nn.ModuleList):
+    """Latents of several scales `(B, numbers)` -> tokens `(B, S, W)`, the coarsest cells first."""
+
+    def __init__(self, tokens: Tokens, width: int) -> None:
+        super().__init__(nn.Linear(numbers, width) for numbers in tokens.numbers)
+        self.tokens = tokens
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """See above."""
+        sizes = [count * numbers for count, numbers in zip(self.tokens.counts, self.tokens.numbers, strict=True)]
+        parts = zip(self, latents.split(sizes, dim=1), self.tokens.counts, strict=True)
+        return torch.cat([embed(part.unflatten(1, (count, -1))) for embed, part, count in parts], dim=1)
+
+
+class ScaleOutput(nn.ModuleList):
+    """Tokens `(B, S, W)` -> latents of several scales `(B, numbers)`."""
+
+    def __init__(self, tokens: Tokens, width: int) -> None:
+        super().__init__(nn.Linear(width, numbers) for numbers in tokens.numbers)
+        self.tokens = tokens
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """See above."""
+        parts = zip(self, tokens.split(self.tokens.counts, dim=1), strict=True)
+        return torch.cat([layer(part).flatten(1) for layer, part in parts], dim=1)
 
 
 class AdaptiveLayerNorm(nn.LayerNorm):

@@ -1,5 +1,6 @@
 """Training of the denoiser on normalised latents (App. B.1, C)."""
 
+import copy
 from collections.abc import Iterable
 
 import pandas as pd
@@ -13,11 +14,12 @@ from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.images.augmentation import CopyKind
 from spatial_functa_pipeline.loading.functaset_batches import FunctasetBatches, consecutive_batches
 from spatial_functa_pipeline.models.denoisers import Denoiser, build_denoiser
-from spatial_functa_pipeline.models.diffusion import diffusion_loss, noise_schedule
+from spatial_functa_pipeline.models.diffusion import Process, diffusion_loss
 from spatial_functa_pipeline.training.launch import several_processes
 from spatial_functa_pipeline.training.loop import Training
 from spatial_functa_pipeline.training.ranks import this_process
 from spatial_functa_pipeline.training.run import TrainingRun
+from spatial_functa_pipeline.training.schedule import hidden_layers
 from spatial_functa_pipeline.training.seeding import derive_seed, step_generator
 from spatial_functa_pipeline.training.step import Batch
 
@@ -34,10 +36,11 @@ def train_denoiser(
     *,
     num_classes: int,
     run: TrainingRun,
-) -> tuple[Denoiser, pd.DataFrame]:
+) -> tuple[Denoiser, pd.DataFrame, Denoiser | None]:
     """Train a denoiser on images, also mirrored ones or all copies if `config` asks for it.
 
-    Returns its last (EMA) weights and the history.
+    Returns it with its last (EMA) weights, the history, and its guide, if `config` asks for one: the same network as it was
+    after that share of the training.
 
     `validation_loss` is the objective on the first rows of the validation set with the same noise each time: when it
     rises while `loss` falls, the denoiser is memorising (App. C.2).
@@ -49,7 +52,7 @@ def train_denoiser(
     device = resolve_device(run.runtime.device)
     normaliser = normaliser.to(device)
     precision = available_precision(config.precision, device, "denoiser")
-    schedule = noise_schedule(config)
+    process = Process.of(config)
     training = config.training
     _require_copies(train_functaset, config)
     rows = rows_to_train_on(train_functaset, config)
@@ -58,7 +61,7 @@ def train_denoiser(
         latents, labels, *kinds = batch
         classes = labels if config.conditional else None
         known = _as_wanted(kinds[0], config) if kinds else None
-        return diffusion_loss(model, normaliser(latents), classes, schedule, config, num_classes, generator, known)
+        return diffusion_loss(model, normaliser(latents), classes, process, config, num_classes, generator, known)
 
     def loss(batch: Batch, generator: torch.Generator) -> Tensor:
         with bf16_products(precision, device):
@@ -81,7 +84,7 @@ def train_denoiser(
                 break
         return {"validation_loss": total / rows}
 
-    history = Training(
+    training_run = Training(
         name="denoiser",
         model=denoiser,
         loss=loss,
@@ -94,9 +97,20 @@ def train_denoiser(
             "rotated_numbers": normaliser.rotated_numbers,
         },
         validate=validate,
+        keep_weights_at=config.guide_step,
+        **hidden_layers(denoiser, denoiser.ENDS, config.hidden_layers),
         precision=precision,
-    ).train()
-    return denoiser, history
+    )
+    history = training_run.train()
+    return denoiser, history, _guide(denoiser, training_run.state.kept)
+
+
+def _guide(denoiser: Denoiser, weights: dict[str, Tensor] | None) -> Denoiser | None:
+    if weights is None:
+        return None
+    guide = copy.deepcopy(denoiser)
+    guide.load_state_dict(weights)
+    return guide
 
 
 def rows_to_train_on(functaset: Functaset, config: DiffusionConfig) -> int:
