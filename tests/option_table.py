@@ -452,7 +452,7 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "evaluation.scores.reference_images": Row(10, {"real_features"}),
     "evaluation.scores.held_out_in_reference": Row(False, {"real_features"}),
     "evaluation.scores.pair_images": Row(6, FEATURES),
-    "evaluation.interval_resamples": Row(3, SCORES),
+    "evaluation.interval_resamples": Row(3, SCORES, {"evaluation.scores.pair_images": 12}),
     "evaluation.memorisation.images": Row(3, MEMORISATION),
     "evaluation.memorisation.max_side": Row(4, MEMORISATION),
     "evaluation.perturbation.images": Row(1, PERTURBATIONS, CELLS_MIXED),
