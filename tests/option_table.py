@@ -195,6 +195,12 @@ CELLS_MIXED = {"meta_learning.field.kernel_size": 3}
 QUANTISED = {"quantisation.bits": 8}
 CLASSIFIER_MLP = {"classification.architecture": "mlp"}
 DENOISER_MLP = {"diffusion.architecture": "mlp"}
+DIT_SIZES: dict[str, Any] = {"width": 8, "ffw_width": 8, "blocks": 1, "heads": 2}
+DENOISER_DIT: dict[str, Any] = {
+    "diffusion.architecture": "dit",
+    **{f"diffusion.dit.{key}": value for key, value in DIT_SIZES.items()},
+}
+DIT_ON_VECTORS = {**DENOISER_DIT, "latent_shape": "1x1x8", "diffusion.dit.vector_tokens": 2}
 OF_AUTOENCODER: dict[str, Any] = {
     "encoder": "autoencoder",
     **{f"autoencoder.{key}": value for key, value in AUTOENCODER_SIZES.items()},
@@ -355,7 +361,11 @@ OPTIONS: dict[str, Row | list[Row]] = {
     **training("classification.training", CLASSIFIER, {"train_latent_classifier"}),
     "diffusion.conditional": [Row(False, DENOISER, UNCONDITIONAL), Row(False, DENOISER, UNCONDITIONAL | DENOISER_MLP)],
     "diffusion.dummy_label_share": Row(0.9, DENOISER),
-    "diffusion.architecture": Row("mlp", DENOISER),
+    "diffusion.architecture": [
+        Row("mlp", DENOISER),
+        Row("dit", REFUSED, because="it needs sizes"),
+        Row("unet", DENOISER, DENOISER_DIT),
+    ],
     "diffusion.unet.channels": Row(64, DENOISER),
     "diffusion.unet.multipliers": Row([2], DENOISER),
     "diffusion.unet.residual_blocks": Row(2, DENOISER),
@@ -365,6 +375,14 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "diffusion.mlp.width": Row(16, DENOISER, DENOISER_MLP),
     "diffusion.mlp.blocks": Row(2, DENOISER, DENOISER_MLP),
     "diffusion.mlp.dropout": Row(0.5, DENOISER, DENOISER_MLP),
+    "diffusion.dit": Row(None, REFUSED, DENOISER_DIT),
+    "diffusion.dit.width": Row(16, DENOISER, DENOISER_DIT),
+    "diffusion.dit.ffw_width": Row(16, DENOISER, DENOISER_DIT),
+    "diffusion.dit.blocks": Row(2, DENOISER, DENOISER_DIT),
+    "diffusion.dit.heads": Row(4, DENOISER, DENOISER_DIT),
+    "diffusion.dit.head_dim": Row(8, DENOISER, DENOISER_DIT),
+    "diffusion.dit.vector_tokens": Row(4, DENOISER, DIT_ON_VECTORS),
+    "diffusion.dit.dropout": Row(0.5, DENOISER, DENOISER_DIT),
     "diffusion.normalisation.kind": [Row("scalar", DENOISER), Row("array", DENOISER)],
     "diffusion.normalisation.gamma": Row(2.0, DENOISER),
     "diffusion.timesteps": Row(50, DENOISER, in_use={"samples"}),
@@ -384,10 +402,17 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "diffusion.timestep_reweighting": Row(True, DENOISER, {"diffusion.timestep_ratio": 4.0}),
     "diffusion.min_snr_gamma": Row(1.0, DENOISER),
     "diffusion.mirror_images": Row(True, DENOISER, {"functaset.mirror_images": True}, in_use=words({"samples"})),
+    "diffusion.augmented_copies": [
+        Row(True, DENOISER),
+        Row(True, DENOISER, {**DENOISER_MLP, "functaset.mirror_images": True}),
+        Row(True, REFUSED, {"functaset.augmented_copies": 0}, because="there are none"),
+    ],
     "diffusion.precision": [
         Row("bf16", DENOISER, in_use=words({"samples"}), because="samples have a precision of their own"),
         Row("tf32", words({"denoiser"}), because="CUDA's alone"),
     ],
+    "diffusion.hidden_layers.optimizer": Row("muon", DENOISER),
+    "diffusion.hidden_layers.rate_factor": Row(2.0, DENOISER),
     **training("diffusion.training", DENOISER, {"train_latent_denoiser"}, has_best=False, named={"denoiser"}),
     "evaluation.sampling.samples": Row(13, {"samples", "reference_features"}),
     "evaluation.sampling.preset": Row(None, {"samples"}),

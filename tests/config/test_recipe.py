@@ -284,6 +284,7 @@ OFF = {
     "evaluation.sampling.clip_denoised": False,
     "functaset.mirror_images": False,
     "diffusion.mirror_images": False,
+    "diffusion.augmented_copies": False,
     "evaluation.scores.held_out_in_reference": False,
 }
 

@@ -9,9 +9,9 @@ from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.models.classifiers import (
     LatentTransformer,
     ResidualMLPClassifier,
-    TransformerBlock,
     build_classifier,
 )
+from spatial_functa_pipeline.models.transformer import TransformerBlock
 
 SMALL = {"width": 32, "ffw_width": 64, "blocks": 2, "heads": 4}
 
@@ -167,3 +167,20 @@ def test_concatenated_tokens_reach_the_last_layer_cell_by_cell():
     model.head.register_forward_hook(lambda _, inputs, output: seen.update(features=inputs[0]))
     model(torch.randn(4, 2, 3, 8))
     assert torch.equal(seen["features"], seen["tokens"].mean(dim=1))
+
+
+def test_each_cell_of_each_scale_is_a_token_with_its_scales_embedding():
+    torch.manual_seed(0)
+    shape = LatentShape.parse("1x1x5+2x2x3+4x4x2")
+    model = build_classifier(classifier_config(), shape, 7).eval()
+    assert type(model) is LatentTransformer
+    assert model.positions.shape == (1 + 4 + 16, 32)
+    seen = []
+    model.embed.register_forward_hook(lambda _, inputs, output: seen.append(output))
+    latents = torch.randn(2, shape.numbers)
+    model(latents).sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in model.parameters())
+    for token, scale, numbers in ((0, 0, slice(0, 5)), (2, 1, slice(8, 11)), (20, 2, slice(47, 49))):
+        torch.testing.assert_close(seen[0][:, token], model.embed[scale](latents[:, numbers]))
+    assert ClassificationConfig.architecture_on(classifier_config(), shape) == "transformer"
+    assert build_classifier(classifier_config(architecture="mlp"), shape, 7)(latents).shape == (2, 7)

@@ -32,8 +32,8 @@ def classifier_loss():
     return model, lambda latents, labels, generator: F.cross_entropy(model(latents), labels)
 
 
-def denoiser_loss(objective="epsilon"):
-    config = tiny.unet(objective=objective)
+def denoiser_loss(objective="epsilon", architecture="unet"):
+    config = tiny.diffusion(architecture, objective)
     model, process = randomised(build_denoiser(config, SHAPE, 2)), Process.of(config)
     return model, lambda latents, labels, generator: diffusion_loss(
         model, latents, labels, process, config, 2, generator
@@ -41,7 +41,12 @@ def denoiser_loss(objective="epsilon"):
 
 
 @pytest.mark.parametrize(
-    "make", [classifier_loss, *(partial(denoiser_loss, objective) for objective in get_args(Objective))]
+    "make",
+    [
+        classifier_loss,
+        *(partial(denoiser_loss, objective) for objective in get_args(Objective)),
+        partial(denoiser_loss, architecture="dit"),
+    ],
 )
 @pytest.mark.parametrize("size", [2, 3, 4])
 def test_loss_and_gradient_do_not_depend_on_the_parts(make, size):

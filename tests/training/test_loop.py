@@ -21,7 +21,7 @@ from spatial_functa_pipeline.training.average import MovingAverage
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.loop import Training
 from spatial_functa_pipeline.training.run import TrainingRun
-from spatial_functa_pipeline.training.schedule import build_optimizer, hidden_matrices, learning_rate_factor
+from spatial_functa_pipeline.training.schedule import build_optimizer, hidden_weights, learning_rate_factor
 from spatial_functa_pipeline.training.seeding import derive_seed
 
 RUNTIME = RuntimeConfig(device="cpu", progress=False)
@@ -418,7 +418,7 @@ def test_muon_orthogonalises_the_steps_of_its_matrices_alone():
 def test_muon_sees_a_convolution_as_a_matrix():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1))
-    hidden = hidden_matrices(model, ["0", "2"])
+    hidden = hidden_weights(model, ["0", "2"])
     assert hidden == ["1.weight"]
     optimizer = build_optimizer(model, TrainingConfig(steps=1, batch_size=1, learning_rate=1e-2), muon=hidden)
     moves = []

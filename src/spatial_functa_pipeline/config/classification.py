@@ -4,36 +4,23 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat
 
 from spatial_functa_pipeline.config.block import Block, NetworkPrecision, Share
 from spatial_functa_pipeline.config.mlp import MLPConfig
 from spatial_functa_pipeline.config.training import TrainingConfig
+from spatial_functa_pipeline.config.transformer import TransformerSizes
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 
 ClassifierArchitecture = Literal["transformer", "mlp"]
 
 
-class TransformerConfig(Block):
+class TransformerConfig(TransformerSizes):
     """Pre-LN Transformer over the latent cells (App. C, Tab. 5)."""
 
-    width: PositiveInt
-    ffw_width: PositiveInt
-    blocks: PositiveInt
-    heads: PositiveInt
-    head_dim: PositiveInt | None = Field(None, description="null: width / heads")
     pooling: Literal["mean", "concatenate"] = Field(
         "mean", description="how the last block's tokens become one vector; concatenate learns faster from few images"
     )
-    vector_tokens: PositiveInt = Field(
-        16, description="vector functa (s = 1): the vector is cut into so many equal tokens; must divide its length"
-    )
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> TransformerConfig:
-        if self.head_dim is None and self.width % self.heads:
-            raise ValueError(f"heads ({self.heads}) must divide width ({self.width}) unless head_dim is given")
-        return self
 
 
 class ClassificationConfig(Block):

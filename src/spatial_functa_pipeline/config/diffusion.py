@@ -8,10 +8,11 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from spatial_functa_pipeline.config.block import Block, NetworkPrecision, Share
 from spatial_functa_pipeline.config.mlp import MLPConfig
-from spatial_functa_pipeline.config.training import TrainingConfig
+from spatial_functa_pipeline.config.training import HiddenLayersConfig, TrainingConfig
+from spatial_functa_pipeline.config.transformer import TransformerSizes
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 
-DenoiserArchitecture = Literal["unet", "mlp"]
+DenoiserArchitecture = Literal["unet", "mlp", "dit"]
 
 Objective = Literal["epsilon", "v_prediction", "flow_matching", "edm"]
 
@@ -34,10 +35,15 @@ class UNetConfig(Block):
         Raises ValueError if the UNet does not fit the grid, never reaches a side that should attend, or attends where
         `head_dim` does not divide the channels.
         """
+        if latent_shape.coarser:
+            raise ValueError(
+                f"diffusion.architecture unet needs latents of one grid, and {latent_shape} has several scales; choose dit or "
+                "mlp"
+            )
         grid, levels = latent_shape.grid, len(self.multipliers)
         if len(grid) != 2:
             raise ValueError(
-                f"diffusion.architecture unet needs a two-dimensional grid, not {latent_shape}; choose mlp"
+                f"diffusion.architecture unet needs a two-dimensional grid, not {latent_shape}; choose mlp or dit"
             )
         halvings = 2 ** (levels - 1)
         if any(side % halvings for side in grid):
@@ -90,14 +96,23 @@ class NoiseLevelConfig(Block):
     std: PositiveFloat | None = Field(None, description="null: 1 (flow_matching), 1.2 (edm)")
 
 
+class DiTConfig(TransformerSizes):
+    """Diffusion Transformer (Peebles & Xie, 2023): ours, the paper has a UNet. Dropout ends each residual branch."""
+
+    dropout: Share = 0.0
+
+
 class DiffusionConfig(Block):
     """Diffusion on normalised latents (App. B.1, C; Tab. 6)."""
 
     conditional: bool = Field(True, description="on the class, where there are two or more")
     dummy_label_share: Share = Field(0.2, description="without effect on an unconditional model")
-    architecture: Literal["auto", DenoiserArchitecture] = Field("auto", description="auto: mlp if s = 1")
+    architecture: Literal["auto", DenoiserArchitecture] = Field(
+        "auto", description="auto: mlp if s = 1 or there are several scales"
+    )
     unet: UNetConfig
     mlp: DenoiserMLPConfig
+    dit: DiTConfig | None = Field(None, description="needed by architecture dit only")
     normalisation: NormalisationConfig = NormalisationConfig()
     objective: Objective = Field(
         "epsilon", description="what the network predicts, and on which path from data to noise: see docs/training.md"
@@ -125,17 +140,23 @@ class DiffusionConfig(Block):
         description="train on mirrored images, too, which functaset.mirror_images makes; no other copy is trained on, since "
         "samples should not look like crops with a black border",
     )
+    augmented_copies: bool = Field(
+        False,
+        description="ours: train on all copies, each with its kind (original, mirrored, augmented) as a condition, and sample "
+        "originals (Karras et al., 2022, App. F.2). With mirror_images, mirrored images count as originals",
+    )
     precision: NetworkPrecision = Field(
         "float32",
         description="of the products and convolutions in training, where the device has them; validation is in float32",
     )
+    hidden_layers: HiddenLayersConfig = HiddenLayersConfig()
     training: TrainingConfig
 
     def architecture_on(self, latent_shape: LatentShape) -> DenoiserArchitecture:
-        """The one that is meant: `auto` is the MLP for vector functa (s = 1), which have no grid to work on."""
+        """The one that is meant: `auto` is the MLP for vector functa (s = 1) and several scales: no one grid to work on."""
         if self.architecture != "auto":
             return self.architecture
-        return "mlp" if latent_shape.cells == 1 else "unet"
+        return "mlp" if latent_shape.cells == 1 or latent_shape.coarser else "unet"
 
     def for_classes(self, count: int) -> DiffusionConfig:
         """The same for so many classes: a single one says nothing, so the model is unconditional."""
@@ -167,6 +188,15 @@ class DiffusionConfig(Block):
                 raise ValueError(
                     f"{name} is {value}, but objective is {self.objective}: it is of {others}; set it to {default}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _dit_has_its_sizes(self) -> DiffusionConfig:
+        if self.architecture == "dit" and self.dit is None:
+            raise ValueError(
+                "architecture is dit, but the block dit is not given: this data set has no sizes for one; give width, "
+                "ffw_width, blocks and heads"
+            )
         return self
 
     @model_validator(mode="after")

@@ -61,6 +61,8 @@ def without_effect(parameters: PipelineParameters) -> frozenset[str]:
         "classification.mlp": classifier != "mlp",
         "classification.transformer": classifier != "transformer",
         "classification.transformer.vector_tokens": shape.cells > 1,
+        "diffusion.dit": denoiser != "dit",
+        "diffusion.dit.vector_tokens": shape.cells > 1,
         "diffusion.mlp": denoiser != "mlp",
         "diffusion.unet": denoiser != "unet",
         "diffusion.dummy_label_share": not diffusion.conditional,

@@ -88,6 +88,11 @@ class PipelineParameters(Block):
             raise ValueError(
                 f"interpolation is {self.interpolation}, which is a field's, but encoder is {self.encoder}: set it to nearest"
             )
+        if self.encoder != "field" and self.latent_shape.coarser:
+            raise ValueError(
+                f"latent_shape {self.latent_shape} has several scales, which are a field's, but encoder is {self.encoder}: "
+                f"choose one grid, such as {self.latent_shape.scales[-1]}"
+            )
         numbers, codes = self.meta_learning.field.spec.cell_numbers, self.latent_shape.channels
         grid = "x".join(map(str, self.latent_shape.grid))
         match self.encoder:
@@ -163,19 +168,18 @@ class PipelineParameters(Block):
         return self
 
     @model_validator(mode="after")
-    def _rotation_fits_into_memory(self) -> PipelineParameters:
+    def _rotation_fits_the_latent(self) -> PipelineParameters:
+        self.normalization_stats.require_cells(self.latent_shape)
         self.normalization_stats.require_room_for_matrix(self.latent_shape)
         return self
 
     @model_validator(mode="after")
     def _vector_is_cut_into_equal_tokens(self) -> PipelineParameters:
-        config, length = self.classification, self.latent_shape.channels
-        if self.latent_shape.cells == 1 and config.architecture_on(self.latent_shape) == "transformer":
-            tokens = config.transformer.vector_tokens
-            if length % tokens:
-                raise ValueError(
-                    f"classification.transformer.vector_tokens ({tokens}) must divide the {length} numbers of a latent vector"
-                )
+        classification, diffusion, shape = self.classification, self.diffusion, self.latent_shape
+        if classification.architecture_on(shape) == "transformer":
+            classification.transformer.require_equal_tokens(shape, "classification.transformer")
+        if diffusion.dit is not None and diffusion.architecture_on(shape) == "dit":
+            diffusion.dit.require_equal_tokens(shape, "diffusion.dit")
         return self
 
     @model_validator(mode="after")
@@ -231,6 +235,15 @@ class PipelineParameters(Block):
             raise ValueError(
                 "diffusion.mirror_images is true, but functaset.mirror_images is false: the functaset would have no mirrored "
                 "images; set both, or none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _copies_to_train_on_are_made(self) -> PipelineParameters:
+        if self.diffusion.augmented_copies and not self.functaset.augmented_copies:
+            raise ValueError(
+                "diffusion.augmented_copies is true, but functaset.augmented_copies is 0: the functaset would have no "
+                "augmented copies to train on; ask for some, or set the former to false"
             )
         return self
 

@@ -49,6 +49,7 @@ def diffusion_loss(
     config: DiffusionConfig,
     num_classes: int,
     generator: torch.Generator,
+    kinds: Tensor | None = None,
 ) -> Tensor:
     """Mean squared error of the network's output, a scalar: for ε and v the simple loss of Ho et al. (2020).
 
@@ -64,6 +65,7 @@ def diffusion_loss(
         config: of the labels and the weights.
         num_classes: K.
         generator: on the CPU, the source of all noise levels, noise and dummy labels, whatever the device.
+        kinds: `(B,)` int64, the numbers of `CopyKind`, for a denoiser that knows them.
 
     Raises:
         ValueError: labels are missing for a conditional model, or given to an unconditional one.
@@ -80,7 +82,8 @@ def diffusion_loss(
 
     here = level.over(latents)
     noisy, target = here.mix(latents, noise), objective.target(latents, noise, here)
-    output = denoiser(objective.network_input(noisy, here), level.time.to(device), labels)
+    known = () if kinds is None else (kinds,)
+    output = denoiser(objective.network_input(noisy, here), level.time.to(device), labels, *known)
     errors = F.mse_loss(output.float(), target, reduction="none").flatten(1).mean(dim=1)  # (B,)
     if (excess := process.path.excess(level)) is not None:
         errors = errors / excess.to(errors)

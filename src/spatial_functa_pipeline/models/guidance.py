@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from spatial_functa_pipeline.config.evaluation import SamplingConfig
-from spatial_functa_pipeline.models.denoisers import Denoiser
+from spatial_functa_pipeline.models.denoisers import Denoiser, OfOriginals
 from spatial_functa_pipeline.models.paths import NoiseLevel
 
 
@@ -61,9 +61,9 @@ class GuidedDenoiser:
         guide: predicts D₋; None: the denoiser does, of the dummy label.
     """
 
-    denoiser: Denoiser
+    denoiser: Denoiser | OfOriginals
     guidance: Guidance
-    guide: Denoiser | None = None
+    guide: Denoiser | OfOriginals | None = None
 
     def __call__(self, inputs: Tensor, level: NoiseLevel, labels: Tensor | None) -> Tensor:
         """The networks' output `(B, *grid, c)`, float32, of inputs so shaped at a level `()`, and labels `(B,)`."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from spatial_functa_pipeline.config.training import TrainingConfig
+from spatial_functa_pipeline.config.training import HiddenLayersConfig, TrainingConfig
 
 
 def learning_rate_factor(config: TrainingConfig, step: int) -> float:
@@ -20,6 +20,27 @@ def learning_rate_factor(config: TrainingConfig, step: int) -> float:
     if config.schedule == "inverse_sqrt":
         return math.sqrt(max(1, config.warmup_steps) / (step + 1))
     return 1.0
+
+
+def hidden_weights(network: nn.Module, ends: Collection[str]) -> list[str]:
+    """Names of the weights of linear layers and convolutions, but for those of layers whose names start with one of `ends`.
+
+    They are what Muon is made for: between embedding and output, its steps change all directions of a layer alike.
+    """
+    return [
+        f"{name}.weight"
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) and not name.startswith(tuple(ends))
+    ]
+
+
+def hidden_layers(network: nn.Module, ends: Collection[str], config: HiddenLayersConfig) -> dict[str, Any]:
+    """The arguments of `Training` by which a network's hidden layers are trained as `config` has it; see `hidden_weights`."""
+    names = hidden_weights(network, ends)
+    return {
+        "rate_factors": dict.fromkeys(names, config.rate_factor),
+        "muon": names if config.optimizer == "muon" else (),
+    }
 
 
 class AdamAndMuon(torch.optim.Optimizer):
@@ -42,8 +63,7 @@ class AdamAndMuon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One step of either, at the rates that stand in this one's groups."""
-        adam, muon = self.parts
-        own = self.param_groups[len(adam.param_groups) :]
+        own = self.param_groups[len(self.parts[0].param_groups) :]
         for group, matrices in zip(own, self.matrices, strict=True):
             for parameter, matrix in zip(group["params"], matrices, strict=True):
                 matrix.grad = None if parameter.grad is None else parameter.grad.flatten(1)
@@ -66,18 +86,6 @@ class AdamAndMuon(torch.optim.Optimizer):
 def _as_matrix(parameter: nn.Parameter) -> nn.Parameter:
     """The parameter `(out, …)` as a matrix `(out, in)` in the same memory."""
     return parameter if parameter.ndim == 2 else nn.Parameter(parameter.detach().view(len(parameter), -1))
-
-
-def hidden_matrices(network: nn.Module, ends: Collection[str]) -> list[str]:
-    """Names of the weights of linear layers and convolutions, but for those of layers whose names start with one of `ends`.
-
-    They are what Muon is made for: between embedding and output, its steps change all directions of a layer alike.
-    """
-    return [
-        f"{name}.weight"
-        for name, layer in network.named_modules()
-        if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) and not name.startswith(tuple(ends))
-    ]
 
 
 def build_optimizer(
