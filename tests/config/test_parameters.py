@@ -275,7 +275,7 @@ ONE_DIMENSIONAL = {**set_latent_shape("8x16"), "data.resolution": [32], "meta_le
 def test_unet_needs_a_two_dimensional_grid(message):
     (line,) = message({**ONE_DIMENSIONAL, "functaset.augmented_copies": 0})
     assert "diffusion.architecture unet needs a two-dimensional grid" in line
-    assert "8x16; choose mlp" in line
+    assert "8x16; choose mlp or dit" in line
 
 
 def test_augmentation_is_for_images_only(message):
@@ -291,6 +291,16 @@ def test_mirrored_images_are_images(message):
 def test_a_denoiser_cannot_train_on_mirrored_images_that_nobody_makes(message):
     (line,) = message({"diffusion.mirror_images": True, "functaset.mirror_images": False})
     assert "diffusion.mirror_images is true, but functaset.mirror_images is false" in line
+
+
+def test_a_denoiser_cannot_train_on_augmented_copies_that_nobody_makes(message):
+    (line,) = message({"diffusion.augmented_copies": True, "functaset.augmented_copies": 0})
+    assert "diffusion.augmented_copies is true, but functaset.augmented_copies is 0" in line
+
+
+def test_a_dit_needs_sizes(message):
+    (line,) = message({"diffusion.architecture": "dit"})
+    assert "architecture is dit, but the block dit is not given: this data set has no sizes for one" in line
 
 
 def test_chunks_must_fill_shards(message):

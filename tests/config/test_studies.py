@@ -156,8 +156,19 @@ def test_a_figure_draws_what_is_varied_and_measured(name):
         assert figure.x
 
 
-@pytest.mark.parametrize("name", [name for name in STUDIES if name.startswith("sample/")])
-def test_the_embedded_studies_share_one_base_run(name):
+ON_THE_DEFAULT_RUN = {"sample/objectives", "sample/evaluations"}
+
+
+@pytest.mark.parametrize("name", sorted(ON_THE_DEFAULT_RUN))
+def test_some_embedded_studies_are_of_the_default_runs_latents(name):
+    for variant in STUDIES[name].all_variants:
+        assert {key.split(".")[0] for key in variant.parameters} <= {"diffusion", "evaluation", "seed"}
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in STUDIES if name.startswith("sample/") and name not in ON_THE_DEFAULT_RUN]
+)
+def test_the_other_embedded_studies_share_one_base_run(name):
     base = {
         "meta_learning.training.steps": 1500,
         "classification.training.steps": 600,

@@ -45,8 +45,8 @@ def autoencoder(functasets, run, training, images=None, latent_shape="2x2x4", **
     return train_autoencoder.__wrapped__(images or tiny.images(32, 0), tiny.images(16, 1), spec, config, run=run)
 
 
-def denoiser(functasets, run, training, **options):
-    config = tiny.diffusion("mlp", **training).model_copy(update=options)
+def denoiser(functasets, run, training, architecture="mlp", **options):
+    config = tiny.diffusion(architecture, **training).model_copy(update=options)
     return train_denoiser.__wrapped__(*functasets, NORMALISER, config, num_classes=2, run=run)
 
 
@@ -200,10 +200,13 @@ def test_what_each_training_is_made_of_starts_it_anew(go_on, name, changed, said
     assert "going on from" not in logged
 
 
-@pytest.mark.parametrize("objective", get_args(Objective))
-def test_a_denoiser_that_is_interrupted_ends_as_if_it_had_not_been(functasets, tmp_path, objective):
+@pytest.mark.parametrize(
+    ("architecture", "objective"),
+    [*(("mlp", objective) for objective in get_args(Objective)), ("unet", "epsilon"), ("dit", "flow_matching")],
+)
+def test_a_denoiser_that_is_interrupted_ends_as_if_it_had_not_been(functasets, tmp_path, architecture, objective):
     """Bit for bit, and so does its guide, which was kept before the interruption."""
-    config = tiny.diffusion("mlp", objective, autoguidance=0.5, **STEPS)
+    config = tiny.diffusion(architecture, objective, autoguidance=0.5, **STEPS)
 
     def train(name, report=report_nothing):
         run = TrainingRun(0, tiny.RUNTIME, Checkpoint(tmp_path / name), report)

@@ -152,10 +152,11 @@ def diffusion(architecture, objective="epsilon", autoguidance=None, **training):
 
 
 def train_downstream(folder, runtime=RUNTIME, report=report_nothing, micro_batch="auto"):
-    """Classifier and denoiser with their histories, and the denoiser's guide, by name, from `write_functasets(folder)`."""
+    """Classifier, MLP denoiser with its guide and DiT, with their histories, by name, from `write_functasets(folder)`."""
     given = (*(Functaset.open(folder / f"{split}.zarr") for split in ("train", "validation")), Normaliser.by_scale(1.0))
     runs = {
-        name: TrainingRun(0, runtime, Checkpoint(folder / f"{name}.pt"), report) for name in ("classifier", "denoiser")
+        name: TrainingRun(0, runtime, Checkpoint(folder / f"{name}.pt"), report)
+        for name in ("classifier", "denoiser", "dit")
     }
     return {
         "classifier": train_classifier(
@@ -170,6 +171,7 @@ def train_downstream(folder, runtime=RUNTIME, report=report_nothing, micro_batch
             num_classes=2,
             run=runs["denoiser"],
         ),
+        "dit": train_denoiser(*given, diffusion("dit", micro_batch=micro_batch), num_classes=2, run=runs["dit"]),
     }
 
 

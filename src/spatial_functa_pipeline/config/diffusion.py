@@ -43,7 +43,7 @@ class UNetConfig(Block):
         grid, levels = latent_shape.grid, len(self.multipliers)
         if len(grid) != 2:
             raise ValueError(
-                f"diffusion.architecture unet needs a two-dimensional grid, not {latent_shape}; choose mlp"
+                f"diffusion.architecture unet needs a two-dimensional grid, not {latent_shape}; choose mlp or dit"
             )
         halvings = 2 ** (levels - 1)
         if any(side % halvings for side in grid):

@@ -50,7 +50,7 @@ def score_figure(table: pd.DataFrame) -> Figure:
             axis.set_xscale("log")
         axis.margins(x=0.2)
         if table[score].min() < 0:
-            axis.set_xlim(left=min(1.3 * table[score].min(), -0.25 * table[score].max()))  # room for the labels
+            axis.set_xlim(left=min(1.3 * table[score].min(), -0.3 * table[score].max()))  # room for the labels
         axis.set_title(score.replace("_", " "), fontsize=10)
         axis.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
         style(axis)

@@ -15,6 +15,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from spatial_functa_pipeline.config.diffusion import DiffusionConfig
 
@@ -116,7 +117,7 @@ class StraightPath(Path):
     """x_u = (1 − u) x₀ + u ε for u in [0, 1], of which the velocity is predicted (flow matching; Lipman et al., 2023).
 
     Attributes:
-        mean, std: of log(u/(1 − u)) = log(s/a), which a training draws from a normal distribution (Esser et al., 2024).
+        mean, std: of log(u/(1 − u)) = log(s/a), which is normal in a training (Esser et al., 2024).
     """
 
     mean: float
@@ -141,7 +142,7 @@ class ExplodingPath(Path):
     """x_σ = x₀ + σ ε, EDM's (Karras et al., 2022).
 
     Attributes:
-        mean, std: of log σ, which a training draws from a normal distribution.
+        mean, std: of log σ, which is normal in a training.
         data_std: standard deviation of the latents; the sampler's levels are in units of it.
     """
 
@@ -209,9 +210,21 @@ def _training_levels(config: DiffusionConfig, mean: float, std: float) -> tuple[
     return (mean if given.mean is None else given.mean, std if given.std is None else given.std)
 
 
+def stratified_normal(count: int, generator: torch.Generator) -> Tensor:
+    """Standard normal numbers `(count,)`, float32: one from each of as many equal shares of the distribution, in any order.
+
+    So each batch of a training sees all noise levels, which makes its loss less random. As a function of torch to those
+    who override them, it can be made to draw for a whole batch at once.
+    """
+    if has_torch_function((generator,)):
+        return handle_torch_function(stratified_normal, (generator,), count, generator)
+    shares = torch.randperm(count, generator=generator) + torch.rand(count, generator=generator, dtype=torch.float64)
+    return torch.special.ndtri(shares / count).float()
+
+
 def _log_ratios(path: StraightPath | ExplodingPath, count: int, generator: torch.Generator) -> Tensor:
     """log(s/a) `(count,)` of a training's latents."""
-    return path.mean + path.std * torch.randn(count, generator=generator)
+    return path.mean + path.std * stratified_normal(count, generator)
 
 
 def _levels(levels: NoiseLevel) -> list[NoiseLevel]:

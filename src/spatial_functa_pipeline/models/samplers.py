@@ -7,7 +7,7 @@ the last step, which leads to no noise, leads to it. ε̂ is the noise that the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import pairwise
 
@@ -19,10 +19,10 @@ from spatial_functa_pipeline.models.paths import NoiseLevel
 Predict = Callable[[Tensor, NoiseLevel], Tensor]
 """x̂₀ of noisy latents, both `(B, *grid, c)`, at a level `()`."""
 
-Sampler = Callable[[Predict, Tensor, Sequence[NoiseLevel]], Tensor]
+Sampler = Callable[[Predict, Tensor, Iterable[NoiseLevel]], Tensor]
 
 
-def euler(predict: Predict, latents: Tensor, levels: Sequence[NoiseLevel]) -> Tensor:
+def euler(predict: Predict, latents: Tensor, levels: Iterable[NoiseLevel]) -> Tensor:
     """x' = a' x̂₀ + s' ε̂: first order.
 
     On the straight path and on EDM's it is Euler's method; where a² + s² = 1 it is DDIM (Song et al., 2021, Eq. 12, η = 0),
@@ -34,7 +34,7 @@ def euler(predict: Predict, latents: Tensor, levels: Sequence[NoiseLevel]) -> Te
     return latents
 
 
-def heun(predict: Predict, latents: Tensor, levels: Sequence[NoiseLevel]) -> Tensor:
+def heun(predict: Predict, latents: Tensor, levels: Iterable[NoiseLevel]) -> Tensor:
     """The trapezoidal rule for dx = x̂₀ da + ε̂ ds: second order, with two predictions a step but one in the last.
 
     On straight paths, as that of flow matching in u and EDM's in σ, it is Heun's method (Karras et al., 2022, Alg. 1).
@@ -52,7 +52,7 @@ def heun(predict: Predict, latents: Tensor, levels: Sequence[NoiseLevel]) -> Ten
     return latents
 
 
-def dpm_solver(predict: Predict, latents: Tensor, levels: Sequence[NoiseLevel]) -> Tensor:
+def dpm_solver(predict: Predict, latents: Tensor, levels: Iterable[NoiseLevel]) -> Tensor:
     """DPM-Solver++(2M) (Lu et al., 2022, Alg. 2): second order in λ = log(a/s), from one prediction a step.
 
     x' = (s'/s) x + (a' − a s'/s) D, where D carries x̂₀ on to the middle of the step. That of the first step and of the last,
@@ -74,7 +74,7 @@ def dpm_solver(predict: Predict, latents: Tensor, levels: Sequence[NoiseLevel]) 
 def ddpm(
     predict: Predict,
     latents: Tensor,
-    levels: Sequence[NoiseLevel],
+    levels: Iterable[NoiseLevel],
     draw_noise: Callable[[], Tensor],
     variance: str = "fixed_small",
 ) -> Tensor:

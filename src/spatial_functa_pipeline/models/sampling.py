@@ -64,28 +64,26 @@ def sample(
     process = Process.of(config)
     levels = process.path.grid(sampling.steps, sampling.time_shift)
     guided = GuidedDenoiser(_asked(denoiser, config), Guidance.of(sampling), guide and _asked(guide, config))
-    device, precision = torch.device(device), sampling.precision
-    clip_range, samples = clip_range.to(device), []
-    for rows in torch.arange(sampling.samples if labels is None else len(labels)).split(sampling.batch_size):
+    device, precision, clip_range = torch.device(device), sampling.precision, clip_range.to(device)
+
+    def draw(rows: Tensor) -> Tensor:
         generators = [sample_generator(seed, first + row) for row in rows.tolist()]
         classes = None if labels is None else labels[rows].to(device)
-        bar = tqdm(desc="sampling", leave=False, disable=not progress)
 
-        def draw_noise(generators: list[torch.Generator] = generators) -> Tensor:
+        def draw_noise() -> Tensor:
             return initial_noise(latent_shape, generators).to(device)
 
-        def predict(
-            latents: Tensor, level: NoiseLevel, classes: Tensor | None = classes, bar: tqdm[None] = bar
-        ) -> Tensor:
+        def predict(latents: Tensor, level: NoiseLevel) -> Tensor:
             with torch.no_grad(), tf32_products(precision, device), bf16_products(precision, device):
                 output = guided(process.objective.network_input(latents, level), level, classes)
             clean = process.objective.clean(output, latents, level)
-            bar.update()
             return clean.clamp(-clip_range, clip_range) if sampling.clip_denoised else clean
 
-        draw = build_sampler(sampling, draw_noise)
-        samples.append(draw(predict, levels[0].noise * draw_noise(), levels).cpu())
-    return torch.cat(samples)
+        sampler, start = build_sampler(sampling, draw_noise), levels[0].noise * draw_noise()
+        return sampler(predict, start, tqdm(levels, "sampling", leave=False, disable=not progress)).cpu()
+
+    numbers = torch.arange(sampling.samples if labels is None else len(labels))
+    return torch.cat([draw(rows) for rows in numbers.split(sampling.batch_size)])
 
 
 def _asked(denoiser: Denoiser, config: DiffusionConfig) -> Denoiser | OfOriginals:
@@ -137,7 +135,7 @@ def sampling_settings(
 
 
 def _guide(sampling: SamplingConfig, labels: Tensor | None, guide: Denoiser | None) -> Denoiser | None:
-    """The guide, if it is one that `sampling` asks for, in evaluation mode. Raises ValueError if it cannot guide so."""
+    """The guide, if it is one that `sampling` asks for. Raises ValueError if it cannot guide so."""
     scale = sampling.guidance_scale
     if scale is None or (scale == 1 and sampling.guidance == "autoguidance"):
         return None
@@ -147,7 +145,7 @@ def _guide(sampling: SamplingConfig, labels: Tensor | None, guide: Denoiser | No
                 "guidance is autoguidance, but no guide was kept with this denoiser: train it with autoguidance, the share "
                 "of the training after which its guide is kept"
             )
-        return guide.eval()
+        return guide
     if labels is None:
         raise ValueError(f"guidance_scale is {scale}, but there are no labels: set it to null")
     return None
