@@ -113,7 +113,6 @@ AUTOENCODER = {"autoencoder", "autoencoder_history"}
 DENOISER = {"denoiser", "denoiser_history"}
 FEATURE_NETWORK = {"feature_network", "feature_network_history"}
 SCORES = {"generation_metrics", "generation_scores", "generation_scores_figure"}
-TWO_KINDS = "features of two kinds are not compared"
 FEATURES = {"real_features", "reference_features"} | SCORES
 MEMORISATION = {"memorisation_metrics", "memorisation", "memorisation_figure", "nearest_training_images"}
 OF_CHANNELS = {
@@ -443,8 +442,12 @@ OPTIONS: dict[str, Row | list[Row]] = {
     ],
     "evaluation.sampling.batch_size": Row(4, layout({"samples"})),
     "evaluation.frechet.features": [
-        Row(value, FEATURE_NETWORK | FEATURES - SCORES | {"score_samples: ValueError"}, because=TWO_KINDS)
-        for value in ("convnet_large", "inception")
+        Row("convnet_large", FEATURE_NETWORK, because="the features are those of the network, whatever its width"),
+        Row(
+            "inception",
+            FEATURE_NETWORK | FEATURES - SCORES | {"score_samples: ValueError"},
+            because="features of two kinds are not compared",
+        ),
     ],
     "evaluation.frechet.inception_weights": Row("other.pth", FEATURES, {"evaluation.frechet.features": "inception"}),
     **training("evaluation.frechet.feature_network", FEATURE_NETWORK, {"train_feature_network"}, has_best=False),
@@ -454,7 +457,7 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "evaluation.scores.reference_images": Row(10, {"real_features"}),
     "evaluation.scores.held_out_in_reference": Row(False, {"real_features"}),
     "evaluation.scores.pair_images": Row(6, FEATURES),
-    "evaluation.interval_resamples": Row(3, SCORES),
+    "evaluation.interval_resamples": Row(3, SCORES, {"evaluation.scores.pair_images": 12}),
     "evaluation.memorisation.images": Row(3, MEMORISATION),
     "evaluation.memorisation.max_side": Row(4, MEMORISATION),
     "evaluation.perturbation.images": Row(1, PERTURBATIONS, CELLS_MIXED),

@@ -1,5 +1,6 @@
 """What `--only-missing-outputs` makes again, and what it leaves, on a finished run of `conf/test`."""
 
+import atexit
 import json
 import logging
 import os
@@ -106,9 +107,12 @@ def wait_in_a_node(folder, connection):
     """In another process: a run that somebody has to end."""
     os.chdir(folder)
     bootstrap_project(Path.cwd())
-    with KedroSession.create(project_path=Path.cwd(), env="test") as session:
-        logging.getLogger().addHandler(Waiting(connection))
-        session.run(pipeline_names=["normalization_stats"])
+    try:
+        with KedroSession.create(project_path=Path.cwd(), env="test") as session:
+            logging.getLogger().addHandler(Waiting(connection))
+            session.run(pipeline_names=["normalization_stats"])
+    finally:
+        atexit._run_exitfuncs()  # as Python does when a program ends; a forked process leaves it out
 
 
 def dependants(*changed):

@@ -273,7 +273,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(finished, empty_project):
     checkpoint = project.path / f"data/06_models/{VARIANT}/checkpoints/field.pt"
     command = ("run", "--env", "test", "--to-outputs=metrics")
     process, deadline = project.start(*command), time.monotonic() + 120
-    while not checkpoint.exists() and time.monotonic() < deadline:
+    while process.is_alive() and not checkpoint.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()
     process.join()

@@ -6,6 +6,7 @@ cell depend on to first order, and the other way round.
 
 from collections.abc import Sequence
 from math import prod
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +73,7 @@ class FreeFirstSteps(nn.ModuleList):
         """As `FreeFirstStep.tie` for each scale; `rates (c,)` are those before they are divided by n."""
         shares = rates.split([scale.channels for scale in self.shape.scales])
         for step, share, first_order in zip(self, shares, first_orders, strict=True):
-            step.tie(share, first_order)
+            cast(FreeFirstStep, step).tie(share, first_order)
 
 
 class LinearPart(nn.Module):

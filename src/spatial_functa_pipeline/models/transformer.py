@@ -50,11 +50,11 @@ class Tokens:
 
     def embedding(self, width: int) -> nn.Module:
         """From what `cut` gives to `(B, S, width)`: linear, and each scale's own."""
-        return nn.Linear(*self.numbers, width) if len(self.counts) == 1 else ScaleEmbedding(self, width)
+        return nn.Linear(self.numbers[0], width) if len(self.counts) == 1 else ScaleEmbedding(self, width)
 
     def output(self, width: int) -> nn.Module:
         """Back from `(B, S, width)` to numbers in the order of the latents."""
-        return nn.Linear(width, *self.numbers) if len(self.counts) == 1 else ScaleOutput(self, width)
+        return nn.Linear(width, self.numbers[0]) if len(self.counts) == 1 else ScaleOutput(self, width)
 
 
 class ScaleEmbedding(nn.ModuleList):
