@@ -253,7 +253,14 @@ def test_models_that_cannot_be_guided_may_be_sampled_without(changed, changes):
 
 
 def test_sampler_cannot_have_more_steps_than_the_diffusion(message):
-    (line,) = message({"diffusion.objective": "epsilon", "diffusion.timesteps": 20, "evaluation.sampling.steps": 50})
+    (line,) = message(
+        {
+            "diffusion.objective": "epsilon",
+            "diffusion.noise_level.mean": None,
+            "diffusion.timesteps": 20,
+            "evaluation.sampling.steps": 50,
+        }
+    )
     assert "evaluation.sampling.steps (50) must not exceed diffusion.timesteps (20)" in line
 
 
@@ -380,7 +387,13 @@ def test_the_field_cannot_differ_from_the_variant_its_files_are_named_after(mess
 
 
 def test_a_linear_schedule_needs_enough_timesteps(message):
-    changes = {"diffusion.objective": "epsilon", "diffusion.timesteps": 20, "diffusion.noise_schedule": "linear", "evaluation.sampling.steps": 20}
+    changes = {
+        "diffusion.objective": "epsilon",
+        "diffusion.noise_level.mean": None,
+        "diffusion.timesteps": 20,
+        "diffusion.noise_schedule": "linear",
+        "evaluation.sampling.steps": 20,
+    }
     (line,) = message(changes)
     assert "noise_schedule linear needs more than 20 timesteps" in line
 
