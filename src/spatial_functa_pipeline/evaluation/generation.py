@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -176,7 +176,7 @@ def _intervals(table: pd.DataFrame, features: str) -> dict[str, list[float]]:
     }
 
 
-def _reported(table: pd.DataFrame, features: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _reported(table: pd.DataFrame, features: str) -> Iterator[tuple[str, str, dict[Hashable, Any]]]:
     """The scores that belong in `metrics.json`: name there, which score, and its row of the table."""
     for row in table.to_dict("records"):
         sampled = row["images"] == SAMPLES

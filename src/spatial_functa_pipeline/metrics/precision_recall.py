@@ -69,7 +69,8 @@ class _Near:
     @classmethod
     def of(cls, generated: Manifold, real: Manifold) -> tuple[_Near, _Near]:
         """Pairs within the reach of the real ones' balls, and of the generated ones'."""
-        by_real, by_generated = [], []
+        by_real: list[tuple[Tensor, ...]] = []
+        by_generated: list[tuple[Tensor, ...]] = []
         for start in range(0, len(generated), _BLOCK):
             squares = squared_distances(generated.features[start : start + _BLOCK], real.features)  # (≤ block, N real)
             reach = generated.squares[start : start + _BLOCK, -1:]

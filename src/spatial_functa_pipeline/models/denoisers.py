@@ -164,7 +164,7 @@ class EmbeddingDenoiser(Denoiser, ABC):
 
     def embedded(self, timesteps: Tensor, condition: Condition) -> Tensor:
         """Times `(B,)` and condition -> SiLU of the sum of their embeddings, `(B, W)`."""
-        sinusoids = self.time_sinusoids(timesteps).to(self.time_embedding.linear_1.weight.dtype)
+        sinusoids = self.time_sinusoids(timesteps).to(next(self.time_embedding.parameters()).dtype)
         embedded = self.time_embedding(sinusoids)
         if self.class_embedding is not None:
             embedded = embedded + self.class_embedding(condition)

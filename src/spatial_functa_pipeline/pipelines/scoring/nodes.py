@@ -100,5 +100,5 @@ def score_samples(
     device = resolve_device(runtime.device)
     extractor, decoder = features.feature_extractor(config, network, device), unpack_encoder(encoder, device)
     sets = (features.unpack_features(real), features.unpack_features(reference))
-    numbers = (scores.pair_images, interval_resamples, real.config["held_out"], seed)
-    return generation.score_samples(samples, decoder, extractor, *sets, *numbers)
+    held_out, pairs = real.config["held_out"], scores.pair_images
+    return generation.score_samples(samples, decoder, extractor, *sets, pairs, interval_resamples, held_out, seed)
