@@ -230,13 +230,13 @@ def test_inner_rates_must_be_a_range_up_to_one(message, rates):
 
 def test_guidance_needs_a_conditional_model(message):
     (line,) = message({"diffusion.conditional": False})
-    assert "evaluation.sampling.guidance_scale is 2.0, but diffusion.conditional is false" in line
+    assert "evaluation.sampling.guidance_scale is 1.5, but diffusion.conditional is false" in line
     assert "set the scale to null" in line
 
 
 def test_guidance_needs_dummy_labels(message):
     (line,) = message({"diffusion.dummy_label_share": 0})
-    assert "evaluation.sampling.guidance_scale is 2.0, but diffusion.dummy_label_share is 0" in line
+    assert "evaluation.sampling.guidance_scale is 1.5, but diffusion.dummy_label_share is 0" in line
     assert "set a share above 0, or the scale to null" in line
 
 
@@ -253,7 +253,14 @@ def test_models_that_cannot_be_guided_may_be_sampled_without(changed, changes):
 
 
 def test_sampler_cannot_have_more_steps_than_the_diffusion(message):
-    (line,) = message({"diffusion.timesteps": 20, "evaluation.sampling.steps": 50})
+    (line,) = message(
+        {
+            "diffusion.objective": "epsilon",
+            "diffusion.noise_level.mean": None,
+            "diffusion.timesteps": 20,
+            "evaluation.sampling.steps": 50,
+        }
+    )
     assert "evaluation.sampling.steps (50) must not exceed diffusion.timesteps (20)" in line
 
 
@@ -380,7 +387,13 @@ def test_the_field_cannot_differ_from_the_variant_its_files_are_named_after(mess
 
 
 def test_a_linear_schedule_needs_enough_timesteps(message):
-    changes = {"diffusion.timesteps": 20, "diffusion.noise_schedule": "linear", "evaluation.sampling.steps": 20}
+    changes = {
+        "diffusion.objective": "epsilon",
+        "diffusion.noise_level.mean": None,
+        "diffusion.timesteps": 20,
+        "diffusion.noise_schedule": "linear",
+        "evaluation.sampling.steps": 20,
+    }
     (line,) = message(changes)
     assert "noise_schedule linear needs more than 20 timesteps" in line
 

@@ -39,7 +39,7 @@ def test_fast_takes_at_most_25_network_evaluations_everywhere(env):
 
 
 def test_one_parameter_chooses_the_papers_sampling():
-    parameters = load("sample", {"preset": "paper"})
+    parameters = load("sample", {"preset": "paper", "guidance_scale": 2.0}, {"objective": "epsilon"})
     sampling = parameters.evaluation.sampling
     assert (sampling.sampler, sampling.steps, sampling.guidance_scale) == ("ddpm", 1000, 2.0)
     assert network_evaluations(parameters.diffusion, sampling) == 2000
@@ -96,8 +96,9 @@ def test_what_does_not_fit_the_denoiser_is_an_error(diffusion, sampling, message
 @pytest.mark.parametrize("conditional", [True, False])
 def test_autoguidance_needs_no_classes(conditional):
     diffusion = {"autoguidance": 0.25, "conditional": conditional, "dummy_label_share": 0.0}
-    parameters = load("sample", {"guidance": "autoguidance"}, diffusion)
-    assert parameters.evaluation.sampling.unguided.guidance_scale == 2.0
+    sampling = {"guidance": "autoguidance", "guidance_scale": 3.0, "sampler": "dpm_solver", "steps": 12}
+    parameters = load("sample", sampling, diffusion)
+    assert parameters.evaluation.sampling.unguided.guidance_scale == 3.0
     assert network_evaluations(parameters.diffusion, parameters.evaluation.sampling) == 24
 
 

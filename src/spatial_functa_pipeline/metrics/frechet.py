@@ -105,8 +105,8 @@ def frechet_distance(a: FeatureMoments, b: FeatureMoments) -> float:
 def frechet_estimate(a: FeatureMoments, b: FeatureMoments, some_of_a: Tensor, some_of_b: Tensor) -> Estimate:
     """The distance with its variance, from what each of `some_of_a (n, F)` and `some_of_b (m, F)` contributes to it.
 
-    The variance is too large where the distance is hardly more than that of two sets of one kind: twice there, and by a tenth
-    at three times that distance. So an interval is rather too wide.
+    The variance is too large where the distance is hardly more than that of two sets of one kind, about twice there: it takes
+    for a difference of the two kinds what is one of these sets alone. So an interval is rather too wide.
     """
     left, singular, right = torch.linalg.svd(_product_of_roots(a, b))
     sides = (
