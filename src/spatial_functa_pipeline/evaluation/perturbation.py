@@ -259,7 +259,7 @@ def analyse_perturbations(
         figure_images: columns of the figure of single dimensions, at most.
         seed: of the encoder's training, for what stands beside the numbers.
     """
-    latents = torch.from_numpy(test_functaset.rows(0, min(config.images, len(test_functaset))))
+    latents = torch.from_numpy(test_functaset.rows(0, min(config.images, test_functaset.originals)))
     probe = Probe(partial(decode, encoder), latents).turned(statistics.rotation)
     found = measure_perturbations(probe, statistics.moments["vector"].std, config.strength)
     channels = f"{len(found.steps)} {'' if statistics.rotation is None else 'rotated '}channels"

@@ -125,11 +125,11 @@ def pack_model(
     return Weights(both.state_dict(), settings)
 
 
-def unpack_classifier(weights: Weights, device: torch.device) -> tuple[nn.Module, Normaliser]:
-    """Classifier and normaliser, in evaluation mode."""
+def unpack_classifier(weights: Weights, device: torch.device) -> tuple[nn.Module, Normaliser, ClassificationConfig]:
+    """Classifier and normaliser, in evaluation mode, and how the classifier was trained."""
     config = ClassificationConfig.model_validate(weights.config["model"])
     shape = LatentShape.parse(weights.config["latent_shape"])
-    return _load(build_classifier(config, shape, weights.config["num_classes"]), weights, device)
+    return *_load(build_classifier(config, shape, weights.config["num_classes"]), weights, device), config
 
 
 def unpack_denoiser(weights: Weights, device: torch.device) -> tuple[Denoiser, Normaliser, DiffusionConfig]:
