@@ -193,6 +193,12 @@ AUGMENTED = {"encoded_train_functaset"}
 CELLS_MIXED = {"meta_learning.field.kernel_size": 3}
 QUANTISED = {"quantisation.bits": 8}
 CLASSIFIER_MLP = {"classification.architecture": "mlp"}
+CLASSIFIER_CONVNEXT = {
+    "classification.architecture": "convnext",
+    "classification.convnext.width": 8,
+    "classification.convnext.blocks": 1,
+}
+HELD_OUT_MIRRORED = {"functaset.mirror_held_out": True}
 DENOISER_MLP = {"diffusion.architecture": "mlp"}
 OF_AUTOENCODER: dict[str, Any] = {
     "encoder": "autoencoder",
@@ -312,6 +318,7 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "functaset.augmentation.randaugment_operations": Row(2, AUGMENTED),
     "functaset.augmentation.randaugment_magnitude": Row(10, AUGMENTED, RANDAUGMENT),
     "functaset.mirror_images": Row(True, {"encoded_train_functaset"}),
+    "functaset.mirror_held_out": Row(True, ENCODED - {"encoded_train_functaset"}),
     "functaset.storage_type": Row("float16", ENCODED),
     "functaset.shard_rows": Row(8, layout(ENCODED)),
     "functaset.chunk_rows": Row(4, layout(ENCODED)),
@@ -325,7 +332,11 @@ OPTIONS: dict[str, Row | list[Row]] = {
         ),
     ],
     "normalization_stats.rotation": [Row(kind, STATISTICS) for kind in ("within_cells", "whole")],
-    "classification.architecture": Row("mlp", CLASSIFIER),
+    "classification.architecture": [
+        Row("mlp", CLASSIFIER),
+        Row("convnext", CLASSIFIER, {"classification.convnext": {"width": 8, "blocks": 1}}),
+        Row("convnext", REFUSED, because="it needs sizes"),
+    ],
     "classification.transformer.width": Row(16, CLASSIFIER),
     "classification.transformer.ffw_width": Row(16, CLASSIFIER),
     "classification.transformer.blocks": Row(2, CLASSIFIER),
@@ -335,6 +346,19 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "classification.transformer.vector_tokens": Row(4, CLASSIFIER, TRANSFORMER_ON_VECTORS),
     "classification.mlp.width": Row(16, CLASSIFIER, CLASSIFIER_MLP),
     "classification.mlp.blocks": Row(2, CLASSIFIER, CLASSIFIER_MLP),
+    "classification.convnext": Row(None, REFUSED, CLASSIFIER_CONVNEXT),
+    "classification.convnext.width": Row(16, CLASSIFIER, CLASSIFIER_CONVNEXT),
+    "classification.convnext.blocks": Row(2, CLASSIFIER, CLASSIFIER_CONVNEXT),
+    "classification.convnext.downsampled_blocks": Row(1, CLASSIFIER, CLASSIFIER_CONVNEXT),
+    "classification.convnext.kernel_size": Row(1, CLASSIFIER, CLASSIFIER_CONVNEXT),
+    "classification.convnext.expansion": Row(2, CLASSIFIER, CLASSIFIER_CONVNEXT),
+    "classification.drop_path": [
+        *(Row(0.5, CLASSIFIER, given, in_use=set()) for given in ({}, CLASSIFIER_MLP, CLASSIFIER_CONVNEXT)),
+    ],
+    "classification.test_time_flips": [
+        Row(True, words({"classifier"}) | {"classifier_history"}, HELD_OUT_MIRRORED, in_use=set()),
+        Row(True, REFUSED, because="there is no mirrored image"),
+    ],
     "classification.dropout": [Row(0.5, CLASSIFIER, in_use=set()), Row(0.5, CLASSIFIER, CLASSIFIER_MLP)],
     "classification.label_smoothing": Row(0.3, CLASSIFIER),
     "classification.mixup": Row(0.5, CLASSIFIER, in_use=set()),

@@ -262,6 +262,26 @@ def test_a_denoiser_cannot_train_on_mirrored_images_that_nobody_makes(message):
     assert "diffusion.mirror_images is true, but functaset.mirror_images is false" in line
 
 
+@pytest.mark.parametrize("missing", [None, False])
+def test_a_classifier_cannot_flip_test_images_whose_mirror_images_nobody_makes(message, missing):
+    (line,) = message({"classification.test_time_flips": True, "functaset.mirror_held_out": missing})
+    assert "classification.test_time_flips is true, but functaset.mirror_held_out is not" in line
+
+
+def test_held_out_images_that_are_mirrored_are_images(message):
+    (line,) = message({**ONE_DIMENSIONAL, "functaset.mirror_held_out": True, "diffusion.architecture": "mlp"})
+    assert "functaset.mirror_held_out is for images" in line
+
+
+def test_only_even_sides_are_halved(message):
+    convnext = {"width": 8, "blocks": 1, "downsampled_blocks": 1}
+    given = {"classification.architecture": "convnext", "classification.convnext": convnext}
+    shape = {key: "1x1x64" for key in ("latent_shape", "meta_learning.field.latent_shape")}
+    (line,) = message({**shape, "diffusion.architecture": "mlp", **given})
+    assert "classification.convnext.downsampled_blocks is 1" in line
+    assert "latent_shape 1x1x64 has an odd one: set it to 0" in line
+
+
 def test_chunks_must_fill_shards(message):
     (line,) = message({"functaset.shard_rows": 100})
     assert line.startswith("  functaset: shard_rows (100) must be a multiple of chunk_rows (64)")
