@@ -109,6 +109,7 @@ FUNCTASETS = {f"{split}_functaset" for split in ("train", "validation", "test")}
 ENCODED = {f"encoded_{name}" for name in FUNCTASETS}
 STATISTICS = {"latent_statistics"}
 CLASSIFIER = {"classifier", "classifier_history"}
+CLASSIFIED = {"classification_metrics", "class_accuracies", "confusion_matrix", "confusion_figure"}
 AUTOENCODER = {"autoencoder", "autoencoder_history"}
 DENOISER = {"denoiser", "denoiser_history"}
 FEATURE_NETWORK = {"feature_network", "feature_network_history"}
@@ -193,11 +194,8 @@ AUGMENTED = {"encoded_train_functaset"}
 CELLS_MIXED = {"meta_learning.field.kernel_size": 3}
 QUANTISED = {"quantisation.bits": 8}
 CLASSIFIER_MLP = {"classification.architecture": "mlp"}
-CLASSIFIER_CONVNEXT = {
-    "classification.architecture": "convnext",
-    "classification.convnext.width": 8,
-    "classification.convnext.blocks": 1,
-}
+CONVNEXT_SIZES = {"classification.convnext.width": 8, "classification.convnext.blocks": 1}
+CLASSIFIER_CONVNEXT = {"classification.architecture": "convnext"} | CONVNEXT_SIZES
 HELD_OUT_MIRRORED = {"functaset.mirror_held_out": True}
 DENOISER_MLP = {"diffusion.architecture": "mlp"}
 OF_AUTOENCODER: dict[str, Any] = {
@@ -334,7 +332,7 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "normalization_stats.rotation": [Row(kind, STATISTICS) for kind in ("within_cells", "whole")],
     "classification.architecture": [
         Row("mlp", CLASSIFIER),
-        Row("convnext", CLASSIFIER, {"classification.convnext": {"width": 8, "blocks": 1}}),
+        Row("transformer", CLASSIFIER, CONVNEXT_SIZES),
         Row("convnext", REFUSED, because="it needs sizes"),
     ],
     "classification.transformer.width": Row(16, CLASSIFIER),
@@ -346,7 +344,10 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "classification.transformer.vector_tokens": Row(4, CLASSIFIER, TRANSFORMER_ON_VECTORS),
     "classification.mlp.width": Row(16, CLASSIFIER, CLASSIFIER_MLP),
     "classification.mlp.blocks": Row(2, CLASSIFIER, CLASSIFIER_MLP),
-    "classification.convnext": Row(None, REFUSED, CLASSIFIER_CONVNEXT),
+    "classification.convnext": [
+        Row(None, CLASSIFIER, CONVNEXT_SIZES),
+        Row(None, REFUSED, CLASSIFIER_CONVNEXT),
+    ],
     "classification.convnext.width": Row(16, CLASSIFIER, CLASSIFIER_CONVNEXT),
     "classification.convnext.blocks": Row(2, CLASSIFIER, CLASSIFIER_CONVNEXT),
     "classification.convnext.downsampled_blocks": Row(1, CLASSIFIER, CLASSIFIER_CONVNEXT),
@@ -356,7 +357,7 @@ OPTIONS: dict[str, Row | list[Row]] = {
         *(Row(0.5, CLASSIFIER, given, in_use=set()) for given in ({}, CLASSIFIER_MLP, CLASSIFIER_CONVNEXT)),
     ],
     "classification.test_time_flips": [
-        Row(True, words({"classifier"}) | {"classifier_history"}, HELD_OUT_MIRRORED, in_use=set()),
+        Row(True, words({"classifier"}) | {"classifier_history"}, HELD_OUT_MIRRORED, in_use=CLASSIFIED),
         Row(True, REFUSED, because="there is no mirrored image"),
     ],
     "classification.dropout": [Row(0.5, CLASSIFIER, in_use=set()), Row(0.5, CLASSIFIER, CLASSIFIER_MLP)],

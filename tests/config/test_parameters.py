@@ -276,7 +276,7 @@ def test_held_out_images_that_are_mirrored_are_images(message):
 def test_only_even_sides_are_halved(message):
     convnext = {"width": 8, "blocks": 1, "downsampled_blocks": 1}
     given = {"classification.architecture": "convnext", "classification.convnext": convnext}
-    shape = {key: "1x1x64" for key in ("latent_shape", "meta_learning.field.latent_shape")}
+    shape = dict.fromkeys(("latent_shape", "meta_learning.field.latent_shape"), "1x1x64")
     (line,) = message({**shape, "diffusion.architecture": "mlp", **given})
     assert "classification.convnext.downsampled_blocks is 1" in line
     assert "latent_shape 1x1x64 has an odd one: set it to 0" in line

@@ -21,10 +21,12 @@ SMALL = {"width": 32, "ffw_width": 64, "blocks": 2, "heads": 4}
 
 
 def classifier_config(transformer=SMALL, convnext=None, **options):
+    if options.get("architecture") == "convnext":
+        convnext = {"width": 32, "blocks": 2, **(convnext or {})}
     return ClassificationConfig(
         transformer=transformer,
         mlp={"width": 32, "blocks": 2},
-        convnext={"width": 32, "blocks": 2, **(convnext or {})},
+        convnext=convnext,
         training={"steps": 1, "batch_size": 1, "learning_rate": 1e-3},
         **options,
     )
@@ -211,7 +213,8 @@ def test_a_convnext_block_equals_the_published_one():
     torch.manual_seed(0)
     block = ConvNeXtBlock(6, kernel_size=3, expansion=2, dimensions=2, drop_path=0.0)
     hidden = torch.randn(2, 4, 5, 6)
-    assert torch.allclose(block.scale, torch.tensor(block.FIRST_SCALE))
+    assert (block.scale == 1).all()
+    nn.init.normal_(block.scale)
     mixed = F.conv2d(hidden.permute(0, 3, 1, 2), block.mix_cells.weight, block.mix_cells.bias, padding=1, groups=6)
     normed = F.layer_norm(mixed.permute(0, 2, 3, 1), (6,), block.norm.weight, block.norm.bias)
     first, _, second = block.ffw
@@ -233,4 +236,12 @@ def test_convnext_says_which_sizes_it_lacks_and_which_it_cannot_have():
     with pytest.raises(ValueError, match=r"needs classification\.convnext\.width and \.blocks"):
         ClassificationConfig(**{**classifier_config().model_dump(), "architecture": "convnext", "convnext": None})
     with pytest.raises(ValueError, match=r"kernel_size \(4\) must be odd"):
-        classifier_config(convnext={"kernel_size": 4})
+        classifier_config(architecture="convnext", convnext={"kernel_size": 4})
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [("1x1x16", ResidualMLPClassifier), ("2x2x16", LatentConvNeXt), ("4x4x2", LatentConvNeXt)]
+)
+def test_auto_is_a_convnext_on_a_grid_where_its_sizes_are_given(shape, expected):
+    config = classifier_config(convnext={"width": 8, "blocks": 1, "downsampled_blocks": 1})
+    assert type(build_classifier(config, LatentShape.parse(shape), 3)) is expected

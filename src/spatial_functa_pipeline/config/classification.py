@@ -70,10 +70,12 @@ class ClassificationConfig(Block):
         description="a size and a training that the data set's rows of presets give. vit_b: ViT-B, which Tab. 3 compares with; "
         "null: the data set's own",
     )
-    architecture: Literal["auto", ClassifierArchitecture] = Field("auto", description="auto: mlp if s = 1")
+    architecture: Literal["auto", ClassifierArchitecture] = Field(
+        "auto", description="auto: mlp if s = 1, else convnext where its sizes are given, else transformer"
+    )
     transformer: TransformerConfig
     mlp: MLPConfig
-    convnext: ConvNeXtConfig | None = Field(None, description="needed by architecture convnext only")
+    convnext: ConvNeXtConfig | None = Field(None, description="needed by architecture convnext; see architecture")
     dropout: Share = 0.1
     drop_path: Share | None = Field(
         None,
@@ -106,7 +108,12 @@ class ClassificationConfig(Block):
         return self
 
     def architecture_on(self, latent_shape: LatentShape) -> ClassifierArchitecture:
-        """The one that is meant: `auto` is the MLP for vector functa (s = 1), which have no grid to work on."""
+        """The one that is meant: `auto` is the MLP for vector functa (s = 1), which have no grid to work on.
+
+        On a grid it is the paper's Transformer, unless the sizes of a ConvNeXt are given.
+        """
         if self.architecture != "auto":
             return self.architecture
-        return "mlp" if latent_shape.cells == 1 else "transformer"
+        if latent_shape.cells == 1:
+            return "mlp"
+        return "transformer" if self.convnext is None else "convnext"

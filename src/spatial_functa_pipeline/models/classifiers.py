@@ -144,18 +144,16 @@ class ResidualMLPClassifier(nn.Module):
 class ConvNeXtBlock(nn.Module):
     """Depthwise convolution, LayerNorm, GELU layer on each cell and a scale for each channel; added to its input.
 
-    On an image's grid that is the block of ConvNeXt (Liu et al., 2022). Theirs starts with scales of 1e-6, for networks
-    far deeper than those of a latent's grid.
+    On an image's grid that is the block of ConvNeXt (Liu et al., 2022). Their scales start at 1e-6, for networks far deeper
+    than those on a latent's grid, whose start at 1.
     """
-
-    FIRST_SCALE = 0.1
 
     def __init__(self, width: int, kernel_size: int, expansion: int, dimensions: int, drop_path: float) -> None:
         super().__init__()
         self.mix_cells = _convolution(dimensions)(width, width, kernel_size, padding=kernel_size // 2, groups=width)
         self.norm = nn.LayerNorm(width)
         self.ffw = nn.Sequential(nn.Linear(width, expansion * width), nn.GELU(), nn.Linear(expansion * width, width))
-        self.scale = nn.Parameter(torch.full((width,), self.FIRST_SCALE))
+        self.scale = nn.Parameter(torch.ones(width))
         self.drop_path = DropPath(drop_path)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -229,8 +227,8 @@ def _convolution(dimensions: int) -> type[nn.Conv1d] | type[nn.Conv2d] | type[nn
 def build_classifier(config: ClassificationConfig, latent_shape: LatentShape, num_classes: int) -> nn.Module:
     """Build the classifier that `config` asks for; its `forward` maps `(B, *grid, c)` to logits `(B, K)`.
 
-    `architecture: auto` takes the MLP for vector functa (s = 1) and the Transformer otherwise; an MLP asked for on a
-    larger grid sees the latent flattened.
+    `architecture: auto` takes the MLP for vector functa (s = 1), else the ConvNeXt where its sizes are given, else the
+    Transformer. An MLP asked for on a larger grid sees the latent flattened.
     """
     regularisation = {"dropout": config.dropout, "drop_path": config.drop_path or 0.0}
     match config.architecture_on(latent_shape):
