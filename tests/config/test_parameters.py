@@ -172,7 +172,7 @@ def test_latent_shape_is_read_and_written_back(text, grid, channels, cells):
     [
         *((block, "auto", "1x1x512", "mlp") for block in ("classification", "diffusion")),
         *((block, "mlp", "8x8x16", "mlp") for block in ("classification", "diffusion")),
-        ("classification", "auto", "8x8x16", "transformer"),
+        ("classification", "auto", "8x8x16", "convnext"),  # whose sizes are given
         ("classification", "transformer", "1x1x512", "transformer"),
         ("diffusion", "auto", "8x8x16", "unet"),
         ("diffusion", "unet", "1x1x512", "unet"),
