@@ -55,6 +55,19 @@ def finished(tmp_path_factory):
 
 
 @pytest.fixture
+def forked_workers():
+    """Dask's workers, which are spawned otherwise, come from where `processes` has them from, without seconds of imports."""
+    from multiprocessing import forkserver
+
+    import dask
+    import distributed  # noqa: F401  # whose settings would go with this one, if they came after it
+
+    forkserver.ensure_running()  # before Dask says what it is to import
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        yield
+
+
+@pytest.fixture
 def empty_project(finished, make_project):
     """A project without outputs; the MLflow store is the finished one's, which spares the seconds that a new one takes."""
     project = make_project()

@@ -198,11 +198,20 @@ CONVNEXT_SIZES = {"classification.convnext.width": 8, "classification.convnext.b
 CLASSIFIER_CONVNEXT = {"classification.architecture": "convnext"} | CONVNEXT_SIZES
 HELD_OUT_MIRRORED = {"functaset.mirror_held_out": True}
 DENOISER_MLP = {"diffusion.architecture": "mlp"}
+DIT_SIZES: dict[str, Any] = {"width": 8, "ffw_width": 8, "blocks": 1, "heads": 2}
+DENOISER_DIT: dict[str, Any] = {
+    "diffusion.architecture": "dit",
+    **{f"diffusion.dit.{key}": value for key, value in DIT_SIZES.items()},
+}
+DIT_ON_VECTORS = {**DENOISER_DIT, "latent_shape": "1x1x8", "diffusion.dit.vector_tokens": 2}
 OF_AUTOENCODER: dict[str, Any] = {
     "encoder": "autoencoder",
     **{f"autoencoder.{key}": value for key, value in AUTOENCODER_SIZES.items()},
 }
 UNCONDITIONAL = {"evaluation.sampling.guidance_scale": None}
+ALL_TIMESTEPS = {"diffusion.timesteps": 1000}
+FLOW_MATCHING = {**ALL_TIMESTEPS, "diffusion.objective": "flow_matching"}
+EDM = {**ALL_TIMESTEPS, "diffusion.objective": "edm"}
 VECTORS_OF_PIXELS = {"latent_shape": "2x2x16"}
 OF_THE_VARIANT = "said once, for all that is of this variant, and checked here"
 
@@ -376,7 +385,11 @@ OPTIONS: dict[str, Row | list[Row]] = {
     **training("classification.training", CLASSIFIER, {"train_latent_classifier"}),
     "diffusion.conditional": [Row(False, DENOISER, UNCONDITIONAL), Row(False, DENOISER, UNCONDITIONAL | DENOISER_MLP)],
     "diffusion.dummy_label_share": Row(0.9, DENOISER),
-    "diffusion.architecture": Row("mlp", DENOISER),
+    "diffusion.architecture": [
+        Row("mlp", DENOISER),
+        Row("dit", REFUSED, because="it needs sizes"),
+        Row("unet", DENOISER, DENOISER_DIT),
+    ],
     "diffusion.unet.channels": Row(64, DENOISER),
     "diffusion.unet.multipliers": Row([2], DENOISER),
     "diffusion.unet.residual_blocks": Row(2, DENOISER),
@@ -386,23 +399,60 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "diffusion.mlp.width": Row(16, DENOISER, DENOISER_MLP),
     "diffusion.mlp.blocks": Row(2, DENOISER, DENOISER_MLP),
     "diffusion.mlp.dropout": Row(0.5, DENOISER, DENOISER_MLP),
+    "diffusion.dit": Row(None, REFUSED, DENOISER_DIT),
+    "diffusion.dit.width": Row(16, DENOISER, DENOISER_DIT),
+    "diffusion.dit.ffw_width": Row(16, DENOISER, DENOISER_DIT),
+    "diffusion.dit.blocks": Row(2, DENOISER, DENOISER_DIT),
+    "diffusion.dit.heads": Row(4, DENOISER, DENOISER_DIT),
+    "diffusion.dit.head_dim": Row(8, DENOISER, DENOISER_DIT),
+    "diffusion.dit.vector_tokens": Row(4, DENOISER, DIT_ON_VECTORS),
+    "diffusion.dit.dropout": Row(0.5, DENOISER, DENOISER_DIT),
     "diffusion.normalisation.kind": [Row("scalar", DENOISER), Row("array", DENOISER)],
     "diffusion.normalisation.gamma": Row(2.0, DENOISER),
     "diffusion.timesteps": Row(50, DENOISER, in_use={"samples"}),
     "diffusion.noise_schedule": Row("linear", DENOISER, in_use={"samples"}),
-    "diffusion.prediction": Row("v_prediction", DENOISER, in_use={"samples"}),
+    "diffusion.objective": [
+        Row("v_prediction", DENOISER, in_use={"samples"}),
+        *(Row(objective, DENOISER, ALL_TIMESTEPS, in_use={"samples"}) for objective in ("flow_matching", "edm")),
+        Row("edm", REFUSED, because="the number of time steps is of ε and v"),
+    ],
+    "diffusion.noise_level.mean": [
+        Row(1.0, DENOISER, FLOW_MATCHING),
+        Row(1.0, REFUSED, because="ε and v have time steps"),
+    ],
+    "diffusion.noise_level.std": Row(0.5, DENOISER, EDM),
+    "diffusion.autoguidance": Row(0.5, {"denoiser"}, because="the guide is kept beside the denoiser"),
     "diffusion.timestep_ratio": Row(4.0, DENOISER),
     "diffusion.timestep_reweighting": Row(True, DENOISER, {"diffusion.timestep_ratio": 4.0}),
     "diffusion.min_snr_gamma": Row(1.0, DENOISER),
     "diffusion.mirror_images": Row(True, DENOISER, {"functaset.mirror_images": True}, in_use=words({"samples"})),
+    "diffusion.augmented_copies": [
+        Row(True, DENOISER),
+        Row(True, DENOISER, {**DENOISER_MLP, "functaset.mirror_images": True}),
+        Row(True, REFUSED, {"functaset.augmented_copies": 0}, because="there are none"),
+    ],
     "diffusion.precision": [
         Row("bf16", DENOISER, in_use=words({"samples"}), because="samples have a precision of their own"),
         Row("tf32", words({"denoiser"}), because="CUDA's alone"),
     ],
+    "diffusion.hidden_layers.optimizer": Row("muon", DENOISER),
+    "diffusion.hidden_layers.rate_factor": Row(2.0, DENOISER),
     **training("diffusion.training", DENOISER, {"train_latent_denoiser"}, has_best=False, named={"denoiser"}),
     "evaluation.sampling.samples": Row(13, {"samples", "reference_features"}),
     "evaluation.sampling.preset": Row(None, {"samples"}),
-    "evaluation.sampling.sampler": [Row("ddpm", {"samples"}), Row("ddim", {"samples"})],
+    "evaluation.sampling.sampler": [
+        *(Row(sampler, {"samples"}) for sampler in ("ddpm", "ddim", "heun")),
+        *(Row(sampler, {"samples"}, FLOW_MATCHING) for sampler in ("euler", "heun")),
+        Row("euler", REFUSED, because="it is of flow matching and EDM"),
+    ],
+    "evaluation.sampling.time_shift": [
+        Row(3.0, {"samples"}, FLOW_MATCHING),
+        Row(3.0, REFUSED, because="it is of flow matching"),
+    ],
+    "evaluation.sampling.guidance": [
+        Row("autoguidance", {"samples"}, {"diffusion.autoguidance": 0.5}),
+        Row("autoguidance", REFUSED, because="no guide is kept"),
+    ],
     "evaluation.sampling.steps": Row(10, {"samples"}),
     "evaluation.sampling.guidance_scale": [Row(scale, {"samples"}) for scale in (3.0, 0.0, None)],
     "evaluation.sampling.guidance_interval": Row([0.1, 1.0], {"samples"}),
@@ -416,11 +466,14 @@ OPTIONS: dict[str, Row | list[Row]] = {
         Row("tf32", because="CUDA's alone; samples name what they were drawn in"),
     ],
     "evaluation.sampling.batch_size": Row(4, layout({"samples"})),
-    "evaluation.frechet.features": Row(
-        "inception",
-        FEATURE_NETWORK | FEATURES - SCORES | {"score_samples: ValueError"},
-        because="features of two kinds are not compared",
-    ),
+    "evaluation.frechet.features": [
+        Row("convnet_large", FEATURE_NETWORK, because="the features are those of the network, whatever its width"),
+        Row(
+            "inception",
+            FEATURE_NETWORK | FEATURES - SCORES | {"score_samples: ValueError"},
+            because="features of two kinds are not compared",
+        ),
+    ],
     "evaluation.frechet.inception_weights": Row("other.pth", FEATURES, {"evaluation.frechet.features": "inception"}),
     **training("evaluation.frechet.feature_network", FEATURE_NETWORK, {"train_feature_network"}, has_best=False),
     "evaluation.frechet.feature_network.micro_batch": Row(
@@ -429,6 +482,7 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "evaluation.scores.reference_images": Row(10, {"real_features"}),
     "evaluation.scores.held_out_in_reference": Row(False, {"real_features"}),
     "evaluation.scores.pair_images": Row(6, FEATURES),
+    "evaluation.interval_resamples": Row(3, SCORES, {"evaluation.scores.pair_images": 12}),
     "evaluation.memorisation.images": Row(3, MEMORISATION),
     "evaluation.memorisation.max_side": Row(4, MEMORISATION),
     "evaluation.perturbation.images": Row(1, PERTURBATIONS, CELLS_MIXED),

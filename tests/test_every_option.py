@@ -13,6 +13,7 @@ import inspect
 import logging
 import textwrap
 from collections.abc import Callable
+from functools import cache
 from types import CodeType
 from typing import Any
 
@@ -211,14 +212,17 @@ NAMES_THE_PLACE = {"dataset", "data_path", "latent_shape", "interpolation"}
 ENVIRONMENTS = sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "base")
 
 
+@cache
+def places(env, *given):
+    catalog = ProjectConfigLoader(str(ROOT / "conf"), env, dict(given), **CONFIG_LOADER_ARGS)["catalog"]
+    return {name: entry["filepath"] for name, entry in catalog.items() if not name.startswith("_")}
+
+
 @pytest.mark.parametrize("key", sorted(NAMES_THE_PLACE))
 @pytest.mark.parametrize("env", ENVIRONMENTS)
 def test_an_option_that_names_a_place_does_so_in_every_environment(env, key):
-    def places(given):
-        catalog = ProjectConfigLoader(str(ROOT / "conf"), env, given, **CONFIG_LOADER_ARGS)["catalog"]
-        return {name: entry["filepath"] for name, entry in catalog.items() if not name.startswith("_")}
-
-    before, after = places({}), places({key: {**BASE, "latent_shape": "4x4x4", "interpolation": "linear"}[key]})
+    value = {**BASE, "latent_shape": "4x4x4", "interpolation": "linear"}[key]
+    before, after = places(env), places(env, (key, value))
     images = {f"{split}_images" for split in ("train", "validation", "test")}
     of_images = images | {name for name in before if "/images/" in before[name]}
     expected = {"dataset": set(before) - images, "data_path": images}.get(key, set(before) - of_images)

@@ -6,6 +6,7 @@ from textwrap import dedent
 
 import pytest
 import torch
+from pydantic import PositiveInt
 
 from spatial_functa_pipeline.config import classification, diffusion
 from spatial_functa_pipeline.datasets import images
@@ -51,7 +52,7 @@ def test_its_data_set_has_what_is_asked_of_one():
 
 @pytest.mark.parametrize("grid", [(1, 1), (4,), (2, 3), (2, 3, 2)])
 def test_its_classifier_runs(grid):
-    config = example("ConvNetConfig", dict(vars(classification)))(width=8, blocks=2)
+    config = example("ConvNetConfig", {**vars(classification), "PositiveInt": PositiveInt})(width=8, blocks=2)
     shape = LatentShape(grid, 5)
     model = example("ConvNetClassifier", dict(vars(classifiers)))(
         shape, 3, **config.model_dump(), dropout=0.1, drop_path=0.1
@@ -67,4 +68,7 @@ def test_its_denoiser_runs(grid, classes):
     shape = LatentShape(grid, 5)
     model = example("ResNetDenoiser", namespace)(config(width=8, blocks=2), shape, classes)
     labels = None if classes is None else torch.tensor([0, classes])
+    knowing = namespace["ResNetDenoiser"](config(width=8, blocks=2), shape, classes, knows_kinds=True)
+    kinds = torch.tensor([0, 2])
+    assert knowing(torch.randn(2, *shape.shape), torch.tensor([0, 9]), labels, kinds).shape == (2, *shape.shape)
     assert model(torch.randn(2, *shape.shape), torch.tensor([0, 9]), labels).shape == (2, *shape.shape)

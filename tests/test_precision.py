@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from spatial_functa_pipeline import compute
 from spatial_functa_pipeline.config.classification import ClassificationConfig
@@ -33,6 +34,21 @@ def test_products_are_rounded_and_weights_and_gradients_are_not(classifier):
     error = (rounded.float() - exact).abs().max() / exact.abs().max()
     assert 1e-5 < error < 0.05
     assert {parameter.grad.dtype for parameter in classifier.parameters()} == {torch.float32}
+
+
+def test_on_a_cpu_group_normalisation_and_attention_stay_in_float32():
+    """They would take it several times as long, and a UNet would be no faster than in float32."""
+    torch.manual_seed(0)
+    images, weights = torch.randn(2, 8, 4, 4), torch.randn(8)
+    tokens = torch.randn(3, 2, 2, 5, 8).unbind()
+    with compute.bf16_products("bf16", CPU):
+        normalised = F.group_norm(images.bfloat16(), 4, weights, eps=1e-5)
+        mixed = F.scaled_dot_product_attention(*(one.bfloat16() for one in tokens), scale=0.5)
+        assert torch.is_autocast_enabled("cpu")
+    assert torch.equal(normalised, F.group_norm(images.bfloat16().float(), 4, weights, eps=1e-5))
+    exact = F.scaled_dot_product_attention(*(one.bfloat16().float() for one in tokens), scale=0.5)
+    assert torch.equal(mixed, exact)
+    assert F.group_norm(images.bfloat16(), 4).dtype == torch.bfloat16
 
 
 def test_float32_changes_nothing(classifier):

@@ -134,7 +134,9 @@ def content(output: Any) -> Content:
         case np.ndarray():
             return Content({"picture": output}, {}, {})
         case dict():  # metrics
-            return Content({name: value for name, value in output.items() if name != "details"}, {}, output["details"])
+            bounds = {f"{name} interval": one for name, one in output.get("intervals", {}).items()}
+            numbers = {name: value for name, value in output.items() if name not in ("details", "intervals")}
+            return Content({**numbers, **bounds}, {}, output["details"])
     raise TypeError(f"what is a {type(output).__name__}?")
 
 

@@ -82,7 +82,7 @@ def test_unknown_key_is_named_beside_the_known_ones(message, place, block, known
         ("diffusion.noise_schedule", "quadratic", ("'linear' or 'cosine'", "'quadratic'")),
         ("diffusion.normalisation.kind", "pixel", ("'scalar', 'vector' or 'array'", "'pixel'")),
         ("diffusion.unet.channels", 100, ("multiple of 32", "(got 100)")),
-        ("evaluation.sampling.sampler", "euler", ("'ddpm', 'ddim' or 'dpm_solver'", "'euler'")),
+        ("evaluation.sampling.sampler", "rk45", ("'ddim', 'euler', 'heun' or 'dpm_solver'", "'rk45'")),
         ("functaset.storage_type", "uint8", ("'float32' or 'float16'", "'uint8'")),
         ("quantisation.bits", 9, ("less than or equal to 8", "(got 9)")),
         ("interpolation", "cubic", ("'nearest' or 'linear'", "'cubic'")),
@@ -104,10 +104,10 @@ def test_missing_key_is_named(sample):
 
 def test_all_wrong_parameters_are_reported_at_once(message):
     lines = message(
-        {"meta_learning.training.steps": 0, "diffusion.prediction": "noise", "classification.label_smoothing": 2}
+        {"meta_learning.training.steps": 0, "diffusion.objective": "noise", "classification.label_smoothing": 2}
     )
     places = {line.split(":")[0].strip() for line in lines}
-    assert places == {"meta_learning.training.steps", "diffusion.prediction", "classification.label_smoothing"}
+    assert places == {"meta_learning.training.steps", "diffusion.objective", "classification.label_smoothing"}
 
 
 # Latent shapes
@@ -168,6 +168,35 @@ def test_latent_shape_is_read_and_written_back(text, grid, channels, cells):
 
 
 @pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"interpolation": "linear", "meta_learning.field.interpolation": "linear"},
+            "need interpolation nearest (got linear)",
+        ),
+        ({"meta_learning.field.initialisation": "data"}, "field.initialisation random (got data)"),
+        ({"encoder": "pca"}, "several scales, which are a field's, but encoder is pca: choose one grid, such as 8x8x3"),
+        ({"normalization_stats.rotation": "within_cells"}, "several scales: set it to whole, or choose one grid"),
+        (
+            {"diffusion.architecture": "unet"},
+            "unet needs latents of one grid, and 1x1x64+8x8x3 has several scales; choose dit or mlp",
+        ),
+    ],
+)
+def test_what_latents_of_several_scales_cannot_have_is_said(message, changed, changes, said):
+    shape = set_latent_shape("1x1x64+8x8x3")
+    PipelineParameters.model_validate(changed(shape))
+    (line,) = message({**shape, "meta_learning.field.overlap": 0.0, "meta_learning.jitter.share": 0.0, **changes})
+    assert said in line
+
+
+def test_scales_stand_from_coarse_to_fine(message):
+    (line,) = message({"latent_shape": "8x8x3+1x1x64"})
+    assert line.startswith("  latent_shape: ")
+    assert "from coarse to fine" in line
+
+
+@pytest.mark.parametrize(
     ("block", "architecture", "shape", "expected"),
     [
         *((block, "auto", "1x1x512", "mlp") for block in ("classification", "diffusion")),
@@ -175,10 +204,12 @@ def test_latent_shape_is_read_and_written_back(text, grid, channels, cells):
         ("classification", "auto", "8x8x16", "convnext"),  # whose sizes are given
         ("classification", "transformer", "1x1x512", "transformer"),
         ("diffusion", "auto", "8x8x16", "unet"),
+        ("diffusion", "auto", "1x1x64+8x8x3", "mlp"),
+        ("classification", "auto", "1x1x64+8x8x3", "convnext"),
         ("diffusion", "unet", "1x1x512", "unet"),
     ],
 )
-def test_auto_takes_the_mlp_for_vector_functa_only(changed, block, architecture, shape, expected):
+def test_auto_takes_the_mlp_where_there_is_no_one_grid(changed, block, architecture, shape, expected):
     config = getattr(PipelineParameters.model_validate(changed({f"{block}.architecture": architecture})), block)
     assert config.architecture_on(LatentShape.parse(shape)) == expected
 
@@ -244,7 +275,7 @@ ONE_DIMENSIONAL = {**set_latent_shape("8x16"), "data.resolution": [32], "meta_le
 def test_unet_needs_a_two_dimensional_grid(message):
     (line,) = message({**ONE_DIMENSIONAL, "functaset.augmented_copies": 0})
     assert "diffusion.architecture unet needs a two-dimensional grid" in line
-    assert "8x16; choose mlp" in line
+    assert "8x16; choose mlp or dit" in line
 
 
 def test_augmentation_is_for_images_only(message):
@@ -280,6 +311,16 @@ def test_only_even_sides_are_halved(message):
     (line,) = message({**shape, "diffusion.architecture": "mlp", **given})
     assert "classification.convnext.downsampled_blocks is 1" in line
     assert "latent_shape 1x1x64 has an odd one: set it to 0" in line
+
+
+def test_a_denoiser_cannot_train_on_augmented_copies_that_nobody_makes(message):
+    (line,) = message({"diffusion.augmented_copies": True, "functaset.augmented_copies": 0})
+    assert "diffusion.augmented_copies is true, but functaset.augmented_copies is 0" in line
+
+
+def test_a_dit_needs_sizes(message):
+    (line,) = message({"diffusion.architecture": "dit"})
+    assert "architecture is dit, but the block dit is not given: this data set has no sizes for one" in line
 
 
 def test_chunks_must_fill_shards(message):

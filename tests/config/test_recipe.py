@@ -62,7 +62,7 @@ OF_CIFAR10_SPATIAL = {  # App. C, C.1; the rest in the tables of test_environmen
     "classification.training.weight_decay": 0.1,
     "diffusion.architecture": "auto",
     "diffusion.timesteps": 1000,
-    "diffusion.prediction": "epsilon",
+    "diffusion.objective": "epsilon",
     "diffusion.normalisation.kind": "vector",
     "diffusion.normalisation.gamma": 2.0,
     "diffusion.unet.channels": 320,
@@ -128,7 +128,7 @@ OF_IMAGENET = {  # Sec. 5.2, App. C
     "diffusion.architecture": "auto",
     "diffusion.timesteps": 1000,
     "diffusion.noise_schedule": "cosine",
-    "diffusion.prediction": "epsilon",
+    "diffusion.objective": "epsilon",
     "diffusion.min_snr_gamma": None,
     "evaluation.sampling.sampler": "ddpm",
     "evaluation.sampling.samples": 50_000,
@@ -286,6 +286,7 @@ OFF = {
     "evaluation.sampling.clip_denoised": False,
     "functaset.mirror_images": False,
     "diffusion.mirror_images": False,
+    "diffusion.augmented_copies": False,
     "evaluation.scores.held_out_in_reference": False,
 }
 

@@ -16,8 +16,8 @@ PAPER = {"cifar10", "imagenet256", "celebahq64"}
 FAST = {"sample", "fashion_mnist", "image_folder"}
 
 
-def load(env, sampling=None):
-    changes = {"evaluation": {"sampling": sampling}} if sampling else None
+def load(env, sampling=None, diffusion=None):
+    changes = {"evaluation": {"sampling": sampling or {}}, "diffusion": diffusion or {}}
     loader = CONFIG_LOADER_CLASS(str(CONF), env=env, runtime_params=changes, **CONFIG_LOADER_ARGS)
     return PipelineParameters.model_validate(loader["parameters"])
 
@@ -59,6 +59,7 @@ def test_what_is_given_beside_a_preset_wins(preset):
     [
         ({"preset": "slow"}, "'paper' or 'fast'"),
         ({"preset": "fast", "variance": "fixed_large"}, "sampler dpm_solver adds no noise"),
+        ({"guidance": "autoguidance"}, "guidance is autoguidance, but guidance_scale is null"),
         ({"guidance_interval": (0.3, 3.0)}, "guidance_scale is null: set the scale, or the interval to null"),
         ({"guidance_scale": 2.0, "guidance_interval": (3.0, 0.3)}, "low < high"),
         ({"guidance_scale": 2.0, "guidance_interval": (-1.0, 0.3)}, "greater than or equal to 0"),
@@ -67,3 +68,41 @@ def test_what_is_given_beside_a_preset_wins(preset):
 def test_what_does_not_fit_is_an_error(keys, message):
     with pytest.raises(ValidationError, match=message):
         SamplingConfig(**SIZES, **keys)
+
+
+@pytest.mark.parametrize(
+    ("diffusion", "sampling", "message"),
+    [
+        (
+            {"objective": "flow_matching"},
+            {"sampler": "ddim"},
+            "is ddim, but .* is flow_matching: choose euler, heun or dpm",
+        ),
+        ({"objective": "edm"}, {"preset": "paper"}, "sampler is ddpm, but diffusion.objective is edm"),
+        (
+            {"objective": "epsilon"},
+            {"sampler": "euler"},
+            "is euler, but .* is epsilon: choose ddpm, ddim, heun or dpm_solver",
+        ),
+        ({"objective": "edm"}, {"time_shift": 3.0}, "time_shift is 3.0, but diffusion.objective is edm"),
+        ({}, {"guidance": "autoguidance"}, "guidance is autoguidance, but diffusion.autoguidance is null"),
+    ],
+)
+def test_what_does_not_fit_the_denoiser_is_an_error(diffusion, sampling, message):
+    with pytest.raises(ValidationError, match=message):
+        load("sample", sampling, diffusion)
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+def test_autoguidance_needs_no_classes(conditional):
+    diffusion = {"autoguidance": 0.25, "conditional": conditional, "dummy_label_share": 0.0}
+    parameters = load("sample", {"guidance": "autoguidance"}, diffusion)
+    assert parameters.evaluation.sampling.unguided.guidance_scale == 2.0
+    assert network_evaluations(parameters.diffusion, parameters.evaluation.sampling) == 24
+
+
+@pytest.mark.parametrize("objective", ["flow_matching", "edm"])
+@pytest.mark.parametrize(("sampler", "expected"), [("euler", 20), ("dpm_solver", 20), ("heun", 39)])
+def test_heun_takes_two_network_evaluations_a_step_but_the_last(objective, sampler, expected):
+    parameters = load("sample", {"sampler": sampler, "steps": 20, "guidance_scale": None}, {"objective": objective})
+    assert network_evaluations(parameters.diffusion, parameters.evaluation.sampling) == expected

@@ -14,6 +14,7 @@ from spatial_functa_pipeline.config.search import SearchConfig
 from spatial_functa_pipeline.config.study import StudyConfig
 from spatial_functa_pipeline.fields.encoder import CodeSpec
 from spatial_functa_pipeline.fields.field import SpatialField
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.models.autoencoder import Autoencoder
 from spatial_functa_pipeline.models.classifiers import build_classifier
 from spatial_functa_pipeline.models.denoisers import build_denoiser
@@ -155,15 +156,26 @@ def test_a_figure_draws_what_is_varied_and_measured(name):
         assert figure.x
 
 
-@pytest.mark.parametrize("name", [name for name in STUDIES if name.startswith("sample/")])
-def test_the_embedded_studies_share_one_base_run(name):
+ON_THE_DEFAULT_RUN = {"sample/objectives", "sample/evaluations"}
+
+
+@pytest.mark.parametrize("name", sorted(ON_THE_DEFAULT_RUN))
+def test_some_embedded_studies_are_of_the_default_runs_latents(name):
+    for variant in STUDIES[name].all_variants:
+        assert {key.split(".")[0] for key in variant.parameters} <= {"diffusion", "evaluation", "seed"}
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in STUDIES if name.startswith("sample/") and name not in ON_THE_DEFAULT_RUN]
+)
+def test_the_other_embedded_studies_share_one_base_run(name):
     base = {
         "meta_learning.training.steps": 1500,
         "classification.training.steps": 600,
         "diffusion.training.steps": 700,
     }
     for variant in STUDIES[name].all_variants:
-        vector = str(variant.parameters.get("latent_shape", "")).startswith("1x1x")
+        vector = LatentShape.parse(variant.parameters.get("latent_shape", "8x8x8")).cells == 1
         wanted = base | ({"meta_learning.training.steps": 500} if vector else {})
         assert {key: variant.parameters[key] for key in base} == wanted
 

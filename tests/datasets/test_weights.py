@@ -6,6 +6,7 @@ from typing import get_args
 import pytest
 import torch
 from kedro.io import DatasetError
+from torch import nn
 
 from spatial_functa_pipeline.config.classification import (
     ClassificationConfig,
@@ -22,7 +23,7 @@ from spatial_functa_pipeline.fields.field import SpatialField
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.functasets.rotation import random_orthogonal
-from spatial_functa_pipeline.metrics.features import FeatureNetwork
+from spatial_functa_pipeline.metrics.features import FEATURE_WIDTHS, FeatureNetwork
 from spatial_functa_pipeline.models import weights as pack
 from spatial_functa_pipeline.models.classifiers import build_classifier
 from spatial_functa_pipeline.models.denoisers import build_denoiser
@@ -121,6 +122,28 @@ def test_a_classifier_is_rebuilt_with_its_normaliser(stored, architecture):
     assert torch.equal(again(normaliser(latents)), model(latents / 0.3))
 
 
+def test_a_guide_is_kept_with_its_denoiser(stored):
+    config = DiffusionConfig(
+        architecture="mlp",
+        unet=UNetConfig(channels=32, multipliers=(1,), residual_blocks=1),
+        mlp=DenoiserMLPConfig(width=8, blocks=1),
+        autoguidance=0.25,
+        training=TRAINING,
+    )
+    model, guide = (build_denoiser(config, SHAPE, 3).eval() for _ in range(2))
+    for parameter in guide.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    packed = pack.pack_model(model, Normaliser.by_scale(0.3), config, SHAPE, 3, guide)
+    alone = pack.pack_model(model, Normaliser.by_scale(0.3), config, SHAPE, 3)
+    assert packed.config == alone.config
+    assert packed.digest != alone.digest
+    weights = stored(packed)
+    inputs = torch.randn(2, 4, 4, 6), torch.tensor([0.0, 9.5]), torch.tensor([0, 3])
+    assert torch.equal(pack.unpack_denoiser(weights, CPU)[0](*inputs), model(*inputs))
+    assert torch.equal(pack.unpack_guide(weights, CPU)(*inputs), guide(*inputs))
+    assert pack.unpack_guide(alone, CPU) is None
+
+
 @pytest.mark.parametrize("rotation", [None, random_orthogonal(6, 0), random_orthogonal(96, 0)])
 @pytest.mark.parametrize("conditional", [True, False])
 def test_a_denoiser_is_rebuilt_with_its_normaliser(stored, conditional, rotation):
@@ -144,8 +167,15 @@ def test_a_denoiser_is_rebuilt_with_its_normaliser(stored, conditional, rotation
     assert torch.equal(same(inputs[0]), normaliser(inputs[0]))
 
 
-def test_a_feature_network_is_rebuilt(stored):
-    network = FeatureNetwork(1, 3).eval()
+@pytest.mark.parametrize("width", FEATURE_WIDTHS.values())
+def test_a_feature_network_is_rebuilt(stored, width):
+    network = FeatureNetwork(1, 3, width).eval()
     again = pack.unpack_feature_network(stored(pack.pack_feature_network(network)), CPU)
     images = torch.rand(2, 16, 16, 1)
     assert torch.equal(again.features(images), network.features(images))
+
+
+def test_a_feature_network_of_an_older_version_has_the_default_width():
+    packed = pack.pack_feature_network(FeatureNetwork(1, 3))
+    del packed.config["width"]
+    assert pack.unpack_feature_network(packed, CPU).width == FEATURE_WIDTHS["convnet"]

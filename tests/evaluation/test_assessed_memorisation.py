@@ -32,11 +32,14 @@ def test_samples_that_are_training_images_are_found(make_functaset):
     assert len(shown.axes) == 2 * (1 + 3) * 4
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_a_denoiser_that_repeats_mirrored_images_is_found_out(make_functaset, known):
-    """Its samples are training images mirrored: copies, if it was trained on those."""
+@pytest.mark.parametrize(
+    ("settings", "known"),
+    [({"mirror_images": True}, True), ({"augmented_copies": True}, True), ({"mirror_images": False}, False)],
+)
+def test_a_denoiser_that_repeats_mirrored_images_is_found_out(make_functaset, settings, known):
+    """Its samples are training images mirrored: copies, if it was trained on those, or on copies that may be mirrored."""
     rows, decoder = latents(12), field()
-    samples = make_functaset(rows, settings={"mirror_images": known})
+    samples = make_functaset(rows, settings=settings)
     copies = comparable_images(decode(decoder, torch.from_numpy(rows))).numpy()
     train = Images.from_array(copies[:, :, ::-1], np.arange(12) % 10, tuple("abcdefghij"))
     test = images(12, 5)

@@ -32,7 +32,7 @@ class FewInceptionFeatures(InceptionFeatures):
         return images[:, :8].flatten(1)[:, ::8].float()
 
 
-def score(tmp_path, settings, labels, held_out=0, test=30):
+def score(tmp_path, settings, labels, held_out=0, test=30, resamples=20):
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(20, 2, 2, 3, generator=generator).numpy()
     header = FunctasetHeader("d", "samples", LatentShape.parse("2x2x3"), "nearest", 20, settings=settings)
@@ -46,7 +46,8 @@ def score(tmp_path, settings, labels, held_out=0, test=30):
         FewInceptionFeatures(),
         {name: features(count, generator) for name, count in (("train", 60), ("test", test))},
         {name: features(20, generator) for name in ("train_images", "test_images", "reconstructions", "noise")},
-        pair_images=10,
+        pair_images=12,
+        interval_resamples=resamples,
         held_out=held_out,
         seed=5,
     )
@@ -66,12 +67,29 @@ def test_inceptions_scores_have_their_plain_names_and_the_checksum_beside_them(s
     names = {f"{name}_to_{real}" for name in ("fid", *SCORES[1:]) for real in ("train", "test")}
     points = {f"fid_{name}_to_{real}" for name in ("reconstructions", "noise") for real in ("train", "test")}
     points |= {"fid_train_images_to_test", "fid_test_images_to_train"}
-    assert set(metrics) == names | points | {"seam_ratio_samples", "details"}
-    assert set(metrics["details"]) == set(metrics) - {"details"}
+    assert set(metrics) == names | points | {"seam_ratio_samples", "details", "intervals"}
+    assert set(metrics["details"]) == set(metrics) - {"details", "intervals"}
     assert all("seed 5" in text for text in metrics["details"].values())
     assert all("weights 6726825d" in text for name, text in metrics["details"].items() if "_to_" in name)
     assert (table["feature_weights_sha256"] == "6726825d" + 56 * "0").all()
     assert "unbiased" in metrics["details"]["kid_to_test"]
+
+
+def test_every_score_has_its_interval_in_the_metrics_and_in_the_table(scored, tmp_path):
+    metrics, table, _ = scored
+    sampled = table[table["images"] == "samples"].set_index("against")
+    assert set(metrics["intervals"]) == set(metrics["details"]) - {"seam_ratio_samples"}
+    for name, (low, high) in metrics["intervals"].items():
+        assert low <= metrics[name] <= high, name
+    for one in SCORES:
+        name = f"{'fid' if one == 'frechet_distance' else one}_to_test"
+        assert metrics["intervals"][name] == [sampled.loc["test", f"{one}_{bound}"] for bound in ("low", "high")]
+    assert metrics["intervals"]["fid_to_train"][1] > metrics["fid_to_train"]
+    (tmp_path / "again").mkdir()
+    again, _, _ = score(tmp_path / "again", {**SETTINGS, "guidance_interval": [0.3, 3.0]}, np.arange(20) % 2)
+    assert again["intervals"] == metrics["intervals"]  # by the seed
+    without, _, _ = score(tmp_path / "without", SETTINGS, np.arange(20) % 2, resamples=None)
+    assert set(without["intervals"]) == {name for name in metrics["intervals"] if name.startswith(("fid", "kid"))}
 
 
 def test_a_distance_says_how_many_images_of_which_kind_it_was_taken_to(scored, tmp_path):
@@ -109,10 +127,10 @@ def test_how_samples_were_drawn_stands_beside_their_scores(scored):
 
 def test_pairs_are_bounded_and_as_many_of_each_set(scored):
     metrics, table, _ = scored
-    assert set(table["count_pairs"]) == set(table["count_pairs_against"]) == {10}
+    assert set(table["count_pairs"]) == set(table["count_pairs_against"]) == {12}
     assert set(table["count"]) == {20}
     assert set(table["count_against"]) == {30, 60}
-    assert metrics["details"]["recall_to_test"].startswith("10 samples")
+    assert metrics["details"]["recall_to_test"].startswith("12 samples")
 
 
 def test_unconditional_samples_say_so(tmp_path):
@@ -126,7 +144,7 @@ def test_what_too_few_images_cannot_give_is_no_metric(tmp_path, scored):
     missing = {f"{name}_to_test" for name in ("precision", "recall", "density", "coverage")}
     assert set(metrics) == set(scored[0]) - missing
     assert missing < set(scored[0])
-    assert set(metrics["details"]) == set(metrics) - {"details"}
+    assert set(metrics["details"]) == set(metrics) - {"details", "intervals"}
     few = table[table["against"] == "test"]
     assert few["recall"].isna().all()
     assert few["kid"].notna().all()

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from spatial_functa_pipeline.evaluation.latents import analyse_latents
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.scheduling import SYNCHRONOUS
 from spatial_functa_pipeline.functasets.statistics import compute_statistics
 
@@ -40,3 +41,19 @@ def test_some_of_the_latents_are_named_as_such(make_functaset):
 def test_latents_that_never_vary_have_no_metric(make_functaset):
     metrics, _, _ = analysed(make_functaset(np.ones((10, 1, 1, 3), np.float32)))
     assert metrics == {"details": {}}
+
+
+def test_channels_of_several_scales_are_those_of_all(make_functaset):
+    rng, shape = np.random.default_rng(0), LatentShape.parse("1x1x2+2x2x1")
+    latents = rng.normal(size=(60, 6)).astype(np.float32)
+    latents[:, 2:] = 5 + latents[:, 2:] ** 3
+    metrics, table, figure = analysed(make_functaset(latents, latent_shape=shape))
+    assert table["scale"].tolist() == ["1x1x2", "1x1x2", "2x2x1"]
+    np.testing.assert_allclose(
+        table["mean"], [latents[:, 0].mean(), latents[:, 1].mean(), latents[:, 2:].mean()], rtol=1e-5
+    )
+    x = (latents[:, 2:] - latents[:, 2:].mean(dtype=np.float64)) / latents[:, 2:].std(dtype=np.float64)
+    assert table["excess_kurtosis"][2] == pytest.approx((x**4).mean() - 3, rel=1e-4)
+    assert table["beyond_3_std"][2] == pytest.approx((np.abs(x) > 3).mean())
+    assert "3 channels" in metrics["details"]["latent_kurtosis"]
+    assert len(figure.axes) == 3

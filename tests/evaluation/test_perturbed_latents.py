@@ -18,6 +18,7 @@ from spatial_functa_pipeline.evaluation.perturbation import (
 )
 from spatial_functa_pipeline.fields.cells import join_cells
 from spatial_functa_pipeline.fields.field import SpatialField
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.rotation import random_orthogonal
 from spatial_functa_pipeline.functasets.statistics import compute_statistics
 
@@ -38,7 +39,8 @@ class LinearDecoder:
 
 
 def probe_of(decode, grid, count=4, channels=3):
-    return Probe(decode, torch.randn(count, *grid, channels, generator=torch.Generator().manual_seed(2)))
+    latents = torch.randn(count, *grid, channels, generator=torch.Generator().manual_seed(2))
+    return Probe(decode, latents, LatentShape(grid, channels))
 
 
 SHAPES = [((4,), (16,), 2), ((2, 4), (8, 8), 1), ((2, 2), (8, 4), 3), ((2, 2, 2), (4, 4, 4), 1)]
@@ -99,7 +101,7 @@ def test_a_pattern_that_depends_on_the_cell_is_not_stable():
 
 def test_an_error_that_grows_with_the_square_is_less_linear():
     linear = LinearDecoder((2, 2), (4, 4))
-    probe = Probe(lambda latents: linear(latents.square()), torch.zeros(2, 2, 2, 3))
+    probe = Probe(lambda latents: linear(latents.square()), torch.zeros(2, 2, 2, 3), LatentShape((2, 2), 3))
     found = measure_perturbations(probe, STD, 1.0)
     sizes = torch.tensor([0.25, 0.5, 0.75, 1.0])
     errors = sizes.square()
@@ -191,6 +193,22 @@ def test_a_field_of_any_shape_has_its_numbers_and_figures(
     for figure in drawn[:3]:
         assert bool(figure.axes) == can_be_drawn
         assert can_be_drawn or "no pictures of" in figure.texts[0].get_text()
+
+
+def test_of_several_scales_the_finest_is_perturbed(make_functaset):
+    decoder = field("1x1x4+2x2x3", (8, 8), 1)
+    shape = decoder.spec.latent_shape
+    functaset = make_functaset(np.random.default_rng(0).normal(size=(9, 16)).astype(np.float32), latent_shape=shape)
+    statistics = compute_statistics(functaset)
+    metrics, table, profile, *drawn = analyse_perturbations(
+        functaset, decoder, statistics, PerturbationConfig(images=3), 2, seed=5
+    )
+    assert "3 channels of 2x2x3 by" in metrics["details"]["perturbation_area"]
+    assert metrics["perturbation_energy_inside_cell"] == pytest.approx(1)  # a coarser number would change all cells
+    np.testing.assert_allclose(table["perturbed_by"], statistics.moments["vector"].std[4:], rtol=1e-6)
+    assert profile["cells"].sum() == 4
+    for figure in drawn:
+        render(figure)
 
 
 def test_single_dimensions_are_those_of_largest_median_and_smallest_effect():

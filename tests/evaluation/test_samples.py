@@ -19,7 +19,7 @@ from spatial_functa_pipeline.functasets.statistics import compute_statistics
 from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.functasets.writing import write
 from spatial_functa_pipeline.models.denoisers import build_denoiser
-from spatial_functa_pipeline.models.diffusion import noise_schedule
+from spatial_functa_pipeline.models.paths import noise_schedule
 from spatial_functa_pipeline.models.sampling import sample, sampling_settings
 from spatial_functa_pipeline.training.seeding import derive_seed
 
@@ -85,10 +85,10 @@ class Knowing(nn.Module):
 
     def __init__(self, clean):
         super().__init__()
-        self.clean, self.alpha_bar = clean, noise_schedule(diffusion(False)).alphas_cumprod
+        self.clean, self.alpha_bar = clean, noise_schedule(diffusion(False))
 
     def forward(self, noisy, timesteps, labels):
-        alpha_bar = self.alpha_bar[timesteps].view(-1, 1, 1, 1)
+        alpha_bar = self.alpha_bar[timesteps.long()].view(-1, 1, 1, 1)
         return (noisy - alpha_bar.sqrt() * self.clean) / (1 - alpha_bar).sqrt()
 
 

@@ -51,7 +51,7 @@ def test_one_pass_finds_what_all_latents_at_once_have(make_functaset, skewed):
     np.testing.assert_allclose(found.skewness, (x**3).mean(axis=0), rtol=1e-9)
     for channel in range(4):
         np.testing.assert_array_equal(found.histogram[channel], np.histogram(x[:, channel], EDGES)[0])
-    assert (found.count, found.numbers) == (29, 29 * 6)
+    assert (found.count, found.numbers.tolist()) == (29, [29 * 6] * 4)
     np.testing.assert_allclose((found.density * np.diff(EDGES)).sum(axis=1), 1)
 
 
@@ -76,7 +76,7 @@ def test_a_channel_that_never_varies_has_no_kurtosis(make_functaset, skewed):
     functaset = make_functaset(skewed)
     found = compute_distribution(functaset, compute_statistics(functaset))
     assert np.isnan(found.excess_kurtosis).tolist() == np.isnan(found.skewness).tolist() == [False, True, False, False]
-    assert found.histogram[1].max() == found.numbers
+    assert found.histogram[1].max() == found.numbers[1]
 
 
 @pytest.mark.parametrize("scheduling", [Scheduling("threads", 2)])

@@ -133,8 +133,10 @@ def test_pictures_that_came_or_went_since_they_were_encoded_are_refused(tmp_path
 
 
 @pytest.mark.parametrize("scheduling", [Scheduling(), pytest.param(Scheduling("processes", 2), marks=pytest.mark.slow)])
-def test_ranges_are_those_of_the_images_themselves(make_functaset, scheduling):
+def test_ranges_are_those_of_the_images_themselves(make_functaset, scheduling, request):
     """How many copies there are, and how far they are distorted, does not change what bits mean."""
+    if scheduling.scheduler == "processes":
+        request.getfixturevalue("forked_workers")
     latents = np.random.default_rng(0).normal(size=(29, 2, 2, 5)).astype(np.float32)
     latents[10:] *= 100
     functaset = make_functaset(latents, originals=10)  # shards of 4, chunks of 2: the tenth row is amid a shard

@@ -122,7 +122,7 @@ def test_an_error_in_a_thread_reaches_the_caller_and_stops_the_others(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bits", [None, 6])
-def test_a_local_cluster_writes_the_same_bytes_and_survives_a_dead_worker(tmp_path, bits):
+def test_a_local_cluster_writes_the_same_bytes_and_survives_a_dead_worker(tmp_path, bits, forked_workers):
     plan = real_plan()
     if bits:
         write(tmp_path / "encoded.zarr", plan)
@@ -285,7 +285,7 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path):
 
 
 @pytest.mark.slow
-def test_builds_at_once_by_the_same_workers_keep_apart(tmp_path):
+def test_builds_at_once_by_the_same_workers_keep_apart(tmp_path, forked_workers):
     """Each worker has several threads; the images are distorted with PyTorch's own random numbers."""
     from distributed import LocalCluster
 

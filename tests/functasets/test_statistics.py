@@ -8,8 +8,10 @@ import torch
 
 from spatial_functa_pipeline.config.normalization_stats import NormalizationStatsConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.functasets.chunks import ChunkReader
 from spatial_functa_pipeline.functasets.errors import DamagedShardError
+from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.functasets.scheduling import Scheduling
 from spatial_functa_pipeline.functasets.statistics import LatentStatistics, compute_statistics
 from spatial_functa_pipeline.pipelines.normalization_stats.nodes import compute_latent_statistics
@@ -67,7 +69,9 @@ def test_each_chunk_is_read_once(make_functaset, monkeypatch, uneven_latents):
 
 @pytest.mark.parametrize("rotation", [None, "whole"])
 @pytest.mark.parametrize("scheduler", ["threads", pytest.param("processes", marks=pytest.mark.slow)])
-def test_the_bits_are_the_same_whoever_reads(make_functaset, uneven_latents, scheduler, rotation):
+def test_the_bits_are_the_same_whoever_reads(make_functaset, uneven_latents, scheduler, rotation, request):
+    if scheduler == "processes":
+        request.getfixturevalue("forked_workers")
     functaset, config = make_functaset(uneven_latents), NormalizationStatsConfig(rotation=rotation)
     made = [
         compute_latent_statistics(functaset, config, RuntimeConfig(scheduler=who, workers=workers)).digest
@@ -145,3 +149,36 @@ def test_tensors_and_metadata_hold_everything(make_functaset, uneven_latents):
         assert torch.equal(restored.moments[kind].mean, moments.mean)
         assert torch.equal(restored.moments[kind].std, moments.std)
         assert torch.equal(restored.moments[kind].largest, moments.largest)
+
+
+def test_numbers_of_several_scales_are_normalised_by_their_channel(make_functaset):
+    """Kept as a vector, coarse first: 1×1 with two channels, then 2×2 with one."""
+    rng, shape = np.random.default_rng(0), LatentShape.parse("1x1x2+2x2x1")
+    latents = (rng.normal(size=6) + rng.uniform(0.1, 2, size=6) * rng.normal(size=(29, 6))).astype(np.float32)
+    functaset = make_functaset(latents, latent_shape=shape)
+    assert functaset.latent_shape == shape
+    np.testing.assert_array_equal(functaset.rows(3, 20), latents[3:20])
+    found = compute_statistics(functaset)
+    kept = LatentStatistics.from_tensors(*found.to_tensors())
+    fine = latents[:, 2:].astype(np.float64)
+    np.testing.assert_allclose(kept.moments["vector"].mean[:2], latents[:, :2].mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(kept.moments["vector"].mean[2], fine.mean(), rtol=1e-9)
+    np.testing.assert_allclose(kept.moments["vector"].std[2], fine.std(), rtol=1e-9)
+    assert kept.moments["array"].mean.shape == (6,)
+    for kind, groups in {
+        "scalar": [range(6)],
+        "vector": [[0], [1], range(2, 6)],
+        "array": [[i] for i in range(6)],
+    }.items():
+        normaliser = Normaliser.from_statistics(kept, kind)
+        normalised = normaliser(torch.from_numpy(latents))
+        for group in groups:
+            values = normalised[:, list(group)]
+            assert values.mean().item() == pytest.approx(0, abs=1e-5)
+            assert values.std(correction=0).item() == pytest.approx(1, rel=1e-5)
+            assert values.abs().max().item() == pytest.approx(
+                normaliser.clip_range.expand(6)[group[0]].item(), rel=1e-5
+            )
+        torch.testing.assert_close(normaliser.inverse(normalised), torch.from_numpy(latents), atol=1e-5, rtol=1e-4)
+    turned = compute_statistics(functaset, rotation="whole")
+    assert turned.rotation.shape == (6, 6)

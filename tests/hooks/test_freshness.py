@@ -1,5 +1,6 @@
 """What `--only-missing-outputs` makes again, and what it leaves, on a finished run of `conf/test`."""
 
+import atexit
 import json
 import logging
 import os
@@ -9,12 +10,16 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from collections import Counter
+from multiprocessing import Pipe
 from pathlib import Path
 
 import mlflow
 import pytest
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
+from kedro.runner import SequentialRunner
 from kedro_project import Project
 from processes import start
 
@@ -31,12 +36,23 @@ CHANGES = {  # in the configuration files: on the command line they would name o
     "evaluation.figure_images": 3,
     "seed": 1,
 }
+CARRIED_OUT = "classification.dropout"
+"""The change after which the nodes are run; after the others it is enough to see which ones would be."""
 NEUTRAL = {
     "runtime": {"num_workers": 1, "compile": "off"},
     "data": {"num_classes": None},
     "meta_learning": {"training": {"micro_batch": 8, "log_every": 20, "checkpoint_every": 30, "guard": {"retries": 3}}},
     "functaset": {"encode_batch": 8},
 }
+
+
+class Planning(SequentialRunner):
+    """Says which nodes it would run, and runs none."""
+
+    def _run(self, pipeline, *arguments):
+        for node in pipeline.nodes:
+            logging.getLogger("kedro").info("Running node: %s: not now", node.name)
+        raise InterruptedError("only planned")
 
 
 class Messages(logging.Handler):
@@ -64,8 +80,9 @@ def run_sessions(folder, cases):
             shutil.copytree(output, f"data/{output.name}")
         with KedroSession.create(project_path=Path.cwd(), env="test", runtime_params=params) as session:
             logging.getLogger().addHandler(messages := Messages())
+            runner = Planning() if options.pop("planned", False) else None
             try:
-                session.run(**options)
+                session.run(runner=runner, **options)
             except Exception as error:
                 messages.kept.append(f"error: {error}")
             logging.getLogger().removeHandler(messages)
@@ -73,26 +90,29 @@ def run_sessions(folder, cases):
     Path("messages.json").write_text(json.dumps(found))
 
 
-# A run that waits for its end in a node that is no training.
-WAITING = """
-import logging, time
-from pathlib import Path
-from kedro.framework.session import KedroSession
-from kedro.framework.startup import bootstrap_project
+class Waiting(logging.Handler):
+    """Waits for the process's end in a node that is no training, and says so through a connection."""
 
+    def __init__(self, connection):
+        super().__init__()
+        self._connection = connection
 
-class Wait(logging.Handler):
     def emit(self, record):
         if record.getMessage().startswith("Running node: compute_latent_statistics"):
-            print("waiting", flush=True)
-            time.sleep(60)
+            self._connection.send("waiting")
+            time.sleep(600)
 
 
-bootstrap_project(Path.cwd())
-with KedroSession.create(project_path=Path.cwd(), env="test") as session:
-    logging.getLogger().addHandler(Wait())
-    session.run(pipeline_names=["normalization_stats"])
-"""
+def wait_in_a_node(folder, connection):
+    """In another process: a run that somebody has to end."""
+    os.chdir(folder)
+    bootstrap_project(Path.cwd())
+    try:
+        with KedroSession.create(project_path=Path.cwd(), env="test") as session:
+            logging.getLogger().addHandler(Waiting(connection))
+            session.run(pipeline_names=["normalization_stats"])
+    finally:
+        atexit._run_exitfuncs()  # as Python does when a program ends; a forked process leaves it out
 
 
 def dependants(*changed):
@@ -170,10 +190,11 @@ def abandoned(project):
 def sessions(project, abandoned):
     """The log messages of each of the sessions, and the statuses of the MLflow runs before and after all."""
     missing = {"only_missing_outputs": True}
+    planned = {key: {**missing, "planned": key != CARRIED_OUT} for key in CHANGES}
     cases = {
         "nothing": ["finished", {}, {}, missing],
         "neutral": ["finished", {}, NEUTRAL, missing],
-        **{key: ["finished", {key: value}, {}, missing] for key, value in CHANGES.items()},
+        **{key: ["finished", {key: value}, {}, planned[key]] for key, value in CHANGES.items()},
         "refused": [
             "finished",
             {"functaset.shard_rows": 64},
@@ -198,6 +219,7 @@ def test_exactly_what_depends_on_a_changed_parameter_is_made_again(sessions, key
     nodes = nodes_in(sessions[0][key])
     assert len(nodes) == len(set(nodes))
     assert set(nodes) == dependants(key)
+    assert ("error: only planned" in sessions[0][key]) == (key != CARRIED_OUT)
     assert any(re.match(rf"To be made: \w+ \(.*{key} was .*, is {CHANGES[key]}", line) for line in sessions[0][key])
 
 
@@ -244,32 +266,27 @@ def test_another_field_makes_what_was_built_with_it_stale(sessions):
 
 def test_mlflow_runs_are_opened_where_there_is_something_to_do_and_none_is_left_running(sessions, abandoned):
     _, before, after = sessions
-    new = [after[run] for run in set(after) - set(before)]
-    assert new == ["FINISHED"] * (len(CHANGES) + 1)  # what is stale is found before there is a run
+    new = Counter(after[run] for run in set(after) - set(before))  # what is stale is found before there is a run
+    assert new == {"FINISHED": 2, "FAILED": len(CHANGES) - 1}  # carried out, among them `mended`, and only planned
     gone, alive = abandoned
     assert (after[gone], after[alive]) == ("KILLED", "RUNNING")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGTERM")
 def test_sigterm_in_any_node_ends_the_mlflow_run(project, sessions):  # goes on with the files of the last session
-    before = runs_of(project)
-    with subprocess.Popen(
-        [sys.executable, "-c", WAITING],
-        cwd=project.path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        printed = []
-        for line in process.stdout:
-            printed.append(line)
-            if line.startswith("waiting"):
-                break
-        (run,) = set(runs_of(project)) - set(before)
-        assert runs_of(project)[run] == "RUNNING"
-        process.send_signal(signal.SIGTERM)
-        printed.append(process.stdout.read())
-    assert process.returncode == 128 + signal.SIGTERM, "".join(printed)
+    before, printed = runs_of(project), project.path / "waited"
+    here, there = Pipe()
+    process = start(wait_in_a_node, project.path, there, output=printed)
+    there.close()
+    try:
+        assert here.recv() == "waiting"
+    except EOFError:
+        pytest.fail(printed.read_text())
+    (run,) = set(runs_of(project)) - set(before)
+    assert runs_of(project)[run] == "RUNNING"
+    process.terminate()
+    process.join()
+    assert process.exitcode == 128 + signal.SIGTERM, printed.read_text()
     assert runs_of(project)[run] == "KILLED"
 
 

@@ -36,12 +36,12 @@ def load_and_run(folder):
     bootstrap_project(folder)
     with KedroSession.create(folder, env="test") as session:
         session.load_context()
-        session.run(pipeline_names=["meta_learning"])
+        session.run(pipeline_names=["normalization_stats"])
 
 
 @pytest.mark.slow
-def test_a_session_can_run_after_its_context_was_looked_at(make_project, tmp_path):
-    project, printed = make_project(), tmp_path / "printed"
+def test_a_session_can_run_after_its_context_was_looked_at(project, tmp_path):
+    printed = tmp_path / "printed"
     process = start(load_and_run, Path(project.path), output=printed)
     process.join()
     assert process.exitcode == 0, printed.read_text()

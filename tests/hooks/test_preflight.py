@@ -118,6 +118,19 @@ def test_mirror_images_are_rows_of_the_denoiser(empty_project, monkeypatch):
     assert "batch_size is 601, but there are 600 training rows" in problems(empty_project, params=denoiser(601))
 
 
+def test_augmented_copies_are_rows_of_the_denoiser(empty_project, monkeypatch):
+    monkeypatch.setattr(preflight, "_SMALL_SET", 0)
+
+    def denoiser(size):
+        return {
+            "functaset": {"augmented_copies": 2},
+            "diffusion": {"augmented_copies": True, "training": {"batch_size": size}},
+        }
+
+    assert problems(empty_project, params=denoiser(900)) == ""
+    assert "batch_size is 901, but there are 900 training rows" in problems(empty_project, params=denoiser(901))
+
+
 def test_a_training_on_a_finished_functaset_knows_its_rows(finished):
     message = problems(finished, "diffusion", {"diffusion": {"training": {"batch_size": 1025}}})
     assert "diffusion.training.batch_size is 1025, but there are 300 training rows" in message

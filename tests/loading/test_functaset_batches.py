@@ -9,7 +9,7 @@ import torch
 from spatial_functa_pipeline.functasets.errors import DamagedShardError
 from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.functasets.writing import write
-from spatial_functa_pipeline.images.augmentation import MIRRORED
+from spatial_functa_pipeline.images.augmentation import MIRRORED, CopyKind
 from spatial_functa_pipeline.loading import functaset_batches as module
 from spatial_functa_pipeline.loading.functaset_batches import FunctasetBatches, consecutive_batches, mirrored_batches
 from spatial_functa_pipeline.loading.ordering import Part
@@ -124,6 +124,22 @@ def test_whatever_is_stored_can_be_read_in_windows(make_functaset, small_windows
         rows = latents[:, 0, 0, 0].round().int().numpy()
         np.testing.assert_array_equal(latents.numpy(), functaset.batch(rows).numpy())
         np.testing.assert_array_equal(labels.numpy(), rows % 10)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize("part", [Part(0, 1), Part(1, 2)])
+def test_each_row_comes_with_its_kind_if_that_is_asked_for(make_functaset, small_windows, in_memory, part):
+    made = make_functaset(LATENTS, shard_rows=8, chunk_rows=2)
+    functaset = Functaset.open(made.location.url, memory_limit=2**20 if in_memory else 0)
+    functaset.augmentation = np.repeat([0, MIRRORED, 1, 2], [12, 12, 12, N - 36])
+    expected = np.repeat([CopyKind.ORIGINAL, CopyKind.MIRRORED, CopyKind.AUGMENTED], [12, 12, N - 24])
+    np.testing.assert_array_equal(functaset.kinds, expected)
+    batches = list(FunctasetBatches(functaset, 6, seed=1, steps=15, part=part, kinds=True))
+    rows = rows_of(batch[:2] for batch in batches)
+    assert len(set(np.concatenate(rows))) > N - 12
+    for batch, of_batch in zip(batches, rows, strict=True):
+        assert batch[2].dtype == torch.int64
+        np.testing.assert_array_equal(batch[2].numpy(), expected[of_batch])
 
 
 def test_a_window_mixes_rows_of_many_chunks(streamed):

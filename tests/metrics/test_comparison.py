@@ -39,8 +39,8 @@ def test_each_score_is_its_functions():
     x, y = gaussian(50), gaussian(70, seed=1) + 0.3
     found = compare(feature_set(x, 20), feature_set(y, 30))
     assert tuple(found) == SCORES
-    assert found["frechet_distance"] == pytest.approx(frechet_distance(moments_of(x), moments_of(y)))
-    assert found["kid"] == pytest.approx(kid_distance(x[:20], y[:30]))
+    assert found["frechet_distance"].value == pytest.approx(frechet_distance(moments_of(x), moments_of(y)))
+    assert found["kid"].value == pytest.approx(kid_distance(x[:20], y[:30]))
     expected = manifold_scores(Manifold.of(x[:20]), Manifold.of(y[:30]))
     assert {name: found[name] for name in expected} == expected
 
@@ -48,9 +48,10 @@ def test_each_score_is_its_functions():
 def test_a_set_can_be_compared_again():
     x = feature_set(gaussian(40), 40)
     others = [feature_set(gaussian(40, seed=seed) + seed, 40) for seed in (1, 2)]
-    first = [compare(x, other) for other in others]
-    assert first == [compare(x, other) for other in others]
-    assert first[0]["frechet_distance"] < first[1]["frechet_distance"]
+    first = [compare(x, other, 10, 3) for other in others]
+    assert first == [compare(x, other, 10, 3) for other in others]
+    assert all(estimate.variance > 0 for scores in first[:1] for estimate in scores.values())
+    assert first[0]["frechet_distance"].value < first[1]["frechet_distance"].value
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_a_set_can_be_compared_again():
 def test_a_score_that_a_set_is_too_small_for_is_nan(generated, real, missing):
     scores = compare(feature_set(gaussian(generated), 20), feature_set(gaussian(real, seed=1), 20))
     assert tuple(scores) == SCORES
-    assert tuple(name for name, value in scores.items() if math.isnan(value)) == missing
+    assert tuple(name for name, value in scores.items() if math.isnan(value.value)) == missing
 
 
 def test_of_many_images_the_features_of_few_are_kept():

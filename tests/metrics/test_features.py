@@ -13,6 +13,7 @@ from torch import nn
 
 from spatial_functa_pipeline.metrics.comparison import FeatureSet
 from spatial_functa_pipeline.metrics.features import (
+    FEATURE_WIDTHS,
     ConvNetFeatures,
     FeatureNetwork,
     InceptionDownloadError,
@@ -71,6 +72,7 @@ def test_only_inception_features_are_called_fid():
     assert metric_name("inception", "test", "kid") == "kid_to_test"
     assert metric_name("convnet", "train", "precision") == "precision_convnet_to_train"
     assert metric_name("inception", "train", images="noise") == "fid_noise_to_train"
+    assert metric_name("convnet_large", "test", "kid") == "kid_convnet_large_to_test"
     assert metric_name("convnet", "test", images="noise") == "frechet_distance_convnet_noise_to_test"
 
 
@@ -218,3 +220,12 @@ def test_a_failed_download_says_what_to_do(empty_hub, monkeypatch):
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
     with pytest.raises(InceptionDownloadError, match=r"cannot download https.*no network"):
         InceptionFeatures()
+
+
+def test_features_have_the_name_of_their_networks_width():
+    for name, width in FEATURE_WIDTHS.items():
+        features = ConvNetFeatures(FeatureNetwork(3, 5, width))
+        assert (features.name, features.width) == (name, width)
+        assert features(random_bytes(2, 16, 16, 3)).shape == (2, width)
+    with pytest.raises(ValueError, match="got 64"):
+        ConvNetFeatures(FeatureNetwork(3, 5, 64))

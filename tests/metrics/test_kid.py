@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from spatial_functa_pipeline.metrics import kid
-from spatial_functa_pipeline.metrics.kid import kid_distance, mean_between, mean_within
+from spatial_functa_pipeline.metrics.kid import kid_distance, similarity_between, similarity_within
 
 
 def gaussian(count, width=4, seed=0):
@@ -39,7 +39,11 @@ def test_it_is_unbiased_on_equal_distributions():
     count = 10
     sets = [(gaussian(count, seed=2 * i), gaussian(count, seed=2 * i + 1)) for i in range(400)]
     values = np.array([kid_distance(x, y) for x, y in sets])
-    biased = np.array([mean_between(x, x) + mean_between(y, y) - 2 * mean_between(x, y) for x, y in sets])
+
+    def mean(a, b):
+        return similarity_between(a, b)[0].mean().item()
+
+    biased = np.array([mean(x, x) + mean(y, y) - 2 * mean(x, y) for x, y in sets])
     error = values.std() / np.sqrt(len(values))
     assert abs(values.mean()) < 4 * error
     assert biased.mean() > 20 * error
@@ -70,6 +74,6 @@ def test_its_expectation_does_not_depend_on_the_number_of_images():
 
 def test_one_image_and_other_features_are_errors():
     with pytest.raises(ValueError, match="at least 2 images, got 1"):
-        mean_within(gaussian(1))
+        similarity_within(gaussian(1))
     with pytest.raises(ValueError, match="widths 4 and 3"):
         kid_distance(gaussian(5), gaussian(5, 3))

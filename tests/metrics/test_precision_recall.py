@@ -12,7 +12,8 @@ def gaussian(count, width=8, seed=0):
 
 
 def scores(generated, real):
-    return manifold_scores(Manifold.of(generated), Manifold.of(real))
+    found = manifold_scores(Manifold.of(generated), Manifold.of(real))
+    return {name: estimate.value for name, estimate in found.items()}
 
 
 def on_a_line(*places):

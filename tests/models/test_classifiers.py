@@ -7,15 +7,16 @@ from torch import nn
 
 from spatial_functa_pipeline.config.classification import ClassificationConfig, ClassifierArchitecture
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
+from spatial_functa_pipeline.fields.scales import to_cells
 from spatial_functa_pipeline.models.classifiers import (
     ConvNeXtBlock,
     LatentConvNeXt,
     LatentTransformer,
     ResidualMLPClassifier,
-    TransformerBlock,
     build_classifier,
 )
 from spatial_functa_pipeline.models.drop_path import DropPath
+from spatial_functa_pipeline.models.transformer import TransformerBlock
 
 SMALL = {"width": 32, "ffw_width": 64, "blocks": 2, "heads": 4}
 
@@ -233,7 +234,7 @@ def test_convnexts_kernel_sees_as_far_as_it_says():
 
 
 def test_convnext_says_which_sizes_it_lacks_and_which_it_cannot_have():
-    with pytest.raises(ValueError, match=r"needs classification\.convnext\.width and \.blocks"):
+    with pytest.raises(ValueError, match="the block convnext is not given"):
         ClassificationConfig(**{**classifier_config().model_dump(), "architecture": "convnext", "convnext": None})
     with pytest.raises(ValueError, match=r"kernel_size \(4\) must be odd"):
         classifier_config(architecture="convnext", convnext={"kernel_size": 4})
@@ -245,3 +246,32 @@ def test_convnext_says_which_sizes_it_lacks_and_which_it_cannot_have():
 def test_auto_is_a_convnext_on_a_grid_where_its_sizes_are_given(shape, expected):
     config = classifier_config(convnext={"width": 8, "blocks": 1, "downsampled_blocks": 1})
     assert type(build_classifier(config, LatentShape.parse(shape), 3)) is expected
+
+
+def test_each_cell_of_each_scale_is_a_token_with_its_scales_embedding():
+    torch.manual_seed(0)
+    shape = LatentShape.parse("1x1x5+2x2x3+4x4x2")
+    model = build_classifier(classifier_config(), shape, 7).eval()
+    assert type(model) is LatentTransformer
+    assert model.positions.shape == (1 + 4 + 16, 32)
+    seen = []
+    model.embed.register_forward_hook(lambda _, inputs, output: seen.append(output))
+    latents = torch.randn(2, shape.numbers)
+    model(latents).sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in model.parameters())
+    for token, scale, numbers in ((0, 0, slice(0, 5)), (2, 1, slice(8, 11)), (20, 2, slice(47, 49))):
+        torch.testing.assert_close(seen[0][:, token], model.embed[scale](latents[:, numbers]))
+    assert ClassificationConfig.architecture_on(classifier_config(), shape) == "transformer"
+    assert build_classifier(classifier_config(architecture="mlp"), shape, 7)(latents).shape == (2, 7)
+
+
+def test_a_convnext_sees_the_cells_of_all_scales_on_the_finest_grid():
+    torch.manual_seed(0)
+    shape = LatentShape.parse("1x1x5+2x2x3+4x4x2")
+    model = build_classifier(classifier_config(architecture="convnext"), shape, 7).eval()
+    seen = {}
+    model.stem.register_forward_hook(lambda _, inputs, output: seen.update(cells=inputs[0]))
+    latents = torch.randn(2, shape.numbers)
+    assert model(latents).shape == (2, 7)
+    assert torch.equal(seen["cells"], to_cells(latents, shape))
+    assert seen["cells"].shape == (2, 4, 4, 10)

@@ -8,8 +8,15 @@ from torch import nn
 
 from spatial_functa_pipeline.config.diffusion import DenoiserArchitecture, DiffusionConfig
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
-from spatial_functa_pipeline.models.denoisers import ResidualMLPDenoiser, UNetDenoiser, build_denoiser
+from spatial_functa_pipeline.models.denoisers import (
+    DiTDenoiser,
+    OfOriginals,
+    ResidualMLPDenoiser,
+    UNetDenoiser,
+    build_denoiser,
+)
 from spatial_functa_pipeline.models.guidance import Guidance, GuidedDenoiser
+from spatial_functa_pipeline.models.paths import CLEAN
 
 # Tab. 6 and App. C.3: latent shape, conditional, residual blocks, multipliers, attention sides, dropout
 PRESETS = {
@@ -34,6 +41,7 @@ def denoiser_config(unet=SMALL_UNET, **options):
     return DiffusionConfig(
         unet=unet,
         mlp={"width": 32, "blocks": 2},
+        dit={"width": 32, "ffw_width": 48, "blocks": 2, "heads": 2, "vector_tokens": 2},
         training={"steps": 1, "batch_size": 1, "learning_rate": 1e-3},
         **options,
     )
@@ -187,16 +195,119 @@ def test_labels_must_fit_the_denoiser(architecture):
         unconditional(noisy, timesteps, torch.tensor([0, 1]))
 
 
-def test_dropout_of_the_mlp_acts_in_training_only():
-    config = denoiser_config(architecture="mlp").model_dump()
+@pytest.mark.parametrize("architecture", ["mlp", "dit"])
+def test_dropout_acts_in_training_only(architecture):
+    config = denoiser_config(architecture=architecture).model_dump()
     noisy, timesteps, labels = torch.randn(2, 1, 1, 8), torch.tensor([1, 2]), torch.tensor([0, 1])
     for dropout in (0.0, 0.5):
-        config["mlp"]["dropout"] = dropout
+        config[architecture]["dropout"] = dropout
         torch.manual_seed(0)
         model = randomise(build_denoiser(DiffusionConfig(**config), LatentShape((1, 1), 8), 10))
         assert torch.equal(model(noisy, timesteps, labels), model(noisy, timesteps, labels))
         model.train()
         assert torch.equal(model(noisy, timesteps, labels), model(noisy, timesteps, labels)) == (dropout == 0)
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (5,), (2, 3), (2, 3, 2)])
+def test_a_dit_takes_grids_of_any_dimension_a_token_for_each_cell(grid):
+    torch.manual_seed(0)
+    shape = LatentShape(grid, 4)
+    model = build_denoiser(denoiser_config(architecture="dit"), shape, 3)
+    noisy, timesteps, labels = torch.randn(2, *shape.shape), torch.tensor([3.5, 700.0]), torch.tensor([0, 3])
+    seen = []
+    model.embed.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0]))
+    assert torch.equal(model(noisy, timesteps, labels), torch.zeros_like(noisy))
+    assert torch.equal(seen[0], noisy.view(2, 2, 2) if grid == (1, 1) else noisy.flatten(1, -2))
+    assert randomise(model)(noisy, timesteps, labels).shape == noisy.shape
+
+
+def test_a_dit_has_a_token_for_each_cell_of_each_scale_and_answers_in_the_order_of_the_latents():
+    torch.manual_seed(0)
+    shape = LatentShape.parse("1x1x4+2x2x2+4x4x1")
+    model = build_denoiser(denoiser_config(architecture="dit"), shape, 3)
+    given = (torch.randn(2, shape.numbers), torch.tensor([1.0, 2.0]), torch.tensor([0, 3]))
+    assert model.positions.shape == (1 + 4 + 16, 32)
+    assert torch.equal(model(*given), torch.zeros(2, shape.numbers))
+    predicted = randomise(model)(*given)
+    predicted.square().sum().backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in model.output.parameters())
+    assert all(parameter.grad.abs().max() > 0 for parameter in model.embed.parameters())
+    with torch.no_grad():
+        model.output[1].weight.zero_()
+        model.output[1].bias.copy_(torch.tensor([5.0, 7.0]))
+        changed = model(*given)
+    assert torch.equal(changed[:, 4:12], torch.tensor([5.0, 7.0]).repeat(2, 4))  # the four cells of 2×2, and no others
+    torch.testing.assert_close(changed[:, :4], predicted[:, :4])
+    torch.testing.assert_close(changed[:, 12:], predicted[:, 12:])
+
+
+def test_each_block_of_a_dit_starts_as_the_identity():
+    torch.manual_seed(0)
+    model = build_denoiser(denoiser_config(architecture="dit"), LatentShape((2, 2), 4), 3)
+    tokens, condition = torch.randn(3, 4, 32), torch.randn(3, 32)
+    for block in model.blocks:
+        assert torch.equal(block(tokens, condition), tokens)
+        assert not torch.equal(randomise(block)(tokens, condition), tokens)
+
+
+def test_a_vector_that_cannot_be_cut_into_the_dits_tokens_is_an_error():
+    with pytest.raises(ValueError, match="1x1x7 latents cannot be cut into 2 equal tokens"):
+        build_denoiser(denoiser_config(architecture="dit"), LatentShape((1, 1), 7), 3)
+
+
+@pytest.mark.parametrize("architecture", get_args(DenoiserArchitecture))
+def test_times_between_whole_ones_reach_the_output(architecture):
+    torch.manual_seed(0)
+    model = randomise(build_denoiser(denoiser_config(architecture=architecture), LatentShape((4, 4), 4), 10))
+    noisy, labels = torch.randn(1, 4, 4, 4), torch.tensor([3])
+    below, between, above = (model(noisy, torch.tensor([time]), labels) for time in (7.0, 7.5, 8.0))
+    assert torch.equal(below, model(noisy, torch.tensor([7]), labels))
+    assert min((between - below).abs().max(), (above - between).abs().max()) > 1e-5
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+@pytest.mark.parametrize("architecture", get_args(DenoiserArchitecture))
+def test_kinds_start_without_effect_and_have_one_after_a_step(architecture, conditional):
+    torch.manual_seed(0)
+    config = denoiser_config(architecture=architecture, augmented_copies=True, conditional=conditional)
+    model = build_denoiser(config, LatentShape((4, 4), 4), 10)
+    noisy, timesteps = torch.randn(3, 4, 4, 4), torch.tensor([10, 10, 10])
+    labels = torch.tensor([3, 3, 3]) if conditional else None
+    originals, kinds = torch.tensor([0, 0, 0]), torch.tensor([0, 1, 2])
+
+    def answers():
+        return model(noisy, timesteps, labels, originals), model(noisy, timesteps, labels, kinds)
+
+    zeroed = [name for name, parameter in model.named_parameters() if not parameter.any()]
+    assert len([name for name in zeroed if name.endswith("class_embedding.kinds.weight")]) == 1
+    randomise(model.get_submodule("unet" if architecture == "unet" else "output"))
+    embedding = (model.unet if architecture == "unet" else model).class_embedding
+    nn.init.zeros_(embedding.kinds.weight)
+    if architecture == "dit":
+        randomise(model.norm)
+    assert torch.equal(*answers())
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    model(noisy, timesteps, labels, kinds).square().sum().backward()
+    optimizer.step()
+    before, after = answers()
+    assert torch.equal(before[0], after[0])
+    assert (before[1:] - after[1:]).abs().amax(dim=(1, 2, 3)).min() > 1e-5
+
+    asked = OfOriginals(model)
+    assert asked.num_classes == model.num_classes
+    assert torch.equal(asked(noisy, timesteps, labels), before)
+
+
+@pytest.mark.parametrize("architecture", get_args(DenoiserArchitecture))
+def test_kinds_must_fit_the_denoiser(architecture):
+    noisy, timesteps, kinds = torch.randn(2, 4, 4, 4), torch.tensor([1, 2]), torch.tensor([0, 2])
+    options = {"architecture": architecture, "conditional": False}
+    plain = build_denoiser(denoiser_config(**options), LatentShape((4, 4), 4), 10)
+    with pytest.raises(ValueError, match="not made for augmented copies: pass kinds=None"):
+        plain(noisy, timesteps, None, kinds)
+    knowing = build_denoiser(denoiser_config(**options, augmented_copies=True), LatentShape((4, 4), 4), 10)
+    with pytest.raises(ValueError, match=r"knows kinds of copies: pass kinds \(0 for originals\)"):
+        knowing(noisy, timesteps)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +317,8 @@ def test_dropout_of_the_mlp_acts_in_training_only():
         ("auto", (4, 4), UNetDenoiser),
         ("mlp", (4, 4), ResidualMLPDenoiser),
         ("mlp", (4,), ResidualMLPDenoiser),
+        ("dit", (4, 4), DiTDenoiser),
+        ("dit", (1, 1), DiTDenoiser),
     ],
 )
 def test_architecture_follows_the_choice_and_the_grid(architecture, grid, expected):
@@ -216,8 +329,19 @@ def test_architecture_follows_the_choice_and_the_grid(architecture, grid, expect
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+def test_latents_of_several_scales_have_the_mlp():
+    shape = LatentShape.parse("1x1x4+2x2x1")
+    model = build_denoiser(denoiser_config(), shape, 10)
+    assert type(model) is ResidualMLPDenoiser
+    assert model(torch.randn(2, 8), torch.tensor([1, 2]), torch.tensor([0, 10])).shape == (2, 8)
+    with pytest.raises(
+        ValueError, match=r"unet needs latents of one grid, and 1x1x4\+2x2x1 has several scales; choose dit or mlp"
+    ):
+        build_denoiser(denoiser_config(architecture="unet"), shape, 10)
+
+
 def test_an_unconditional_denoiser_refuses_labels_with_guidance_too():
     model = build_denoiser(denoiser_config(conditional=False), LatentShape((1, 1), 4), 10)
-    guided = GuidedDenoiser(model, Guidance(3.0, None, ()))
+    guided = GuidedDenoiser(model, Guidance(3.0, None))
     with pytest.raises(ValueError, match="this denoiser is unconditional"):
-        guided(torch.zeros(2, 1, 1, 4), 0, torch.tensor([0, 1]))
+        guided(torch.zeros(2, 1, 1, 4), CLEAN, torch.tensor([0, 1]))

@@ -1,4 +1,4 @@
-"""The whole flow with each encoder: what is not chosen is not made, and all the rest is the same."""
+"""The whole flow with each encoder: what is not chosen is not made, and all the rest is the same. And with several scales."""
 
 import json
 
@@ -51,6 +51,21 @@ def test_the_whole_flow_runs_with_another_encoder(flow, kind):
         assert metrics["psnr"] == pytest.approx(metrics["psnr_pca"], abs=0.01)
     if kind == "pixels":
         assert metrics["psnr"] == 100
+    assert {"top1_accuracy", "frechet_distance_convnet_to_train", "seam_ratio_samples", "near_copies"} <= set(metrics)
+
+
+@pytest.mark.slow
+def test_the_whole_flow_runs_with_several_scales(flow):
+    tree = parameters(BASE, {"latent_shape": "1x1x3+2x2x2", "quantisation.bits": 8})
+    made = {}
+    for node in flow.nodes:
+        made |= flow.outputs(node, tree)
+    field = unpack_encoder(made["encoder"], torch.device("cpu"))
+    functaset, metrics = made["test_functaset"], made["metrics"]
+    assert field.spec.latent_shape == functaset.latent_shape == tree.latent_shape
+    assert made["samples"].latent_shape == tree.latent_shape
+    assert metrics["psnr"] == pytest.approx(functaset.psnr.mean(), abs=0.1)  # of the codes, and of what was encoded
+    assert "psnr_pca" not in metrics  # there is no code of cells of the same size
     assert {"top1_accuracy", "frechet_distance_convnet_to_train", "seam_ratio_samples", "near_copies"} <= set(metrics)
 
 

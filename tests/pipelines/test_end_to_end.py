@@ -84,7 +84,8 @@ def test_the_flow_is_the_designed_one():
 @pytest.mark.slow
 def test_a_run_ends_with_metrics_pictures_and_a_summary(finished):
     found = metrics(finished)
-    assert set(found) == METRICS | {"details", "variant"}
+    assert set(found) == METRICS | {"details", "intervals", "variant"}
+    assert set(found["intervals"]) == metric_names("convnet")["generation_metrics"] - {"seam_ratio_samples"}
     assert found["variant"] == VARIANT
     assert set(found["details"]) == METRICS
     assert all(math.isfinite(found[name]) for name in METRICS)
@@ -270,14 +271,15 @@ def test_a_killed_run_goes_on_and_ends_the_same(finished, empty_project):
     """`kill -9` in the middle of meta-learning; the same command then ends with the metrics of another run with that seed."""
     project = empty_project
     checkpoint = project.path / f"data/06_models/{VARIANT}/checkpoints/field.pt"
-    process, deadline = project.start("run", "--env", "test"), time.monotonic() + 120
-    while not checkpoint.exists() and time.monotonic() < deadline:
+    command = ("run", "--env", "test", "--to-outputs=metrics")
+    process, deadline = project.start(*command), time.monotonic() + 120
+    while process.is_alive() and not checkpoint.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()
     process.join()
     assert checkpoint.exists()
     assert not (project.path / f"data/06_models/{VARIANT}/field.safetensors").exists()
-    output = project.kedro("run", "--env", "test")
+    output = project.kedro(*command)
     assert "going on from the checkpoint at step" in output.replace("\n", " ")
     assert metrics(project) == metrics(finished)
 

@@ -1,4 +1,4 @@
-"""Seven variants of one run beside each other: each makes what depends on its change, and shares the rest."""
+"""Six variants of one run beside each other: each makes what depends on its change, and shares the rest."""
 
 import json
 import logging
@@ -26,7 +26,6 @@ OF_CLASSIFIER = {"train_latent_classifier", "evaluate_classifier", "draw_trainin
 
 VARIANTS = {  # what is changed → the nodes that run, and the folder of the metrics below 4x4x8-nearest
     "preset": ({}, set(), ""),
-    "gamma": ({"diffusion.normalisation.gamma": 2.5}, OF_DENOISER, "/diffusion.normalisation.gamma=2.5"),
     "unconditional": (
         {"diffusion.conditional": False, "evaluation.sampling.guidance_scale": None},
         OF_DENOISER,
@@ -142,9 +141,9 @@ def test_variants_are_listed_and_removed(runs):
     listed = project.kedro("variants", COLUMNS="300")
     for _, _, folder in VARIANTS.values():
         assert f"4x4x8-nearest{folder} " in listed
-    output = project.kedro("variants", "--remove", "test_run/*gamma=2.5", "--yes")
+    output = project.kedro("variants", "--remove", "test_run/*diffusion.conditional=false*", "--yes")
     assert "Removed" in output
-    assert not list((project.path / "data").rglob("*gamma=2.5"))
+    assert not list((project.path / "data").rglob("*diffusion.conditional=false*"))
     before = project.files()
     project.kedro("run", "--env", "test", "--only-missing-outputs")
     assert project.files() == before  # the preset is still whole

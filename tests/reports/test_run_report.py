@@ -87,6 +87,19 @@ def test_numbers_stand_beside_their_reference_points():
     assert list(comparisons({"details": {}})) == []
 
 
+@pytest.mark.parametrize("features", ["convnet", "convnet_large", "inception_0a1b2c3d"])
+def test_an_interval_stands_below_its_number_whatever_the_features(features):
+    name = f"frechet_distance_{features}_to_test"
+    noise = f"frechet_distance_{features}_noise_to_test"
+    metrics = {name: 1.338, noise: 48.8, "details": {}, "intervals": {name: [1.2, 1.5], noise: [47.5, 50.0]}}
+    (row,) = comparisons(metrics)
+    assert (row.metric, row.value, row.interval) == (name, "1.338", "1.2 to 1.5")
+    assert row.beside == (("48.8", "decoded noise"),)
+    text = check_page(replace(REPORT, metrics=metrics).to_html())
+    assert "1.338 1.2 to 1.5" in text
+    assert f"{noise} 48.8 47.5 to 50" in text
+
+
 def test_a_section_without_anything_measured_is_left_out():
     empty = Sheet.of("Classes", "", pd.DataFrame({"class": [], "accuracy": []}))
     sections = [Section("Classification", [PICTURE], [empty]), Section("Nothing")]

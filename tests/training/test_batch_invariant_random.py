@@ -1,15 +1,19 @@
 """A batch in parts draws the random numbers of the whole batch."""
 
+from functools import partial
+from typing import get_args
+
 import pytest
 import tiny_trainings as tiny
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from spatial_functa_pipeline.config.diffusion import Objective
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 from spatial_functa_pipeline.models.classifiers import build_classifier
 from spatial_functa_pipeline.models.denoisers import build_denoiser
-from spatial_functa_pipeline.models.diffusion import diffusion_loss, noise_schedule
+from spatial_functa_pipeline.models.diffusion import Process, diffusion_loss
 from spatial_functa_pipeline.training.batch_invariant_random import BatchInvariantRandom
 
 SHAPE, ROWS = LatentShape((4, 4), 4), 8
@@ -32,18 +36,26 @@ def convnext_loss():
     return classifier_loss(tiny.convnext())
 
 
-def denoiser_loss():
-    config = tiny.unet()
-    model, schedule = randomised(build_denoiser(config, SHAPE, 2)), noise_schedule(config)
+def denoiser_loss(objective="epsilon", architecture="unet"):
+    config = tiny.diffusion(architecture, objective)
+    model, process = randomised(build_denoiser(config, SHAPE, 2)), Process.of(config)
     return model, lambda latents, labels, generator: diffusion_loss(
-        model, latents, labels, schedule, config, 2, generator
+        model, latents, labels, process, config, 2, generator
     )
 
 
-@pytest.mark.parametrize("make", [classifier_loss, convnext_loss, denoiser_loss])
+@pytest.mark.parametrize(
+    "make",
+    [
+        classifier_loss,
+        convnext_loss,
+        *(partial(denoiser_loss, objective) for objective in get_args(Objective)),
+        partial(denoiser_loss, architecture="dit"),
+    ],
+)
 @pytest.mark.parametrize("size", [2, 3, 4])
 def test_loss_and_gradient_do_not_depend_on_the_parts(make, size):
-    """Time steps, noise, dropped labels, dropout and drop path; 3 does not divide 8."""
+    """Noise levels, noise, dropped labels, dropout and drop path; 3 does not divide 8."""
     model, loss = make()
     latents, labels = torch.randn(ROWS, *SHAPE.shape), torch.arange(ROWS) % 2
 

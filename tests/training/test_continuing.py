@@ -1,11 +1,14 @@
 """Which changes a training goes on with, and which make it start anew."""
 
 import shutil
+from typing import get_args
 
 import pytest
 import tiny_trainings as tiny
+import torch
 
 from spatial_functa_pipeline.config.block import RESULT_NEUTRAL
+from spatial_functa_pipeline.config.diffusion import Objective
 from spatial_functa_pipeline.config.places import flatten, nest
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
 from spatial_functa_pipeline.config.training import TrainingConfig
@@ -42,8 +45,8 @@ def autoencoder(functasets, run, training, images=None, latent_shape="2x2x4", **
     return train_autoencoder.__wrapped__(images or tiny.images(32, 0), tiny.images(16, 1), spec, config, run=run)
 
 
-def denoiser(functasets, run, training, **options):
-    config = tiny.diffusion("mlp", **training).model_copy(update=options)
+def denoiser(functasets, run, training, architecture="mlp", **options):
+    config = tiny.diffusion(architecture, **training).model_copy(update=options)
     return train_denoiser.__wrapped__(*functasets, NORMALISER, config, num_classes=2, run=run)
 
 
@@ -182,7 +185,7 @@ def test_a_key_that_changes_the_result_starts_the_training_anew(go_on, key):
         ("autoencoder", {"kl_weight": 1e-3}, "autoencoder.kl_weight was 1e-06, is 0.001"),
         ("autoencoder", {"images": tiny.images(32, 7)}, "images.digest was "),
         ("autoencoder", {"latent_shape": "4x4x4"}, "latent_shape was 2x2x4, is 4x4x4"),
-        ("denoiser", {"prediction": "v_prediction"}, "diffusion.prediction was epsilon, is v_prediction"),
+        ("denoiser", {"objective": "v_prediction"}, "diffusion.objective was epsilon, is v_prediction"),
         ("feature_network", {"images": tiny.images(30, 0)}, "images.count was 32, is 30"),
         *((name, {"seed": 1}, "seed was 0, is 1") for name in TRAININGS),
     ],
@@ -195,3 +198,40 @@ def test_what_each_training_is_made_of_starts_it_anew(go_on, name, changed, said
     assert "is of another training (" in logged
     assert said in logged
     assert "going on from" not in logged
+
+
+@pytest.mark.parametrize(
+    ("architecture", "objective"),
+    [*(("mlp", objective) for objective in get_args(Objective)), ("unet", "epsilon"), ("dit", "flow_matching")],
+)
+def test_a_denoiser_that_is_interrupted_ends_as_if_it_had_not_been(functasets, tmp_path, architecture, objective):
+    """Bit for bit, and so does its guide, which was kept before the interruption."""
+    config = tiny.diffusion(architecture, objective, autoguidance=0.5, **STEPS)
+
+    def train(name, report=report_nothing):
+        run = TrainingRun(0, tiny.RUNTIME, Checkpoint(tmp_path / name), report)
+        return train_denoiser.__wrapped__(*functasets, NORMALISER, config, num_classes=2, run=run)
+
+    whole, history, guide = train("whole.pt")
+    with pytest.raises(StopError):
+        train("parts.pt", stop_at_10)
+    parts, other_history, other_guide = train("parts.pt")
+    for model, other in ((whole, parts), (guide, other_guide)):
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, other.state_dict()[name])
+    assert history.loss.equals(other_history.loss)
+    assert history.validation_loss.dropna().iloc[-1] < 3
+
+
+def test_the_guide_is_the_denoiser_after_that_share_of_the_training(functasets, tmp_path):
+    def train(steps, share):
+        config = tiny.diffusion("mlp", autoguidance=share, **STEPS | {"steps": steps})
+        run = TrainingRun(0, tiny.RUNTIME, Checkpoint(tmp_path / f"{steps}.pt"))
+        return train_denoiser.__wrapped__(*functasets, NORMALISER, config, num_classes=2, run=run)
+
+    denoiser, _, guide = train(12, 0.5)
+    shorter, _, none = train(6, None)
+    assert none is None
+    for name, value in guide.state_dict().items():
+        assert torch.equal(value, shorter.state_dict()[name])
+    assert any(not torch.equal(value, guide.state_dict()[name]) for name, value in denoiser.state_dict().items())

@@ -58,15 +58,22 @@ def functasets(tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize(("prediction", "schedule"), [("epsilon", "linear"), ("v_prediction", "cosine")])
-def test_a_trained_denoiser_samples_each_class(functasets, tmp_path, prediction, schedule):
-    """Training and sampling agree on what is predicted, at which time step and for which label."""
+@pytest.mark.parametrize(
+    ("process", "sampler"),
+    [
+        ({"objective": "epsilon", "noise_schedule": "linear", "timesteps": 100}, "ddpm"),
+        ({"objective": "v_prediction", "timesteps": 100}, "ddpm"),
+        ({"objective": "flow_matching"}, "heun"),
+        ({"objective": "edm"}, "dpm_solver"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value["objective"],
+)
+def test_a_trained_denoiser_samples_each_class(functasets, tmp_path, process, sampler):
+    """Training and sampling agree on what is predicted, at which noise level and for which label."""
     config = DiffusionConfig(
         unet=UNetConfig(channels=32, multipliers=(1,), residual_blocks=1),
         mlp=DenoiserMLPConfig(width=128, blocks=2),
-        prediction=prediction,
-        noise_schedule=schedule,
-        timesteps=100,
+        **process,
         training=TrainingConfig(
             steps=800,
             batch_size=128,
@@ -80,7 +87,7 @@ def test_a_trained_denoiser_samples_each_class(functasets, tmp_path, prediction,
     )
     train, validation = functasets
     normaliser = Normaliser.from_statistics(compute_statistics(train), "vector", 1.0)
-    denoiser, history = train_denoiser(
+    denoiser, history, _ = train_denoiser(
         train,
         validation,
         normaliser,
@@ -90,7 +97,8 @@ def test_a_trained_denoiser_samples_each_class(functasets, tmp_path, prediction,
     )
     assert history.validation_loss.dropna().iloc[-1] < 1
     labels = torch.arange(1000) % 2
-    how = SamplingConfig(samples=1000, sampler="ddpm", steps=100, guidance_scale=1.0, batch_size=1000)
+    steps = 100 if sampler == "ddpm" else 20
+    how = SamplingConfig(samples=1000, sampler=sampler, steps=steps, guidance_scale=1.0, batch_size=1000)
     drawn = sample(denoiser, config, how, labels, train.latent_shape, normaliser.clip_range, seed=1, device="cpu")
     latents = normaliser.inverse(drawn)[:, 0, 0].numpy()
     for label in (0, 1):

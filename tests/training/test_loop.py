@@ -21,7 +21,7 @@ from spatial_functa_pipeline.training.average import MovingAverage
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.loop import Training
 from spatial_functa_pipeline.training.run import TrainingRun
-from spatial_functa_pipeline.training.schedule import build_optimizer, learning_rate_factor
+from spatial_functa_pipeline.training.schedule import build_optimizer, hidden_weights, learning_rate_factor
 from spatial_functa_pipeline.training.seeding import derive_seed
 
 RUNTIME = RuntimeConfig(device="cpu", progress=False)
@@ -415,12 +415,30 @@ def test_muon_orthogonalises_the_steps_of_its_matrices_alone():
         assert change.abs().max().item() == pytest.approx(1e-2, rel=1e-2), name
 
 
+def test_muon_sees_a_convolution_as_a_matrix():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1))
+    hidden = hidden_weights(model, ["0", "2"])
+    assert hidden == ["1.weight"]
+    optimizer = build_optimizer(model, TrainingConfig(steps=1, batch_size=1, learning_rate=1e-2), muon=hidden)
+    moves = []
+    for _ in range(2):  # of the second step, too, the gradient is its own
+        before = model[1].weight.detach().clone()
+        optimizer.zero_grad()
+        (model(torch.randn(16, 3, 6, 6)) * torch.randn(16, 8, 6, 6)).sum().backward()
+        optimizer.step()
+        moves.append(model[1].weight.detach() - before)
+    for move in moves:
+        assert torch.linalg.svdvals(move.flatten(1)).tolist() == pytest.approx([1e-2] * 8, rel=0.4)
+    assert not torch.equal(*moves)
+
+
 def test_muon_goes_on_from_its_state():
     torch.manual_seed(0)
     config = TrainingConfig(steps=1, batch_size=1, learning_rate=1e-2)
-    models = [nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8)) for _ in range(2)]
-    optimizers = [build_optimizer(model, config, muon=["1.weight"]) for model in models]
-    inputs = torch.randn(3, 16, 4)
+    models = [nn.Sequential(nn.Conv1d(4, 8, 1), nn.Flatten(), nn.Linear(8, 8)) for _ in range(2)]
+    optimizers = [build_optimizer(model, config, muon=["0.weight", "2.weight"]) for model in models]
+    inputs = torch.randn(3, 16, 4, 1)
 
     def step(number, batch):
         optimizers[number].zero_grad()

@@ -1,4 +1,4 @@
-"""What a denoiser is trained on: images, mirrored ones if it is asked for, and no other copies."""
+"""What a denoiser is trained on: images; mirrored ones, or all copies with their kinds, if it is asked for."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from spatial_functa_pipeline.functasets.requantising import measure_ranges
 from spatial_functa_pipeline.functasets.statistics import compute_statistics
 from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan, write
-from spatial_functa_pipeline.images.augmentation import MIRRORED
+from spatial_functa_pipeline.images.augmentation import MIRRORED, CopyKind
 from spatial_functa_pipeline.training import denoiser
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.run import TrainingRun
@@ -39,15 +39,24 @@ def functaset(folder, copies):
 def train(tmp_path, monkeypatch):
     """Trains for two epochs of the rows that are read; returns the numbers of the copies that were read."""
 
-    def train(copies, **options):
+    def train(copies, known=None, **options):
+        known = set() if known is None else known
         made, read, batches = functaset(tmp_path / "f.zarr", copies), [], denoiser.FunctasetBatches
+        asked = denoiser.diffusion_loss
 
         def spy(*arguments):
-            for latents, labels in batches(*arguments):
+            for latents, *others in batches(*arguments):
                 read.extend(latents[:, 0, 0, 0].tolist())
-                yield latents, labels
+                yield latents, *others
+
+        def listen(model, latents, *others):
+            *_, kinds = others
+            if kinds is not None:
+                known.update(zip(latents[:, 0, 0, 0].tolist(), kinds.tolist(), strict=True))
+            return asked(model, latents, *others)
 
         monkeypatch.setattr(denoiser, "FunctasetBatches", spy)
+        monkeypatch.setattr(denoiser, "diffusion_loss", listen)
         config = DiffusionConfig.model_validate({**tiny.diffusion("mlp", steps=8).model_dump(), **options})
         run = TrainingRun(0, tiny.RUNTIME, Checkpoint(tmp_path / "c.pt"))
         denoiser.train_denoiser(made, made, Normaliser.by_scale(1.0), config, num_classes=2, run=run)
@@ -69,6 +78,22 @@ def test_without_being_asked_a_denoiser_trains_on_images_alone(train, copies):
 def test_mirrored_images_that_are_not_there_are_an_error(train):
     with pytest.raises(ValueError, match=r"mirror_images is true, but .* has no mirrored images"):
         train([0, 1], mirror_images=True)
+
+
+@pytest.mark.parametrize(("mirror_images", "mirrored"), [(False, CopyKind.MIRRORED), (True, CopyKind.ORIGINAL)])
+def test_all_copies_are_trained_on_with_their_kinds(train, mirror_images, mirrored):
+    """Where samples may be mirrored images, these count as originals. The validation set's rows are originals."""
+    known = set()
+    read = train([0, MIRRORED, 1, 2], known, augmented_copies=True, mirror_images=mirror_images)
+    assert {copy: read.count(copy) for copy in set(read)} == {0: 16, MIRRORED: 16, 1: 16, 2: 16}
+    of_training = {(0, CopyKind.ORIGINAL), (MIRRORED, mirrored), (1, CopyKind.AUGMENTED), (2, CopyKind.AUGMENTED)}
+    assert known == of_training | {(copy, CopyKind.ORIGINAL) for copy in (0, MIRRORED, 1, 2)}
+
+
+@pytest.mark.parametrize("copies", [[0], [0, MIRRORED]])
+def test_augmented_copies_that_are_not_there_are_an_error(train, copies):
+    with pytest.raises(ValueError, match=r"augmented_copies is true, but .* has no augmented copies"):
+        train(copies, augmented_copies=True)
 
 
 def test_statistics_and_ranges_are_of_images_and_mirrored_images(tmp_path):

@@ -25,7 +25,7 @@ from spatial_functa_pipeline.training.run import TrainingRun
 pytestmark = pytest.mark.slow
 
 TWO = tiny.RUNTIME.model_copy(update={"processes": 2})
-NAMES = ["field", "shaky", "classifier", "denoiser"]
+NAMES = ["field", "shaky", "classifier", "denoiser", "dit"]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,11 @@ def begin(path):
 
 
 def assert_same(result, expected):
-    (model, history), (other, other_history) = result, expected
+    (model, history, *guides), (other, other_history, *other_guides) = result, expected
+    for guide, other_guide in zip(guides, other_guides, strict=True):
+        assert (guide is None) == (other_guide is None)
+        if guide is not None:
+            assert_same((guide, history), (other_guide, other_history))
     expected_weights = dict(other.named_parameters())
     for name, value in model.named_parameters():
         both = torch.stack([value, expected_weights[name]]).detach()

@@ -50,6 +50,7 @@ def test_a_checkpoint_gives_the_same_state_and_the_same_next_step():
         advance(state)
         if step == 1:
             state.keep_as_good(-2.0)
+            state.keep_weights()
     state.roll_back()
     advance(state)
     saved = copied_to_cpu(state.to_checkpoint())

@@ -10,7 +10,7 @@ import torch
 
 from spatial_functa_pipeline.config.autoencoder import AutoencoderConfig
 from spatial_functa_pipeline.config.classification import ClassificationConfig, ConvNeXtConfig, TransformerConfig
-from spatial_functa_pipeline.config.diffusion import DenoiserMLPConfig, DiffusionConfig, UNetConfig
+from spatial_functa_pipeline.config.diffusion import DenoiserMLPConfig, DiffusionConfig, DiTConfig, UNetConfig
 from spatial_functa_pipeline.config.meta_learning import FieldConfig, MetaLearningConfig
 from spatial_functa_pipeline.config.mlp import MLPConfig
 from spatial_functa_pipeline.config.runtime import RuntimeConfig
@@ -140,25 +140,30 @@ def convnext(**training):
     )
 
 
-def unet(**training):
-    return diffusion("unet", **training)
+def unet(objective="epsilon", **training):
+    return diffusion("unet", objective, **training)
 
 
-def diffusion(architecture, **training):
+def diffusion(architecture, objective="epsilon", autoguidance=None, **training):
+    of_timesteps = {"timestep_ratio": 2.0} if objective in ("epsilon", "v_prediction") else {}
     return DiffusionConfig(
         architecture=architecture,
+        objective=objective,
+        autoguidance=autoguidance,
         unet=UNetConfig(channels=32, multipliers=(1,), residual_blocks=1, dropout=0.3, head_dim=32),
         mlp=DenoiserMLPConfig(width=16, blocks=1),
-        timestep_ratio=2.0,
+        dit=DiTConfig(width=16, ffw_width=16, blocks=1, heads=2, dropout=0.3),
+        **of_timesteps,
         training={**STEPS, "batch_size": 8, **training},
     )
 
 
 def train_downstream(folder, runtime=RUNTIME, report=report_nothing, micro_batch="auto"):
-    """Classifier and denoiser with their histories, by name, from `write_functasets(folder)`."""
+    """Classifier, MLP denoiser with its guide and DiT, with their histories, by name, from `write_functasets(folder)`."""
     given = (*(Functaset.open(folder / f"{split}.zarr") for split in ("train", "validation")), Normaliser.by_scale(1.0))
     runs = {
-        name: TrainingRun(0, runtime, Checkpoint(folder / f"{name}.pt"), report) for name in ("classifier", "denoiser")
+        name: TrainingRun(0, runtime, Checkpoint(folder / f"{name}.pt"), report)
+        for name in ("classifier", "denoiser", "dit")
     }
     return {
         "classifier": train_classifier(
@@ -169,10 +174,11 @@ def train_downstream(folder, runtime=RUNTIME, report=report_nothing, micro_batch
         ),
         "denoiser": train_denoiser(
             *given,
-            diffusion("mlp", micro_batch=micro_batch),
+            diffusion("mlp", autoguidance=0.5, micro_batch=micro_batch),
             num_classes=2,
             run=runs["denoiser"],
         ),
+        "dit": train_denoiser(*given, diffusion("dit", micro_batch=micro_batch), num_classes=2, run=runs["dit"]),
     }
 
 

@@ -9,31 +9,18 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from spatial_functa_pipeline.config.block import Block, NetworkPrecision, Share, Switch
 from spatial_functa_pipeline.config.mlp import MLPConfig
 from spatial_functa_pipeline.config.training import TrainingConfig
+from spatial_functa_pipeline.config.transformer import TransformerSizes
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 
 ClassifierArchitecture = Literal["transformer", "mlp", "convnext"]
 
 
-class TransformerConfig(Block):
+class TransformerConfig(TransformerSizes):
     """Pre-LN Transformer over the latent cells (App. C, Tab. 5)."""
 
-    width: PositiveInt
-    ffw_width: PositiveInt
-    blocks: PositiveInt
-    heads: PositiveInt
-    head_dim: PositiveInt | None = Field(None, description="null: width / heads")
     pooling: Literal["mean", "concatenate"] = Field(
         "mean", description="how the last block's tokens become one vector; concatenate learns faster from few images"
     )
-    vector_tokens: PositiveInt = Field(
-        16, description="vector functa (s = 1): the vector is cut into so many equal tokens; must divide its length"
-    )
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> TransformerConfig:
-        if self.head_dim is None and self.width % self.heads:
-            raise ValueError(f"heads ({self.heads}) must divide width ({self.width}) unless head_dim is given")
-        return self
 
 
 class ConvNeXtConfig(Block):
@@ -104,7 +91,9 @@ class ClassificationConfig(Block):
     @model_validator(mode="after")
     def _convnext_has_its_sizes(self) -> ClassificationConfig:
         if self.architecture == "convnext" and self.convnext is None:
-            raise ValueError("architecture convnext needs classification.convnext.width and .blocks")
+            raise ValueError(
+                "architecture is convnext, but the block convnext is not given: this data set has no sizes for one"
+            )
         return self
 
     def architecture_on(self, latent_shape: LatentShape) -> ClassifierArchitecture:

@@ -8,10 +8,13 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from spatial_functa_pipeline.config.block import Block, NetworkPrecision, Share
 from spatial_functa_pipeline.config.mlp import MLPConfig
-from spatial_functa_pipeline.config.training import TrainingConfig
+from spatial_functa_pipeline.config.training import HiddenLayersConfig, TrainingConfig
+from spatial_functa_pipeline.config.transformer import TransformerSizes
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 
-DenoiserArchitecture = Literal["unet", "mlp"]
+DenoiserArchitecture = Literal["unet", "mlp", "dit"]
+
+Objective = Literal["epsilon", "v_prediction", "flow_matching", "edm"]
 
 
 class UNetConfig(Block):
@@ -32,10 +35,15 @@ class UNetConfig(Block):
         Raises ValueError if the UNet does not fit the grid, never reaches a side that should attend, or attends where
         `head_dim` does not divide the channels.
         """
+        if latent_shape.coarser:
+            raise ValueError(
+                f"diffusion.architecture unet needs latents of one grid, and {latent_shape} has several scales; choose dit or "
+                "mlp"
+            )
         grid, levels = latent_shape.grid, len(self.multipliers)
         if len(grid) != 2:
             raise ValueError(
-                f"diffusion.architecture unet needs a two-dimensional grid, not {latent_shape}; choose mlp"
+                f"diffusion.architecture unet needs a two-dimensional grid, not {latent_shape}; choose mlp or dit"
             )
         halvings = 2 ** (levels - 1)
         if any(side % halvings for side in grid):
@@ -61,6 +69,10 @@ class UNetConfig(Block):
         return attends
 
 
+OF_TIMESTEPS = ("timesteps", "noise_schedule", "timestep_ratio", "timestep_reweighting", "min_snr_gamma")
+"""What says something of ε and v alone."""
+
+
 class NormalisationConfig(Block):
     """Eq. 1 and its three kinds (App. C.4.1)."""
 
@@ -74,18 +86,39 @@ class DenoiserMLPConfig(MLPConfig):
     dropout: Share = 0.0
 
 
+class NoiseLevelConfig(Block):
+    """The noise levels of a training: log(noise/signal) is normal."""
+
+    mean: float | None = Field(
+        None,
+        description="null: 0 (flow_matching; Esser et al., 2024), −1.2 + log(σ_data/0.5) (edm; Karras et al., 2022)",
+    )
+    std: PositiveFloat | None = Field(None, description="null: 1 (flow_matching), 1.2 (edm)")
+
+
+class DiTConfig(TransformerSizes):
+    """Diffusion Transformer (Peebles & Xie, 2023): ours, the paper has a UNet. Dropout ends each residual branch."""
+
+    dropout: Share = 0.0
+
+
 class DiffusionConfig(Block):
-    """DDPM on normalised latents (App. B.1, C; Tab. 6)."""
+    """Diffusion on normalised latents (App. B.1, C; Tab. 6)."""
 
     conditional: bool = Field(True, description="on the class, where there are two or more")
     dummy_label_share: Share = Field(0.2, description="without effect on an unconditional model")
-    architecture: Literal["auto", DenoiserArchitecture] = Field("auto", description="auto: mlp if s = 1")
+    architecture: Literal["auto", DenoiserArchitecture] = Field(
+        "auto", description="auto: mlp if s = 1 or there are several scales"
+    )
     unet: UNetConfig
     mlp: DenoiserMLPConfig
+    dit: DiTConfig | None = Field(None, description="needed by architecture dit only")
     normalisation: NormalisationConfig = NormalisationConfig()
-    timesteps: PositiveInt = 1000
+    objective: Objective = Field(
+        "epsilon", description="what the network predicts, and on which path from data to noise: see docs/training.md"
+    )
+    timesteps: PositiveInt = Field(1000, description="of epsilon and v_prediction, as the next four")
     noise_schedule: Literal["linear", "cosine"] = "cosine"
-    prediction: Literal["epsilon", "v_prediction"] = "epsilon"
     timestep_ratio: Annotated[float, Field(ge=1)] = Field(
         1.0,
         description="p(t=0)/p(t=T), falling linearly (C.4.3). inferred: one other than 1 is printed for ImageNet only",
@@ -96,26 +129,75 @@ class DiffusionConfig(Block):
     min_snr_gamma: PositiveFloat | None = Field(
         None, description="Min-SNR-γ weights of the loss, 5 in Hang et al. (2023); null: the simple loss, as the paper"
     )
+    noise_level: NoiseLevelConfig = Field(NoiseLevelConfig(), description="of flow_matching and edm")
+    autoguidance: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description="the share of the training after which the weights are kept as the guide of evaluation.sampling.guidance "
+        "autoguidance; null: no guide",
+    )
     mirror_images: bool = Field(
         False,
         description="train on mirrored images, too, which functaset.mirror_images makes; no other copy is trained on, since "
         "samples should not look like crops with a black border",
     )
+    augmented_copies: bool = Field(
+        False,
+        description="ours: train on all copies, each with its kind (original, mirrored, augmented) as a condition, and sample "
+        "originals (Karras et al., 2022, App. F.2). With mirror_images, mirrored images count as originals",
+    )
     precision: NetworkPrecision = Field(
         "float32",
         description="of the products and convolutions in training, where the device has them; validation is in float32",
     )
+    hidden_layers: HiddenLayersConfig = HiddenLayersConfig()
     training: TrainingConfig
 
     def architecture_on(self, latent_shape: LatentShape) -> DenoiserArchitecture:
-        """The one that is meant: `auto` is the MLP for vector functa (s = 1), which have no grid to work on."""
+        """The one that is meant: `auto` is the MLP for vector functa (s = 1) and several scales: no one grid to work on."""
         if self.architecture != "auto":
             return self.architecture
-        return "mlp" if latent_shape.cells == 1 else "unet"
+        return "mlp" if latent_shape.cells == 1 or latent_shape.coarser else "unet"
 
     def for_classes(self, count: int) -> DiffusionConfig:
         """The same for so many classes: a single one says nothing, so the model is unconditional."""
         return self if count > 1 else self.model_copy(update={"conditional": False})
+
+    @property
+    def has_timesteps(self) -> bool:
+        """Whether the noise levels are the time steps of a schedule, as they are for ε and v."""
+        return self.objective in ("epsilon", "v_prediction")
+
+    @property
+    def data_std(self) -> float:
+        """Standard deviation of the latents, normalised by Eq. 1."""
+        return 1 / self.normalisation.gamma
+
+    @property
+    def guide_step(self) -> int | None:
+        """The step of the training after which the guide is kept, if there is to be one."""
+        return None if self.autoguidance is None else max(1, round(self.autoguidance * self.training.steps))
+
+    @model_validator(mode="after")
+    def _options_are_of_the_objective(self) -> DiffusionConfig:
+        of_the_other = OF_TIMESTEPS if not self.has_timesteps else ("noise_level",)
+        for name in of_the_other:
+            value, default = getattr(self, name), type(self).model_fields[name].default
+            if value != default:
+                others = "flow_matching and edm" if self.has_timesteps else "epsilon and v_prediction"
+                value, default = (one.model_dump() if isinstance(one, Block) else one for one in (value, default))
+                raise ValueError(
+                    f"{name} is {value}, but objective is {self.objective}: it is of {others}; set it to {default}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _dit_has_its_sizes(self) -> DiffusionConfig:
+        if self.architecture == "dit" and self.dit is None:
+            raise ValueError(
+                "architecture is dit, but the block dit is not given: this data set has no sizes for one; give width, "
+                "ffw_width, blocks and heads"
+            )
+        return self
 
     @model_validator(mode="after")
     def _linear_schedule_has_enough_timesteps(self) -> DiffusionConfig:

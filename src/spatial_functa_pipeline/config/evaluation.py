@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from spatial_functa_pipeline.config.block import Block, NetworkPrecision
+from spatial_functa_pipeline.config.diffusion import DiffusionConfig
 from spatial_functa_pipeline.config.training import TrainingConfig
 
 SAMPLING_PRESETS: dict[str, dict[str, Any]] = {
@@ -21,6 +22,16 @@ A guided step is two evaluations: `fast` takes 24, or 12 without guidance. With 
 log-SNR and more steps guided within an interval only all gave larger Fréchet distances on Fashion-MNIST.
 """
 
+_OF_TIMESTEPS, _OF_STRAIGHT_PATHS = ("epsilon", "v_prediction"), ("flow_matching", "edm")
+OBJECTIVES_OF_SAMPLERS: dict[str, tuple[str, ...]] = {
+    "ddpm": _OF_TIMESTEPS,
+    "ddim": _OF_TIMESTEPS,
+    "euler": _OF_STRAIGHT_PATHS,
+    "heun": (*_OF_TIMESTEPS, *_OF_STRAIGHT_PATHS),
+    "dpm_solver": (*_OF_TIMESTEPS, *_OF_STRAIGHT_PATHS),
+}
+"""For each sampler, the values of `DiffusionConfig.objective` that it is for."""
+
 
 class SamplingConfig(Block):
     """How latents are sampled from the denoiser."""
@@ -29,10 +40,21 @@ class SamplingConfig(Block):
     preset: Literal["paper", "fast"] | None = Field(
         None, description="sets sampler and steps, each unless it is given too: see SAMPLING_PRESETS"
     )
-    sampler: Literal["ddpm", "ddim", "dpm_solver"] = "ddim"
+    sampler: Literal["ddpm", "ddim", "euler", "heun", "dpm_solver"] = Field(
+        "ddim",
+        description="ddpm and ddim are of epsilon and v_prediction, euler of flow_matching and edm, others of all",
+    )
     steps: PositiveInt = 50
+    time_shift: PositiveFloat = Field(
+        1.0, description="of flow_matching: u ↦ su/(1 + (s − 1)u), so that above 1 more steps are spent on noise"
+    )
+    guidance: Literal["classifier_free", "autoguidance"] = Field(
+        "classifier_free",
+        description="away from the prediction without a class, or from that of less trained weights (diffusion.autoguidance)",
+    )
     guidance_scale: Annotated[float, Field(ge=0)] | None = Field(
-        None, description="0: unconditional, 1: conditional, null: no guidance (one network evaluation a step)"
+        None,
+        description="0: what is guided away from, 1: conditional, null: no guidance (one network evaluation a step)",
     )
     guidance_interval: tuple[Annotated[float, Field(ge=0)], PositiveFloat] | None = Field(
         None, description="guide at noise levels in (low, high] only (Kynkäänniemi et al., 2024); null: at all"
@@ -54,8 +76,29 @@ class SamplingConfig(Block):
 
     @property
     def unguided(self) -> SamplingConfig:
-        """The same without guidance, which an unconditional model cannot have."""
+        """The same without guidance by classes, which an unconditional model cannot have."""
+        if self.guidance == "autoguidance":
+            return self
         return self.model_copy(update={"guidance_scale": None, "guidance_interval": None})
+
+    def require_process(self, process: DiffusionConfig) -> None:
+        """Raises ValueError if a denoiser of this process cannot be sampled so."""
+        objective = process.objective
+        fitting = [name for name, objectives in OBJECTIVES_OF_SAMPLERS.items() if objective in objectives]
+        if self.sampler not in fitting:
+            raise ValueError(
+                f"evaluation.sampling.sampler is {self.sampler}, but diffusion.objective is {objective}: choose "
+                f"{', '.join(fitting[:-1])} or {fitting[-1]}"
+            )
+        if process.has_timesteps and self.steps > process.timesteps:
+            raise ValueError(
+                f"evaluation.sampling.steps ({self.steps}) must not exceed diffusion.timesteps ({process.timesteps})"
+            )
+        if self.time_shift != 1 and objective != "flow_matching":
+            raise ValueError(
+                f"evaluation.sampling.time_shift is {self.time_shift}, but diffusion.objective is {objective}: it is of "
+                "flow_matching; set it to 1"
+            )
 
     @model_validator(mode="before")
     @classmethod
@@ -87,13 +130,26 @@ class SamplingConfig(Block):
             )
         return self
 
+    @model_validator(mode="after")
+    def _autoguidance_has_a_scale(self) -> SamplingConfig:
+        if self.guidance == "autoguidance" and self.guidance_scale is None:
+            raise ValueError(
+                "guidance is autoguidance, but guidance_scale is null: set the scale, or guidance to classifier_free"
+            )
+        return self
+
 
 class FrechetConfig(Block):
     """Features of the Fréchet distance and the other scores: only Inception's make it `fid`."""
 
-    features: Literal["convnet", "inception"] = "convnet"
+    features: Literal["convnet", "convnet_large", "inception"] = Field(
+        "convnet",
+        description="of a small classifier that the pipeline trains, of one of twice the width, or of FID's network",
+    )
     inception_weights: str | None = Field(None, description="path of pytorch-fid's weights; null: its download")
-    feature_network: TrainingConfig = Field(description="training of the small classifier behind `convnet`")
+    feature_network: TrainingConfig = Field(
+        description="training of the classifier behind `convnet` and `convnet_large`"
+    )
 
     @model_validator(mode="after")
     def _batch_is_normalised_as_a_whole(self) -> FrechetConfig:
@@ -147,6 +203,11 @@ class EvaluationConfig(Block):
     scores: ScoresConfig = ScoresConfig()
     memorisation: MemorisationConfig = MemorisationConfig()
     perturbation: PerturbationConfig = PerturbationConfig()
+    interval_resamples: Annotated[int, Field(ge=2)] | None = Field(
+        100,
+        description="random halves of each set, whose spread gives precision, recall, density and coverage their intervals; "
+        "null: none",
+    )
     distribution_latents: PositiveInt = Field(
         50_000,
         description="training latents, about, whose distribution is looked at: whole chunks, spread evenly over all of them",

@@ -73,6 +73,11 @@ class FieldConfig(Block):
                 f"latent_shape {self.latent_shape} does not fit the resolution {'x'.join(map(str, resolution))}: "
                 "each grid side must divide it"
             )
+        if self.latent_shape.coarser and (self.interpolation != "nearest" or self.initialisation == "data"):
+            raise ValueError(
+                f"latent_shape {self.latent_shape} has several scales: they need interpolation nearest (got "
+                f"{self.interpolation}) and field.initialisation random (got {self.initialisation})"
+            )
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, got {self.kernel_size}")
         if self.inner_rate_init[0] >= self.inner_rate_init[1] or self.inner_rate_init[1] > 1:

@@ -24,6 +24,14 @@ class NormalizationStatsConfig(Block):
         "all numbers of a latent, which then have no place; null: they are not",
     )
 
+    def require_cells(self, latent_shape: LatentShape) -> None:
+        """Raises ValueError where cells are to be rotated in the same way and are not alike."""
+        if self.rotation == "within_cells" and latent_shape.coarser:
+            raise ValueError(
+                f"normalization_stats.rotation is within_cells, but the cells of latent_shape {latent_shape} are of several "
+                "scales: set it to whole, or choose one grid"
+            )
+
     def require_room_for_matrix(self, latent_shape: LatentShape) -> None:
         """Raises ValueError if so many numbers are too many for a matrix."""
         if self.rotation is None:
@@ -34,10 +42,11 @@ class NormalizationStatsConfig(Block):
             raise ValueError(
                 f"normalization_stats.rotation is {self.rotation}, but a matrix over {numbers} numbers has {gibibytes:.1f} "
                 f"GiB and is applied at every step: at most {_MOST_NUMBERS} numbers are rotated together (256 MiB); choose a "
-                "smaller latent_shape" + (", or within_cells" if latent_shape.channels <= _MOST_NUMBERS else "")
+                "smaller latent_shape"
+                + (", or within_cells" if latent_shape.channels <= _MOST_NUMBERS and not latent_shape.coarser else "")
             )
 
 
 def rotated_numbers(rotation: RotationKind, latent_shape: LatentShape) -> int:
     """How many numbers of a latent are rotated together."""
-    return latent_shape.channels * (1 if rotation == "within_cells" else latent_shape.cells)
+    return latent_shape.channels if rotation == "within_cells" else latent_shape.numbers

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from spatial_functa_pipeline.config.diffusion import OF_TIMESTEPS
 from spatial_functa_pipeline.config.places import flatten, may_name
 from spatial_functa_pipeline.config.tree import PipelineParameters
 
@@ -62,12 +63,18 @@ def without_effect(parameters: PipelineParameters) -> frozenset[str]:
         "classification.convnext": classifier != "convnext",
         "classification.transformer": classifier != "transformer",
         "classification.transformer.vector_tokens": shape.cells > 1,
+        "diffusion.dit": denoiser != "dit",
+        "diffusion.dit.vector_tokens": shape.cells > 1,
         "diffusion.mlp": denoiser != "mlp",
         "diffusion.unet": denoiser != "unet",
         "diffusion.dummy_label_share": not diffusion.conditional,
-        "diffusion.timestep_reweighting": diffusion.timestep_ratio == 1,
+        "diffusion.timestep_reweighting": diffusion.timestep_ratio == 1 or not diffusion.has_timesteps,
+        **{f"diffusion.{key}": not diffusion.has_timesteps for key in OF_TIMESTEPS if key != "timestep_reweighting"},
+        "diffusion.noise_level": diffusion.has_timesteps,
         "evaluation.sampling.preset": True,  # sampler and steps say what it means
         "evaluation.sampling.variance": sampling.sampler != "ddpm",
+        "evaluation.sampling.time_shift": diffusion.objective != "flow_matching",
+        "evaluation.sampling.guidance": sampling.guidance_scale is None,
         "evaluation.sampling.guidance_interval": sampling.guidance_scale is None,
         "evaluation.frechet.feature_network": frechet.features == "inception",
         "evaluation.frechet.inception_weights": True,  # where a file is

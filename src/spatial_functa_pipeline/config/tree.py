@@ -88,6 +88,11 @@ class PipelineParameters(Block):
             raise ValueError(
                 f"interpolation is {self.interpolation}, which is a field's, but encoder is {self.encoder}: set it to nearest"
             )
+        if self.encoder != "field" and self.latent_shape.coarser:
+            raise ValueError(
+                f"latent_shape {self.latent_shape} has several scales, which are a field's, but encoder is {self.encoder}: "
+                f"choose one grid, such as {self.latent_shape.scales[-1]}"
+            )
         numbers, codes = self.meta_learning.field.spec.cell_numbers, self.latent_shape.channels
         grid = "x".join(map(str, self.latent_shape.grid))
         match self.encoder:
@@ -118,14 +123,24 @@ class PipelineParameters(Block):
         return self.autoencoder
 
     @model_validator(mode="after")
-    def _guidance_needs_a_conditional_model(self) -> PipelineParameters:
-        scale = self.evaluation.sampling.guidance_scale
-        if scale is not None and not self.diffusion.conditional:
+    def _guidance_has_what_it_needs(self) -> PipelineParameters:
+        sampling, diffusion = self.evaluation.sampling, self.diffusion
+        scale = sampling.guidance_scale
+        if scale is None or (scale == 1 and sampling.guidance == "autoguidance"):
+            return self
+        if sampling.guidance == "autoguidance":
+            if diffusion.autoguidance is None:
+                raise ValueError(
+                    "evaluation.sampling.guidance is autoguidance, but diffusion.autoguidance is null, so that no guide is "
+                    "kept: set it to a share of the training, as 0.25, or guidance to classifier_free"
+                )
+            return self
+        if not diffusion.conditional:
             raise ValueError(
                 f"evaluation.sampling.guidance_scale is {scale}, but diffusion.conditional is false: "
                 "guidance needs a conditional model; set the scale to null"
             )
-        if scale is not None and scale != 1 and self.diffusion.dummy_label_share == 0:
+        if scale != 1 and diffusion.dummy_label_share == 0:
             raise ValueError(
                 f"evaluation.sampling.guidance_scale is {scale}, but diffusion.dummy_label_share is 0: the model never "
                 "learns the unconditional distribution; set a share above 0, or the scale to null"
@@ -142,10 +157,8 @@ class PipelineParameters(Block):
         return self
 
     @model_validator(mode="after")
-    def _sampler_has_enough_timesteps(self) -> PipelineParameters:
-        steps, timesteps = self.evaluation.sampling.steps, self.diffusion.timesteps
-        if steps > timesteps:
-            raise ValueError(f"evaluation.sampling.steps ({steps}) must not exceed diffusion.timesteps ({timesteps})")
+    def _sampler_fits_the_process(self) -> PipelineParameters:
+        self.evaluation.sampling.require_process(self.diffusion)
         return self
 
     @model_validator(mode="after")
@@ -155,19 +168,18 @@ class PipelineParameters(Block):
         return self
 
     @model_validator(mode="after")
-    def _rotation_fits_into_memory(self) -> PipelineParameters:
+    def _rotation_fits_the_latent(self) -> PipelineParameters:
+        self.normalization_stats.require_cells(self.latent_shape)
         self.normalization_stats.require_room_for_matrix(self.latent_shape)
         return self
 
     @model_validator(mode="after")
     def _vector_is_cut_into_equal_tokens(self) -> PipelineParameters:
-        config, length = self.classification, self.latent_shape.channels
-        if self.latent_shape.cells == 1 and config.architecture_on(self.latent_shape) == "transformer":
-            tokens = config.transformer.vector_tokens
-            if length % tokens:
-                raise ValueError(
-                    f"classification.transformer.vector_tokens ({tokens}) must divide the {length} numbers of a latent vector"
-                )
+        classification, diffusion, shape = self.classification, self.diffusion, self.latent_shape
+        if classification.architecture_on(shape) == "transformer":
+            classification.transformer.require_equal_tokens(shape, "classification.transformer")
+        if diffusion.dit is not None and diffusion.architecture_on(shape) == "dit":
+            diffusion.dit.require_equal_tokens(shape, "diffusion.dit")
         return self
 
     @model_validator(mode="after")
@@ -232,6 +244,15 @@ class PipelineParameters(Block):
             raise ValueError(
                 "classification.test_time_flips is true, but functaset.mirror_held_out is not: the validation and test "
                 "functasets would have no mirrored images; set both to true, or none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _copies_to_train_on_are_made(self) -> PipelineParameters:
+        if self.diffusion.augmented_copies and not self.functaset.augmented_copies:
+            raise ValueError(
+                "diffusion.augmented_copies is true, but functaset.augmented_copies is 0: the functaset would have no "
+                "augmented copies to train on; ask for some, or set the former to false"
             )
         return self
 

@@ -8,8 +8,9 @@ names what differs.
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
@@ -103,13 +104,14 @@ class FingerprintMixin(_Dataset):
 
     def load(self) -> Any:
         """Load. Raises DatasetError if the data were made from other parameters or inputs than those of now."""
-        if reasons := self.staleness():
+        look = Look()
+        if reasons := look.reasons(self):
             raise DatasetError(
                 f"{self._file_name} is stale: {'; '.join(reasons)}. Run `kedro run --only-missing-outputs` with the same "
                 "options to make again what is stale, or go back to the former parameters and files"
             )
-        if self.expected and self._is_stored():
-            self._loaded_digest = self.content_digest()
+        if self.expected and look.is_stored(self):
+            self._loaded_digest = look.content_digest(self)
         return super().load()
 
     def staleness(self) -> list[str]:
@@ -117,7 +119,7 @@ class FingerprintMixin(_Dataset):
 
         Empty if nothing does, if nothing is stored, or if there is no record of how it was made.
         """
-        return self._reasons({})
+        return Look().reasons(self)
 
     def last_making(self) -> tuple[Fingerprint, float] | None:
         """What made the stored data, whether or not they are stale, and in how many seconds; None if that is not known.
@@ -133,11 +135,12 @@ class FingerprintMixin(_Dataset):
 
     def outdated(self) -> str:
         """Why it has to be made: it is missing, has no record, or is stale. Empty if it is up to date."""
-        if not self._is_stored():
+        look = Look()
+        if not look.is_stored(self):
             return "missing"
         if self.expected and self._read_record() is None:
             return "without a record of what it was made from"
-        return "; ".join(self.staleness())
+        return "; ".join(look.reasons(self))
 
     def content_digest(self) -> str:
         """SHA-256 of the stored file or folder, shortened to 16 hexadecimal digits.
@@ -172,40 +175,35 @@ class FingerprintMixin(_Dataset):
         with replace_durably(self._record_path) as temporary:
             temporary.write_text(json.dumps(record, indent=1))
 
-    def _reasons(self, known: dict[int, list[str]]) -> list[str]:
-        """`staleness`; `known` holds what was found out about each dataset, since many share their sources."""
-        if id(self) not in known:
-            known[id(self)] = self._find_reasons(known)
-        return known[id(self)]
-
-    def _find_reasons(self, known: dict[int, list[str]]) -> list[str]:
-        record = self._read_record() if self._is_stored() else None
+    def _find_reasons(self, look: "Look") -> list[str]:
+        """`staleness`."""
+        record = self._read_record() if look.is_stored(self) else None
         if record is None or self.expected is None:
             return []
         if differences := Fingerprint.of_record(record).differences(self.expected):
             return differences
         reasons = []
-        if "content" in record and self.content_digest() != record["content"]:
+        if "content" in record and look.content_digest(self) != record["content"]:
             reasons.append(
                 f"{self._file_name} was changed or replaced by hand, but not its record {self._record_path.name} (to use it "
                 "as it is, copy its own record too, or remove the record and run the pipelines after it by name)"
             )
-        reasons += self._moved_on(record.get("sources", {}), self._file_name, known)
+        reasons += self._moved_on(record.get("sources", {}), self._file_name, look)
         return list(dict.fromkeys(reasons))
 
-    def _moved_on(self, digests: dict[str, str], user: str, known: dict[int, list[str]]) -> list[str]:
+    def _moved_on(self, digests: dict[str, str], user: str, look: "Look") -> list[str]:
         """Which sources are stale themselves or have other contents than `digests`, those that `user` was made from.
 
         A source that is missing, deleted to save space, changes nothing: its own sources are looked at instead.
         """
         reasons = []
         for name, source in self.sources.items():
-            if not source._is_stored():
-                reasons += source._moved_on(digests, user, known)
-            elif name in digests and source.content_digest() != digests[name]:
+            if not look.is_stored(source):
+                reasons += source._moved_on(digests, user, look)
+            elif name in digests and look.content_digest(source) != digests[name]:
                 reasons.append(f"{name} is not the one that {user} was made from: it was made again or replaced")
             else:
-                reasons += source._reasons(known)
+                reasons += look.reasons(source)
         return reasons
 
     def _source_digests(self) -> dict[str, str]:
@@ -244,3 +242,12 @@ class FingerprintMixin(_Dataset):
     @property
     def _record_path(self) -> Path:
         return self._path.with_name(f".{self._file_name}{RECORD_SUFFIX}")
+
+
+class Look:
+    """A look at what something is made from: each dataset is read once, however many others are made from it."""
+
+    def __init__(self) -> None:
+        self.is_stored: Callable[[FingerprintMixin], bool] = cache(lambda dataset: dataset._is_stored())
+        self.content_digest: Callable[[FingerprintMixin], str] = cache(lambda dataset: dataset.content_digest())
+        self.reasons: Callable[[FingerprintMixin], list[str]] = cache(lambda dataset: dataset._find_reasons(self))

@@ -10,7 +10,7 @@ import fsspec
 from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import TablePreview
 
-from spatial_functa_pipeline.datasets.fingerprint import RECORD_SUFFIX, FingerprintMixin
+from spatial_functa_pipeline.datasets.fingerprint import RECORD_SUFFIX, FingerprintMixin, Look
 from spatial_functa_pipeline.digest import short_digest
 from spatial_functa_pipeline.functasets.errors import (
     DamagedShardError,
@@ -158,7 +158,7 @@ class FunctasetDataset(FingerprintMixin, _FunctasetDataset):
     def _stamp(self) -> None:
         return None
 
-    def _find_reasons(self, known: dict[int, list[str]]) -> list[str]:
+    def _find_reasons(self, look: Look) -> list[str]:
         """Without a record (not finished yet, or copied without it), the store's own fingerprint tells."""
         if self.expected and self._read_record() is None:
             try:
@@ -170,7 +170,7 @@ class FunctasetDataset(FingerprintMixin, _FunctasetDataset):
                 if made_by == self.expected.digest
                 else [f"{self._file_name} was begun by another field or with other parameters"]
             )
-        return super()._find_reasons(known)
+        return super()._find_reasons(look)
 
     def _read_record(self) -> dict[str, Any] | None:
         try:

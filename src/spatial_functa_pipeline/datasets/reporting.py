@@ -14,7 +14,7 @@ from spatial_functa_pipeline.datasets.fingerprint import Fingerprint, Fingerprin
 
 
 class MetricsDataset(FingerprintMixin, JSONDataset):
-    """Numbers by name, and under `details` what each was measured on: metrics of the MLflow run.
+    """Numbers by name, under `details` what each was measured on, under `intervals` bounds: metrics of the MLflow run.
 
     `variant`, if it is given, is stored beside them.
     """

@@ -21,6 +21,7 @@ from spatial_functa_pipeline.images.pixels import unit_images
 INK = "#3b6ea5"
 WARM = "#d08a3e"
 MUTED = "#666666"
+DARK = "#222222"
 MAX_ROWS = 20
 """A figure shows at most so many classes, spread evenly over those there are."""
 

@@ -20,7 +20,7 @@ _FAR = 3.0
 def analyse_latents(
     train_functaset: Functaset, statistics: LatentStatistics, at_most: int, seed: int, scheduling: Scheduling
 ) -> tuple[Metrics, pd.DataFrame, Figure]:
-    """Excess kurtosis of the channels, a table of their moments, and their histograms.
+    """Excess kurtosis of the channels, a table of their moments, and their histograms; of several scales, the channels of all.
 
     Args:
         train_functaset: read once, with bounded memory.
@@ -32,7 +32,11 @@ def analyse_latents(
     found = compute_distribution(train_functaset, statistics, scheduling, at_most)
     of = f"{statistics.count} {'' if statistics.rotation is None else 'rotated '}training latents, seed {seed}"
     of = of if found.count == statistics.count else f"{found.count} of {of}"
-    return _metrics(found, of), _table(found, statistics.moments["vector"]), latent_histogram_figure(found)
+    table = _table(found, statistics.moments["vector"])
+    if train_functaset.latent_shape.coarser:
+        scales = train_functaset.latent_shape.scales
+        table.insert(1, "scale", [str(scale) for scale in scales for _ in range(scale.channels)])
+    return _metrics(found, of), table, latent_histogram_figure(found)
 
 
 def _metrics(found: LatentDistribution, measured_on: str) -> Metrics:

@@ -11,6 +11,12 @@ _PCA_NUMBERS = 4096
 
 
 def pca_patch(spec: EncoderSpec) -> tuple[tuple[int, ...], int] | None:
-    """Pixels of a cell along each axis and the components of a code as large as the latent; None if it is too costly."""
+    """Pixels of a cell along each axis and the components of a code as large as the latent.
+
+    None if it is too costly, and for several scales: a cell shares most of its numbers with others, so that no code of cells
+    is as large.
+    """
     numbers = spec.cell_numbers
+    if spec.latent_shape.coarser:
+        return None
     return (spec.cell, min(spec.latent_shape.channels, numbers)) if numbers <= _PCA_NUMBERS else None

@@ -36,7 +36,8 @@ def assess_memorisation(
 ) -> tuple[Metrics, pd.DataFrame, Figure, Figure]:
     """Nearest training images of the samples, beside those of test images and of their reconstructions (App. C.2).
 
-    Where the denoiser was trained on mirrored images, too, these are looked up as well, and count as their images.
+    Where the denoiser was trained on mirrored images, too, or on augmented copies, which may be mirrored, mirrored images are
+    looked up as well, and count as their images.
 
     Returns the metrics, the table by class (Tab. 7), the distances and counts drawn, and samples with their three nearest
     training images (Fig. 5): the first samples, uncurated, and those that are nearest to a training image.
@@ -60,7 +61,7 @@ def assess_memorisation(
     }
     tests = test_images.labels[:limit]
     labels = {SAMPLES: classes_of(samples.labels[:limit]), _TESTS: tests, "reconstructions": tests}
-    mirrored = bool(samples.header.settings.get("mirror_images"))
+    mirrored = any(samples.header.settings.get(name) for name in ("mirror_images", "augmented_copies"))
     found = _neighbours(sets, read, len(train_images) * (1 + mirrored), device_of(encoder))
     of_images = {name: Neighbours(near.rows % len(train_images), near.distances) for name, near in found.items()}
     labelled = {name: (of_images[name], labels[name]) for name in sets}

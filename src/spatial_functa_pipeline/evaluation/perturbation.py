@@ -2,6 +2,9 @@
 
 Shapes: N latents `(N, *grid, c)` of S cells, pictures `(N, *resolution, channels)`, which are not clamped. A channel is
 perturbed by a constant, the same for all images, in two ways: in the middle cell alone, or in all cells at once.
+
+Latents of several scales are `(N, numbers)`. Cells and channels are then those of the finest grid, `(N, *grid, its own c)`;
+the other numbers stay as they are.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from spatial_functa_pipeline.evaluation.decoding import BATCH, decode
 from spatial_functa_pipeline.evaluation.metrics import Metrics, described
 from spatial_functa_pipeline.fields.cells import cut_into_cells
 from spatial_functa_pipeline.fields.encoder import Encoder
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
+from spatial_functa_pipeline.fields.scales import finest_part
 from spatial_functa_pipeline.functasets.rotation import rotated, rotated_back
 from spatial_functa_pipeline.functasets.statistics import LatentStatistics
 from spatial_functa_pipeline.functasets.store import Functaset
@@ -48,15 +53,17 @@ class Probe:
     Attributes:
         decode: latents `(B, *grid, c)` → pictures on the CPU.
         latents: unperturbed, `(N, *grid, c)`.
+        shape: of one of them.
     """
 
     decode: Callable[[Tensor], Tensor]
     latents: Tensor
+    shape: LatentShape
 
     @property
     def grid(self) -> tuple[int, ...]:
         """Cells along each axis."""
-        return tuple(self.latents.shape[1:-1])
+        return self.shape.grid
 
     @property
     def middle(self) -> tuple[int, ...]:
@@ -72,18 +79,19 @@ class Probe:
         """Perturbed − unperturbed pictures: a channel changed `by` so much in one cell (None: in all)."""
         perturbed = self.latents.clone()
         place: tuple[slice | int, ...] = (slice(None), *(cell if cell is not None else [slice(None)] * len(self.grid)))
-        perturbed[(*place, channel)] += by
+        finest_part(perturbed, self.shape)[(*place, channel)] += by
         return self._pictures(perturbed) - self.pictures
 
     def turned(self, rotation: Tensor | None) -> Probe:
         """The same pictures, whose latents are rotated (None: not), see `functasets.rotation`: what is then perturbed."""
         if rotation is None:
             return self
-        return Probe(lambda turned: self.decode(rotated_back(turned, rotation)), rotated(self.latents, rotation))
+        turned = rotated(self.latents, rotation)
+        return Probe(lambda latents: self.decode(rotated_back(latents, rotation)), turned, self.shape)
 
     def of_first(self, count: int) -> Probe:
         """The same of the first latents only."""
-        return Probe(self.decode, self.latents[:count])
+        return Probe(self.decode, self.latents[:count], self.shape)
 
     def _pictures(self, latents: Tensor) -> Tensor:
         return torch.cat([self.decode(part) for part in latents.split(BATCH)])
@@ -252,7 +260,7 @@ def analyse_perturbations(
     (Fig. 4), one channel in all cells (Fig. 12), the patterns of all channels, RMSE against strength (Fig. 13), locality.
 
     Args:
-        test_functaset: whose first latents are perturbed.
+        test_functaset: whose first latents are perturbed; of several scales the finest.
         encoder: decodes them.
         statistics: of the training latents; where these are rotated, the channels are those of rotated latents.
         config: how many latents, and how far.
@@ -260,9 +268,12 @@ def analyse_perturbations(
         seed: of the encoder's training, for what stands beside the numbers.
     """
     latents = torch.from_numpy(test_functaset.rows(0, min(config.images, test_functaset.originals)))
-    probe = Probe(partial(decode, encoder), latents).turned(statistics.rotation)
-    found = measure_perturbations(probe, statistics.moments["vector"].std, config.strength)
+    shape = test_functaset.latent_shape
+    probe = Probe(partial(decode, encoder), latents, shape).turned(statistics.rotation)
+    finest = shape.scales[-1]
+    found = measure_perturbations(probe, statistics.moments["vector"].std[-finest.channels :], config.strength)
     channels = f"{len(found.steps)} {'' if statistics.rotation is None else 'rotated '}channels"
+    channels += f" of {finest}" if shape.coarser else ""
     where = f"{len(latents)} test images, seed {seed}, {channels} by {config.strength:g} σ"
     return (
         perturbation_metrics(found, where),

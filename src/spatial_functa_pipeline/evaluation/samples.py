@@ -37,6 +37,7 @@ class LatentSampler:
         latent_shape: of one latent.
         seed: sample i depends on (`seed`, i) alone.
         progress: whether to show a progress bar.
+        guide: of autoguidance, as the denoiser.
     """
 
     denoiser: Denoiser
@@ -46,6 +47,7 @@ class LatentSampler:
     latent_shape: LatentShape
     seed: int
     progress: bool = False
+    guide: Denoiser | None = None
 
     def __call__(self, start: int, stop: int) -> Rows:
         """The samples start, …, stop − 1, mapped back from normalised to raw (the inverse of Eq. 1)."""
@@ -63,6 +65,7 @@ class LatentSampler:
             device,
             first=start,
             progress=self.progress,
+            guide=self.guide,
         )
         raw = self.normaliser.inverse(latents.to(device)).cpu().numpy()
         return Rows.of_samples(raw, np.full(stop - start, NO_CLASS) if labels is None else labels.numpy())
@@ -84,18 +87,21 @@ def plan_samples(
     fingerprint: str,
     seed: int,
     runtime: RuntimeConfig,
+    guide: Denoiser | None = None,
 ) -> FunctasetPlan:
     """A functaset of samples, shaped `like` the one that the denoiser was trained on.
 
     Each batch is a shard, stored once it is drawn, so that an interrupted sampling goes on with the next; how they were
-    drawn stands beside them (`sampling_settings`). An unconditional denoiser is not guided. `fingerprint` stands for the
-    denoiser's weights.
+    drawn stands beside them (`sampling_settings`). An unconditional denoiser is not guided by classes. `fingerprint` stands
+    for the denoiser's weights, and `guide` is kept with them.
+
+    Raises ValueError if a guide is asked for and there is none.
     """
     sampling = sampling if process.conditional else sampling.unguided
     seed = derive_seed(seed, "samples")
     precision = available_precision(sampling.precision, normaliser.scale.device, "samples")
     sampling = sampling.model_copy(update={"precision": precision})  # what is kept is what they are drawn in
-    sampler = LatentSampler(denoiser, normaliser, process, sampling, like.latent_shape, seed, runtime.progress)
+    sampler = LatentSampler(denoiser, normaliser, process, sampling, like.latent_shape, seed, runtime.progress, guide)
     header = FunctasetHeader(
         dataset=dataset,
         split="samples",

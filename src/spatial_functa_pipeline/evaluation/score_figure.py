@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from math import ceil, isnan
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from spatial_functa_pipeline.evaluation.drawing import INK, WARM, style
+from spatial_functa_pipeline.evaluation.drawing import DARK, INK, WARM, style
 from spatial_functa_pipeline.metrics.comparison import SCORES
 
 _COLOURS = {"test": INK, "train": WARM}
@@ -18,8 +19,11 @@ _PANELS = 3
 def score_figure(table: pd.DataFrame) -> Figure:
     """A panel for each score, a bar for each set of images and each real set it was compared with, with its value.
 
+    A line over a bar is the 95 % interval, where it is known.
+
     Args:
-        table: columns `images`, `against` (`test` or `train`) and the `SCORES`; other columns are not drawn.
+        table: columns `images`, `against` (`test` or `train`), the `SCORES`, and `<score>_low` and `<score>_high` of each;
+            other columns are not drawn.
     """
     names = list(dict.fromkeys(table["images"]))
     lines = ceil(len(SCORES) / _PANELS)
@@ -31,7 +35,14 @@ def score_figure(table: pd.DataFrame) -> Figure:
         for number, (against, colour) in enumerate(_COLOURS.items()):
             rows = table[table["against"] == against]
             heights = [names.index(name) + 0.38 * (number - 0.5) for name in rows["images"]]
-            bars = axis.barh(heights, rows[score], height=0.36, color=colour, label=f"against {against} images")
+            low, high = (rows[f"{score}_{bound}"].fillna(rows[score]) for bound in ("low", "high"))
+            bars = axis.barh(
+                *(heights, rows[score], 0.36),
+                xerr=np.stack([rows[score] - low, high - rows[score]]),
+                error_kw={"ecolor": DARK, "elinewidth": 1},
+                color=colour,
+                label=f"against {against} images",
+            )
             axis.bar_label(
                 bars, ["" if isnan(value) else f"{value:.3g}" for value in rows[score]], fontsize=7, padding=2
             )
@@ -39,7 +50,7 @@ def score_figure(table: pd.DataFrame) -> Figure:
             axis.set_xscale("log")
         axis.margins(x=0.2)
         if table[score].min() < 0:
-            axis.set_xlim(left=min(1.3 * table[score].min(), -0.25 * table[score].max()))  # room for the labels
+            axis.set_xlim(left=min(1.3 * table[score].min(), -0.3 * table[score].max()))  # room for the labels
         axis.set_title(score.replace("_", " "), fontsize=10)
         axis.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
         style(axis)

@@ -2,24 +2,36 @@
 
 A SIREN of `depth − 1` sine layers, each shifted by a modulation, and a linear output layer. Shapes: B images, `(*grid, c)`
 latents, N rows of Q points (see `geometry`), W width, L = depth − 1 modulated layers, h output channels.
+
+Latents of several scales (see `scales`) are `(numbers,)` where it says `(*grid, c)`; `(*grid, c)` is then what the cells of
+the finest grid have.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import prod, sqrt
+from math import ceil, prod, sqrt
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from spatial_functa_pipeline.fields.cell_maps import MOST_DIMENSIONS, apply_adjoint, apply_map, centre_of
+from spatial_functa_pipeline.fields.cells import cut_into_cells
 from spatial_functa_pipeline.fields.encoder import Encoder, EncoderSpec
 from spatial_functa_pipeline.fields.geometry import GEOMETRIES, Geometry, Interpolation, OverlappingGeometry
 from spatial_functa_pipeline.fields.lanczos import largest_eigenvalues
-from spatial_functa_pipeline.fields.latent_shape import LatentShape
+from spatial_functa_pipeline.fields.latent_shape import LatentShape, Scale
 from spatial_functa_pipeline.fields.native_engine import NativeEngine
-from spatial_functa_pipeline.fields.own_parts import FreeFirstStep, LinearPart
+from spatial_functa_pipeline.fields.own_parts import FreeFirstStep, FreeFirstSteps, LinearPart
+from spatial_functa_pipeline.fields.scales import (
+    channel_of_numbers,
+    join_scales,
+    place_of_cells,
+    split_scales,
+    to_cells,
+    to_cells_adjoint,
+)
 from spatial_functa_pipeline.fields.siren import FieldPrecision, Siren, backward, output, waves
 from spatial_functa_pipeline.fields.torch_engine import TorchEngine, recomputed
 
@@ -69,7 +81,10 @@ class SpatialField(Encoder):
     spec: FieldSpec
     any_resolution = True
     spectral_vector: Tensor
-    first_step: FreeFirstStep | None
+    channel_of: Tensor
+    cells_covered: Tensor
+    places: Tensor
+    first_step: FreeFirstStep | FreeFirstSteps | None
     linear: LinearPart | None
 
     def __init__(self, spec: FieldSpec) -> None:
@@ -80,6 +95,11 @@ class SpatialField(Encoder):
             )
         if spec.overlap and spec.interpolation != "nearest":
             raise ValueError(f"only cells of the interpolation nearest have an overlap, got {spec.interpolation}")
+        if spec.latent_shape.coarser and (spec.interpolation != "nearest" or spec.initialisation == "data"):
+            raise ValueError(
+                f"a field of several scales has the interpolation nearest and starts at random, got {spec.interpolation} "
+                f"and {spec.initialisation}"
+            )
         self.spec = spec
         shape = (spec.latent_shape.grid, spec.resolution, spec.resolution)
         self.geometry = GEOMETRIES[spec.interpolation](*shape)
@@ -88,7 +108,8 @@ class SpatialField(Encoder):
         # ∂ loss / ∂ output = this · (output − target): the loss is the mean over the pixels of a cell and their channels.
         self._residual_scale = 2 * prod(spec.latent_shape.grid) / (prod(spec.resolution) * spec.channels)
         self.sine_layers = spec.depth - 1
-        sizes = [self.geometry.coordinates.shape[-1], *[spec.width] * self.sine_layers, spec.channels]
+        scales = spec.latent_shape.scales
+        sizes = [len(scales) * self.geometry.coordinates.shape[-1], *[spec.width] * self.sine_layers, spec.channels]
         self.layers = nn.ModuleList(nn.Linear(n, m) for n, m in pairwise(sizes))
         kernel = (spec.kernel_size,) * len(spec.latent_shape.grid)
         # λ as a convolution kernel (L·W, c, *kernel); a 1×1 kernel is applied as a plain matrix product.
@@ -98,11 +119,17 @@ class SpatialField(Encoder):
         self.modulation_bias = nn.Parameter(torch.empty(self.sine_layers * spec.width))
         self.inner_rates = nn.Parameter(torch.empty(spec.latent_shape.channels))
         latent, pixels = spec.latent_shape.channels, prod(spec.cell) * spec.channels
-        self.first_step = FreeFirstStep(latent, pixels, self._reach) if spec.first_step == "free" else None
+        if spec.first_step == "tied":
+            self.first_step = None
+        elif spec.latent_shape.coarser:
+            self.first_step = FreeFirstSteps(spec.latent_shape, pixels, [self._reach_of(scale) for scale in scales])
+        else:
+            self.first_step = FreeFirstStep(latent, pixels, self._reach)
         starts_from_data = spec.initialisation == "data"
         self.linear = LinearPart(spec.cell, spec.channels, latent, self._reach) if starts_from_data else None
         # Largest eigenvector of the inner loop's step matrix, as far as `spectral_radius` has found it.
-        self.register_buffer("spectral_vector", torch.empty(1, *spec.latent_shape.grid, spec.latent_shape.channels))
+        self.register_buffer("spectral_vector", torch.empty(1, *spec.latent_shape.shape))
+        self._register_scales(spec.latent_shape)
         self.engine: TorchEngine | NativeEngine = TorchEngine()
         self.reset_parameters()
 
@@ -111,6 +138,22 @@ class SpatialField(Encoder):
         """Cells along each axis whose latents the pixels of one cell depend on to first order, and the other way round."""
         between = 2 if self.spec.interpolation == "linear" and self.spec.latent_shape.cells > 1 else 0
         return (self.spec.kernel_size + between,) * len(self.spec.latent_shape.grid)
+
+    def _reach_of(self, scale: Scale) -> tuple[int, ...]:
+        """The same in cells of this scale, of several."""
+        neighbours = self.spec.kernel_size // 2
+        sides = zip(self.spec.latent_shape.grid, scale.grid, strict=True)
+        return tuple(1 if side == 1 else 1 + 2 * ceil(neighbours * side / finest) for finest, side in sides)
+
+    def _register_scales(self, shape: LatentShape) -> None:
+        """For several scales: each number's channel; of each channel, how many cells of the finest grid share it; and where in
+        the cells of all scales each cell of the finest grid begins."""
+        if not shape.coarser:
+            return
+        covered = [torch.full((scale.channels,), shape.cells / scale.cells) for scale in shape.scales]
+        self.register_buffer("channel_of", channel_of_numbers(shape), persistent=False)
+        self.register_buffer("cells_covered", torch.cat(covered), persistent=False)
+        self.register_buffer("places", place_of_cells(shape).to(torch.get_default_dtype()), persistent=False)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -133,9 +176,8 @@ class SpatialField(Encoder):
         self.spectral_vector.normal_()
         self.spectral_vector /= self.spectral_vector.norm()
         for part in (self.first_step, self.linear):
-            if part is not None:
-                part.weight.zero_()
-                part.bias.zero_()
+            for parameter in () if part is None else part.parameters():
+                parameter.zero_()
 
     @torch.no_grad()
     def start_from(self, mean: Tensor, directions: Tensor, deviations: Tensor) -> None:
@@ -170,10 +212,13 @@ class SpatialField(Encoder):
     def tie_first_step(self) -> None:
         """Make a free first step, if there is one, the gradient step.
 
-        For `linear`, whose cells differ, it is that of the middle cell.
+        For `linear` and several scales, whose cells differ, it is that of the middle cell.
         """
-        if self.first_step is not None:
-            self.first_step.tie(self._residual_scale * self._rates, self._first_order())
+        rates = self._residual_scale * self.inner_rates.clamp(0, 1)
+        if isinstance(self.first_step, FreeFirstSteps):
+            self.first_step.tie(rates, self._first_orders())
+        elif self.first_step is not None:
+            self.first_step.tie(rates, self._first_order())
 
     @property
     def _linear_layers(self) -> list[nn.Linear]:
@@ -183,17 +228,23 @@ class SpatialField(Encoder):
     # Latent → shifts, and its adjoint
 
     def modulate(self, latents: Tensor) -> Tensor:
-        """λ: latents `(B, *grid, c)` → modulations `(B, *grid, L·W)`."""
-        return apply_map(self.modulation_weight, latents, self.modulation_bias)
+        """λ: latents `(B, *grid, c)` → modulations `(B, *grid, L·W)`; of several scales, the sum of theirs."""
+        return apply_map(self.modulation_weight, to_cells(latents, self.spec.latent_shape), self.modulation_bias)
 
     def modulate_adjoint(self, gradients: Tensor) -> Tensor:
         """λᵀ: gradients of modulations `(B, *grid, L·W)` → of latents `(B, *grid, c)`."""
-        return apply_adjoint(self.modulation_weight, gradients)
+        return to_cells_adjoint(apply_adjoint(self.modulation_weight, gradients), self.spec.latent_shape)
 
     def _siren(self, coordinates: Tensor) -> Siren:
-        """What all images share, with ω0 folded in: a_l = ω0 (W_l h_{l−1} + b_l + m_l), h_l = sin a_l."""
+        """What all images share, with ω0 folded in: a_l = ω0 (W_l h_{l−1} + b_l + m_l), h_l = sin a_l.
+
+        With several scales the coordinates are those in the cells of each. In a cell of the finest grid they are linear in
+        those of that cell alone, which all cells share; where it lies in the others is a shift of the first layer (`_placed`).
+        """
         *sine_layers, last = self._linear_layers
         first, *hidden = (layer.weight for layer in sine_layers)
+        if self.spec.latent_shape.coarser:
+            first = (first.unflatten(1, (-1, coordinates.shape[-1])) * self._cell_sides).sum(dim=1)
         square = torch.stack(hidden) if hidden else first.new_empty(0, self.spec.width, self.spec.width)
         # Pixel values are + ½, not clamped.
         return Siren(
@@ -204,6 +255,31 @@ class SpatialField(Encoder):
         """Modulations `(…, L·W)` → shifts `(…, L, W)`, each layer's bias included: interpolation weights sum to 1."""
         biases = torch.stack([layer.bias for layer in self._linear_layers[:-1]])
         return self.spec.omega0 * (modulations.unflatten(-1, (self.sine_layers, self.spec.width)) + biases)
+
+    @property
+    def _cell_sides(self) -> Tensor:
+        """Of a cell of the finest grid, in cells of each of the scales, `(scales, D)`."""
+        finest, scales = self.spec.latent_shape.grid, self.spec.latent_shape.scales
+        return self.places.new_tensor([[k / n for k, n in zip(scale.grid, finest, strict=True)] for scale in scales])
+
+    def _placed(self) -> Tensor:
+        """What the place of each cell in those of the coarser scales adds to the first layer's shifts, `(*grid, W)`."""
+        return self.spec.omega0 * (self.places @ self._linear_layers[0].weight.T)
+
+    def _shifts_of(self, latents: Tensor) -> Tensor:
+        """All shifts of the cells, `(B, *grid, L, W)`."""
+        shifts = self._shifts(self.modulate(latents))
+        if not self.spec.latent_shape.coarser:
+            return shifts
+        first, others = shifts.split([1, self.sine_layers - 1], dim=-2)
+        return torch.cat([first + self._placed().unsqueeze(-2), others], dim=-2)
+
+    def _at_all_places(self, siren: Siren) -> Siren:
+        """At the points of one cell for all, where z = 0 makes all cells alike; of several scales, at those of every cell."""
+        if not self.spec.latent_shape.coarser:
+            return siren
+        placed = self._placed().flatten(0, -2)
+        return siren._replace(first=(placed[:, None, :] + siren.first).flatten(0, 1))
 
     def _linear_part(self, latents: Tensor, geometry: Geometry, places: Tensor | None = None) -> Tensor | float:
         """At the points of the geometry, `(N, Q, h)`; 0 without a linear part. `places` as `LinearPart` has them."""
@@ -220,7 +296,7 @@ class SpatialField(Encoder):
 
     def _basis(self, siren: Siren) -> list[Tensor]:
         """At z = 0: the SIREN's values `(Q, h)`, and its derivatives for the latents of a point's cell `(Q, h, c)`; where λ
-        mixes cells, for the modulations of the point `(Q, h, L·W)`."""
+        mixes cells, for the modulations of the point `(Q, h, L·W)`. Q are the points of `_at_all_places`."""
         layers = self._waves_at_zero(siren)
         start = siren.output_weight[:, None, :].expand(-1, len(siren.first), -1)
         basis = self.spec.omega0 * torch.cat(backward(siren, start, layers, "float32"), dim=-1).movedim(0, 1)
@@ -239,7 +315,9 @@ class SpatialField(Encoder):
 
     def _tangent(self, latents: Tensor, basis: Tensor) -> Tensor:
         """(∂y/∂z) · latents at z = 0: how the pixels change to first order, as points `(N, Q, h)`."""
-        cells = latents if self.spec.kernel_size == 1 else apply_map(self.modulation_weight, latents)
+        cells = to_cells(latents, self.spec.latent_shape)
+        if self.spec.kernel_size > 1:
+            cells = apply_map(self.modulation_weight, cells)
         change = self.geometry.differentiate(self.geometry.spread(cells), basis)
         if self.linear is None:
             return change
@@ -248,31 +326,54 @@ class SpatialField(Encoder):
     def _tangent_adjoint(self, residual: Tensor, basis: Tensor) -> Tensor:
         """(∂y/∂z)ᵀ · residual at z = 0: points `(N, Q, h)` → latents `(B, *grid, c)`."""
         cells = self.geometry.project(residual, basis)
-        latents = cells if self.spec.kernel_size == 1 else self.modulate_adjoint(cells)
+        if self.spec.kernel_size > 1:
+            cells = apply_adjoint(self.modulation_weight, cells)
+        latents = to_cells_adjoint(cells, self.spec.latent_shape)
         return latents if self.linear is None else latents + self.linear.adjoint(self.geometry.to_cells(residual))
+
+    def _basis_at_all_places(self) -> Tensor:
+        """The derivatives of `_basis`."""
+        return self._at_all_points(self._basis, self._at_all_places(self._siren(self.geometry.coordinates)))[1]
 
     def _first_order(self) -> Tensor:
         """∂y/∂z at z = 0 as a map of cells, `(P·h, c, *reach)`; for `linear`, whose cells differ, that of the middle one."""
-        _, basis = self._at_all_points(self._basis, self._siren(self.geometry.coordinates))
+        basis = self._basis_at_all_places()
         if self.spec.interpolation == "nearest":
             change = basis.flatten(0, 1)
             if self.spec.kernel_size > 1:
                 change = torch.tensordot(change, self.modulation_weight, dims=1)
             change = change.reshape(len(change), -1, *self._reach)
             return change if self.linear is None else change + self.linear.weight
-        grid, reach, latent = self.spec.latent_shape.grid, self._reach, self.spec.latent_shape.channels
+        (scale,) = self.spec.latent_shape.scales
+        return self._of_middle_cell(scale, self._reach, lambda cells: self._tangent(cells, basis))
+
+    def _first_orders(self) -> list[Tensor]:
+        """The same of each of several scales, as a map of its own cells, of the middle one."""
+        basis, shape, found = self._basis_at_all_places(), self.spec.latent_shape, []
+        for index, scale in enumerate(shape.scales):
+
+            def change(cells: Tensor, index: int = index) -> Tensor:
+                parts = split_scales(cells.new_zeros(len(cells), shape.numbers), shape)
+                return self._tangent(join_scales([*parts[:index], cells, *parts[index + 1 :]]), basis)
+
+            found.append(self._of_middle_cell(scale, self._reach_of(scale), change))
+        return found
+
+    def _of_middle_cell(self, scale: Scale, reach: Sequence[int], change: Callable[[Tensor], Tensor]) -> Tensor:
+        """`change` of a scale's latents, points, as a map of its cells, `(P·h, c, *reach)`: of what its middle cell has."""
+        grid, latent = scale.grid, scale.channels
         around = torch.cartesian_prod(*(torch.arange(side) - side // 2 for side in reach)).reshape(-1, len(grid))
         columns, middle = [], 0
         for side in grid:
             middle = middle * side + side // 2
         for offset in around.tolist():  # what one latent does to the middle cell
             source = [side // 2 + step for side, step in zip(grid, offset, strict=True)]
-            latents = basis.new_zeros(latent, *grid, latent)
+            latents = self.inner_rates.new_zeros(latent, *grid, latent)
             if all(0 <= at < side for at, side in zip(source, grid, strict=True)):
                 latents[(slice(None), *source)] = torch.eye(latent).to(latents)
-            pixels = self.geometry.to_cells(self._tangent(latents, basis))
+            pixels = cut_into_cells(self.geometry.to_cells(change(latents)), grid).flatten(-2)
             columns.append(pixels.flatten(1, -2)[:, middle])
-        return torch.stack(columns, dim=-1).movedim(0, 1).unflatten(-1, reach)
+        return torch.stack(columns, dim=-1).movedim(0, 1).unflatten(-1, tuple(reach))
 
     def _first_latents(self, targets: Tensor, siren: Siren) -> Tensor:
         """z₁ `(B, *grid, c)`.
@@ -281,7 +382,11 @@ class SpatialField(Encoder):
         all rows. Exact, and far cheaper than a general step. A free first step needs no basis.
         """
         at_zero = self._basis if self.first_step is None else self._values_at_zero
-        values, *basis = self._at_all_points(at_zero, siren)
+        values, *basis = self._at_all_points(at_zero, self._at_all_places(siren))
+        if self.spec.latent_shape.coarser:
+            values = values.unflatten(0, (-1, targets.shape[1])).repeat(
+                len(targets) // self.spec.latent_shape.cells, 1, 1
+            )
         residual = values - targets
         if self.linear is not None:
             cells = self.geometry.to_cells(residual) + self.linear.bias
@@ -294,7 +399,7 @@ class SpatialField(Encoder):
     def _gradient(self, latents: Tensor, targets: Tensor, siren: Siren) -> Tensor:
         """∇_z L at any z, written out, `(B, *grid, c)`."""
         scale, spec = self._residual_scale, self.spec
-        shifts = self._shifts(self.modulate(latents))
+        shifts = self._shifts_of(latents)
         targets = targets - self._linear_part(latents, self.geometry)
         from_shifts, values = self.engine.gradient(
             siren, self.geometry, shifts, targets, scale * spec.omega0, spec.precision
@@ -306,7 +411,12 @@ class SpatialField(Encoder):
 
     @property
     def _rates(self) -> Tensor:
-        return self.inner_rates.clamp(0, 1)
+        """The meta-SGD rates `(c,)`; of several scales those of each number, `(numbers,)`.
+
+        Each scale's are for the loss as a field of its grid alone has it: the mean over its own, larger cells.
+        """
+        rates = self.inner_rates.clamp(0, 1)
+        return (rates / self.cells_covered)[self.channel_of] if self.spec.latent_shape.coarser else rates
 
     def _fit(self, targets: Tensor, steps: int, siren: Siren) -> Tensor:
         latents = self._first_latents(targets, siren)
@@ -323,8 +433,8 @@ class SpatialField(Encoder):
         The value is the Rayleigh quotient of `spectral_vector`, after so many more power iterations of it: from step to
         step of a training one is enough.
         """
-        _, basis = self._at_all_points(self._basis, self._siren(self.geometry.coordinates))
-        roots = self.inner_rates.clamp(1e-12, 1).sqrt()
+        basis = self._basis_at_all_places()
+        roots = self._rates.clamp(min=1e-12).sqrt()
         with torch.no_grad():
             vector = self.spectral_vector
             for _ in range(iterations):
@@ -353,9 +463,9 @@ class SpatialField(Encoder):
         """
         self._check(images, None)
         targets, siren = self.geometry.to_points(images), self._siren(self.geometry.coordinates)
-        cells, latent = self.spec.latent_shape.cells, self.spec.latent_shape.channels
-        blocks = cells if prod(self._reach) == 1 else 1
-        shape, found = (len(images) * blocks, cells * latent // blocks), images.new_zeros(0, len(images) * blocks)
+        whole = self.spec.latent_shape
+        blocks = whole.cells if prod(self._reach) == 1 and not whole.coarser else 1
+        shape, found = (len(images) * blocks, whole.numbers // blocks), images.new_zeros(0, len(images) * blocks)
         vectors = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(images)
         for steps in range(1, self.spec.inner_steps):
             product = self._step_product(self._fit(targets, steps, siren), targets, siren)
@@ -407,7 +517,7 @@ class SpatialField(Encoder):
             coordinates = places = coordinates + offset / offset.new_tensor(self.spec.cell)
         elif geometry is not self.geometry:
             places = geometry.places
-        values = self.engine.values(self._siren(coordinates), geometry, self._shifts(self.modulate(latents)))
+        values = self.engine.values(self._siren(coordinates), geometry, self._shifts_of(latents))
         values = values + self._linear_part(latents, geometry, places)
         if isinstance(geometry, OverlappingGeometry):
             return geometry.blended(values, coordinates)

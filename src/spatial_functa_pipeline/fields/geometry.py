@@ -145,12 +145,27 @@ class NearestGeometry(nn.Module):
         return gradients.reshape(-1, *self.grid, gradients.shape[-1])
 
     def differentiate(self, modulations: Tensor, basis: Tensor) -> Tensor:
-        """Spread modulations `(B·S, 1, M)` through basis `(P, channels, M)`: pixels `(B·S, P, channels)`."""
+        """Spread modulations `(B·S, 1, M)` through basis `(P, channels, M)`: pixels `(B·S, P, channels)`.
+
+        A basis `(S·P, channels, M)` has for each cell its own.
+        """
+        if len(basis) > len(self.coordinates):
+            cells = modulations.reshape(-1, prod(self.grid), modulations.shape[-1])
+            pixels = torch.einsum("bsm,spm->bsp", cells, self._of_cells(basis))
+            return pixels.reshape(-1, len(self.coordinates), basis.shape[1])
         return (modulations.flatten(1) @ basis.flatten(0, 1).T).unflatten(-1, basis.shape[:2])
 
     def project(self, residual: Tensor, basis: Tensor) -> Tensor:
         """Adjoint of spreading and `differentiate`: residual `(B·S, P, channels)` → cells `(B, *grid, M)`."""
+        if len(basis) > len(self.coordinates):
+            of_cells = self._of_cells(basis)
+            cells = torch.einsum("bsp,spm->bsm", residual.reshape(-1, *of_cells.shape[:2]), of_cells)
+            return cells.reshape(-1, *self.grid, basis.shape[-1])
         return (residual.flatten(1) @ basis.flatten(0, 1)).reshape(-1, *self.grid, basis.shape[-1])
+
+    def _of_cells(self, basis: Tensor) -> Tensor:
+        """`(S·P, channels, M)` → `(S, P·channels, M)`."""
+        return basis.reshape(prod(self.grid), -1, basis.shape[-1])
 
 
 class OverlappingGeometry(NearestGeometry):

@@ -6,12 +6,16 @@ cell depend on to first order, and the other way round.
 
 from collections.abc import Sequence
 from math import prod
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from spatial_functa_pipeline.fields.cell_maps import adjoint_weight, apply_adjoint, apply_map, centre_of
+from spatial_functa_pipeline.fields.cells import cut_into_cells
 from spatial_functa_pipeline.fields.geometry import cosine_interpolation
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
+from spatial_functa_pipeline.fields.scales import join_scales
 
 
 class FreeFirstStep(nn.Module):
@@ -36,6 +40,40 @@ class FreeFirstStep(nn.Module):
         adjoint = adjoint_weight(first_order)
         self.weight.copy_(rates.reshape(-1, *(1,) * (adjoint.ndim - 1)) * adjoint)
         self.bias.zero_()
+
+
+class FreeFirstSteps(nn.ModuleList):
+    """`FreeFirstStep` for several scales: one for each, of the pixels of its own cells.
+
+    A scale's residual is divided by the number n of the finest grid's cells in one of its own, as its rate is: weights of all
+    scales are then of one size, and a training's steps suit all of them.
+
+    Args:
+        shape: of the latents.
+        pixels: P·h, of a cell of the finest grid.
+        reaches: of each scale, in its cells.
+    """
+
+    def __init__(self, shape: LatentShape, pixels: int, reaches: Sequence[Sequence[int]]) -> None:
+        super().__init__(
+            FreeFirstStep(scale.channels, pixels * shape.cells // scale.cells, reach)
+            for scale, reach in zip(shape.scales, reaches, strict=True)
+        )
+        self.shape = shape
+
+    def forward(self, residual: Tensor) -> Tensor:
+        """z₁ `(B, numbers)` of the residual of the finest grid's cells."""
+        found = []
+        for step, scale in zip(self, self.shape.scales, strict=True):
+            cells = cut_into_cells(residual, scale.grid)  # (B, *its grid, n, P·h)
+            found.append(step(cells.flatten(-2) / cells.shape[-2]))
+        return join_scales(found)
+
+    def tie(self, rates: Tensor, first_orders: Sequence[Tensor]) -> None:
+        """As `FreeFirstStep.tie` for each scale; `rates (c,)` are those before they are divided by n."""
+        shares = rates.split([scale.channels for scale in self.shape.scales])
+        for step, share, first_order in zip(self, shares, first_orders, strict=True):
+            cast(FreeFirstStep, step).tie(share, first_order)
 
 
 class LinearPart(nn.Module):

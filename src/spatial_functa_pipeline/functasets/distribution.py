@@ -30,33 +30,44 @@ class LatentDistribution:
         count: of latents.
         histogram: how many x lie in each bin between `EDGES`, int64 `(c, bins)`.
         sums: of x, x², x³ and x⁴, float64 `(4, c)`.
-        numbers: how many x a channel has: `count` times the cells.
+        numbers: how many x each channel has, int64 `(c,)`: `count` times the cells.
     """
 
     count: int
     histogram: np.ndarray
     sums: np.ndarray
-    numbers: int
+    numbers: np.ndarray
 
     @classmethod
-    def of(cls, latents: np.ndarray, mean: np.ndarray, std: np.ndarray, rotation: torch.Tensor | None = None) -> Self:
-        """Of latents `(n, *grid, c)`, rotated if there is a rotation; a channel whose σ is 0 has x = 0."""
+    def of(
+        cls,
+        latents: np.ndarray,
+        mean: np.ndarray,
+        std: np.ndarray,
+        rotation: torch.Tensor | None = None,
+        channels: np.ndarray | None = None,
+    ) -> Self:
+        """Of latents `(n, *grid, c)`, rotated if there is a rotation; a channel whose σ is 0 has x = 0.
+
+        Those of several scales are `(n, numbers)`, and `channels` says which channel each number is.
+        """
         exact = latents.astype(np.float64)
         if rotation is not None:
             exact = rotated(torch.from_numpy(exact), rotation.double()).numpy()
         x = exact.reshape(-1, latents.shape[-1])
-        x -= mean
-        x *= np.divide(1, std, out=np.zeros_like(std), where=std > 0)
-        powers = np.empty((4, x.shape[1]))
+        channels = np.arange(len(mean)) if channels is None else channels
+        x -= mean[channels]
+        x *= np.divide(1, std, out=np.zeros_like(std), where=std > 0)[channels]
+        powers = np.empty((4, len(mean)))
         power = x
         for order in range(4):
-            powers[order] = power.sum(axis=0)
+            powers[order] = np.bincount(channels, power.sum(axis=0))
             power = power * x
         bins = len(EDGES) - 1
         bin_of = ((x - EDGES[0]) / (EDGES[1] - EDGES[0])).clip(0, bins - 1).astype(np.int64)
-        bin_of += bins * np.arange(x.shape[1])
-        histogram = np.bincount(bin_of.ravel(), minlength=bins * x.shape[1]).reshape(-1, bins)
-        return cls(len(latents), histogram, powers, len(x))
+        bin_of += bins * channels
+        histogram = np.bincount(bin_of.ravel(), minlength=bins * len(mean)).reshape(-1, bins)
+        return cls(len(latents), histogram, powers, len(x) * np.bincount(channels))
 
     def joined(self, other: Self) -> Self:
         """Of the latents of both."""
@@ -84,7 +95,7 @@ class LatentDistribution:
     @property
     def density(self) -> np.ndarray:
         """The histograms as densities of x, float64 `(c, bins)`."""
-        return self.histogram / (self.numbers * np.diff(EDGES))
+        return self.histogram / (self.numbers[:, None] * np.diff(EDGES))
 
 
 def compute_distribution(
@@ -102,7 +113,8 @@ def compute_distribution(
     """
     moments = statistics.moments["vector"]
     mean, std = moments.mean.numpy(), moments.std.numpy()
-    measure = partial(LatentDistribution.of, mean=mean, std=std, rotation=statistics.rotation)
+    channels = None if statistics.channels is None else statistics.channels.numpy()
+    measure = partial(LatentDistribution.of, mean=mean, std=std, rotation=statistics.rotation, channels=channels)
     return fold_latents(functaset, measure, scheduling, at_most)
 
 

@@ -20,7 +20,7 @@ class Normaliser(nn.Module):
     Its buffers are all of it, so it is kept as its state: `Normaliser(**normaliser.state_dict())` is the same again.
 
     Attributes:
-        mean: μ, float32, `()`, `(c,)` or `(*grid, c)`.
+        mean: μ, float32, `()`, `(c,)` or `(*grid, c)`; of several scales `(numbers,)` for the last two.
         scale: γσ, float32, shaped like μ.
         clip_range: largest |z̃| in the training set of the numbers that share a μ, float32, shaped like it; infinite if
             it is not known.
@@ -55,7 +55,7 @@ class Normaliser(nn.Module):
         background, say) is divided by γ times the scalar σ instead, or by γ if that is 0 too. Its z̃ is 0 in the
         training set either way; so chosen, a denoiser's small error there is as small in z as it is elsewhere.
         """
-        moments, overall = statistics.moments[kind], statistics.moments["scalar"].std
+        moments, overall = statistics.of_numbers(kind), statistics.moments["scalar"].std
         overall = torch.where(overall > 0, overall, 1.0)
         std = torch.where(moments.std > 0, moments.std, overall)
         return cls(moments.mean, gamma * std, moments.largest / gamma, statistics.rotation)

@@ -12,6 +12,8 @@ import torch
 
 from spatial_functa_pipeline.config.normalization_stats import RotationKind, rotated_numbers
 from spatial_functa_pipeline.digest import short_digest
+from spatial_functa_pipeline.fields.latent_shape import LatentShape
+from spatial_functa_pipeline.fields.scales import channel_of_numbers, split_scales
 from spatial_functa_pipeline.functasets.folding import fold_latents
 from spatial_functa_pipeline.functasets.rotation import random_orthogonal, rotated
 from spatial_functa_pipeline.functasets.scheduling import SYNCHRONOUS, Scheduling
@@ -24,7 +26,7 @@ KINDS: tuple[NormalisationKind, ...] = get_args(NormalisationKind)
 @dataclass(frozen=True)
 class Moments:
     """Mean μ and standard deviation σ over the training images, mirrored ones included, float64: `()`, `(c,)` or
-    `(*grid, c)` by kind.
+    `(*grid, c)` by kind; of several scales with `(numbers,)` for the last, and the channels of all of them.
 
     `largest`, of the same shape, is the largest |z − μ|/σ of the numbers that share a μ: the range to which denoised ones
     may be clipped at γ = 1. A number that hardly varies may have a large one, and then has it alone. It is 0 where σ is 0.
@@ -43,25 +45,39 @@ class LatentStatistics:
     the normaliser's matter.
 
     With a `rotation` Q, float32, the moments are those of the rotated latents Qz.
+
+    Attributes:
+        channels: of latents of several scales, which channel each of their numbers is, int64 `(numbers,)`; None: of one
+            grid, `(*grid, c)`.
     """
 
     count: int
     moments: Mapping[NormalisationKind, Moments]
     rotation: torch.Tensor | None = None
+    channels: torch.Tensor | None = None
 
     def to_tensors(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Float64 tensors `<kind>_mean`, `<kind>_std`, `<kind>_largest`, float32 `rotation` or none, and `count`."""
+        """Float64 tensors `<kind>_mean`, `<kind>_std`, `<kind>_largest`; `rotation` and `channels` if there are any; and
+        `count`."""
         tensors = {
             f"{kind}_{name}": value for kind, moments in self.moments.items() for name, value in vars(moments).items()
         }
-        return tensors | ({} if self.rotation is None else {"rotation": self.rotation}), {"count": self.count}
+        some = {"rotation": self.rotation, "channels": self.channels}
+        return tensors | {name: tensor for name, tensor in some.items() if tensor is not None}, {"count": self.count}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> LatentStatistics:
         """The inverse of `to_tensors`."""
         names = ("mean", "std", "largest")
         moments = {kind: Moments(*(tensors[f"{kind}_{name}"] for name in names)) for kind in KINDS}
-        return cls(metadata["count"], moments, tensors.get("rotation"))
+        return cls(metadata["count"], moments, tensors.get("rotation"), tensors.get("channels"))
+
+    def of_numbers(self, kind: NormalisationKind) -> Moments:
+        """The moments of a kind in a shape that latents can be normalised by: those of channels for each of their numbers."""
+        moments = self.moments[kind]
+        if kind != "vector" or self.channels is None:
+            return moments
+        return Moments(*(value[self.channels] for value in vars(moments).values()))
 
 
 def compute_statistics(
@@ -79,9 +95,14 @@ def compute_statistics(
     """
     turn = None if rotation is None else _Turn.of(functaset, rotation)
     whole = fold_latents(functaset, partial(_Spread.of, turn=turn), scheduling)
-    axes = {"scalar": None, "vector": tuple(range(whole.mean.ndim - 1)), "array": ()}
-    moments = {kind: whole.pooled(axes[kind]) for kind in KINDS}
-    return LatentStatistics(whole.count, moments, turn.matrix if turn else None)
+    shape = functaset.latent_shape
+    moments: dict[NormalisationKind, Moments] = {
+        "scalar": whole.pooled(None),
+        "vector": whole.of_channels(shape),
+        "array": whole.pooled(()),
+    }
+    channels = channel_of_numbers(shape) if shape.coarser else None
+    return LatentStatistics(whole.count, moments, turn.matrix if turn else None, channels)
 
 
 @dataclass(frozen=True)
@@ -114,6 +135,17 @@ class _Spread:
             np.minimum(self.low, other.low),
             np.maximum(self.high, other.high),
         )
+
+    def of_channels(self, shape: LatentShape) -> Moments:
+        """Moments of each channel `(c,)`, over latents and cells; of several scales one after the other."""
+        if not shape.coarser:
+            return self.pooled(tuple(range(self.mean.ndim - 1)))
+        arrays = (self.mean, self.squares, self.low, self.high)
+        scales = zip(*(split_scales(torch.from_numpy(array), shape) for array in arrays), strict=True)
+        parts = [
+            type(self)(self.count, *(part.flatten(0, -2).numpy() for part in scale)).pooled((0,)) for scale in scales
+        ]
+        return Moments(*(torch.cat(values) for values in zip(*(vars(part).values() for part in parts), strict=True)))
 
     def pooled(self, axes: tuple[int, ...] | None) -> Moments:
         """Moments over latents and over `axes` of the latent.

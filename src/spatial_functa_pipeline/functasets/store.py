@@ -17,7 +17,7 @@ from spatial_functa_pipeline.functasets.format import SCHEMA_VERSION, FunctasetH
 from spatial_functa_pipeline.functasets.location import Location
 from spatial_functa_pipeline.functasets.quantisation import Quantiser, Ranges
 from spatial_functa_pipeline.functasets.shards import array_of, read_ranges, read_rows
-from spatial_functa_pipeline.images.augmentation import MIRRORED
+from spatial_functa_pipeline.images.augmentation import MIRRORED, CopyKind
 from spatial_functa_pipeline.images.digest import describe_images
 from spatial_functa_pipeline.images.images import Images
 
@@ -88,6 +88,11 @@ class Functaset:
     def augmentation(self) -> np.ndarray:
         """Number of the copy, see `augment`, int32 `(N,)`; 0 for the image itself."""
         return self._read("augmentation", 0, len(self))
+
+    @cached_property
+    def kinds(self) -> np.ndarray:
+        """What sort of copy each row is: a `CopyKind`, int64 `(N,)`."""
+        return CopyKind.of(self.augmentation)
 
     @cached_property
     def psnr(self) -> np.ndarray:

@@ -18,6 +18,7 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
+from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
 from spatial_functa_pipeline.config_loader import ProjectConfigLoader
 from spatial_functa_pipeline.digest import short_digest
@@ -43,6 +44,7 @@ class MlflowHooks(MlflowHook):
     def __init__(self) -> None:
         super().__init__()
         self._undo: list[Callable[[], Any]] = []
+        self._unlogged: dict[str, Any] = {}
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -61,6 +63,7 @@ class MlflowHooks(MlflowHook):
         self.catalog = catalog
         self._saved: set[str] = set()
         self._data_sets: set[str] = set()
+        self._parameters: set[str] = set()
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
@@ -150,9 +153,24 @@ class MlflowHooks(MlflowHook):
     @hook_impl
     def before_node_run(self, node: Node, catalog: DataCatalog, inputs: dict[str, Any], is_async: bool) -> None:
         """Log the data sets that the node reads, and its parameters, pydantic models as plain dictionaries."""
+        import mlflow
+
         self._log_data_sets(inputs)
         inputs = {name: plain_value(value) for name, value in inputs.items()}
         super().before_node_run(node=node, catalog=catalog, inputs=inputs, is_async=is_async)
+        unlogged, self._unlogged = self._unlogged, {}
+        if unlogged:
+            mlflow.log_params(unlogged)
+
+    def _log_param(self, name: str, value: Any) -> None:
+        """Keep what this run has not logged yet for `before_node_run`, which logs it at once: each call writes to disk."""
+        if name in self._parameters:
+            return
+        self._parameters.add(name)
+        if len(str(value)) > MAX_PARAM_VAL_LENGTH:
+            super()._log_param(name, value)  # as mlflow.yml says of long ones
+        else:
+            self._unlogged[name] = value
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:

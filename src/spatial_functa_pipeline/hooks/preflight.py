@@ -32,6 +32,7 @@ from spatial_functa_pipeline.images.images import Images, UnexpectedImagesError
 from spatial_functa_pipeline.metrics.features import InceptionDownloadError, inception_weights
 from spatial_functa_pipeline.pipeline_registry import register_pipelines
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
+from spatial_functa_pipeline.training.denoiser import rows_to_train_on
 from spatial_functa_pipeline.training.launch import check_devices
 
 CHECKED_FILES = "data/02_intermediate/{dataset}/checked_files"
@@ -268,23 +269,23 @@ def _with_advice(error: Exception) -> str:
 def _rows_of_trainings(run: PlannedRun) -> dict[str, int]:
     """How many rows each training draws its batches from, as far as that can be known."""
     rows: dict[str, int] = {}
+    diffusion = run.parameters.diffusion
     if (images := run.images.get("train_images")) is not None:
         copies = 1 + run.parameters.functaset.mirror_images + run.parameters.functaset.augmented_copies
         rows = dict.fromkeys(BLOCK_OF_TRAINING, len(images))
         rows["classifier"] *= copies
-        rows["denoiser"] *= 1 + run.parameters.diffusion.mirror_images
+        rows["denoiser"] *= copies if diffusion.augmented_copies else 1 + diffusion.mirror_images
     functaset = run.catalog.get("train_functaset")
     if "train_functaset" not in run.outputs and functaset is not None and functaset.exists():
         found = functaset.load()
-        mirrored = found.mirrored if run.parameters.diffusion.mirror_images else 0
-        rows |= {"classifier": len(found), "denoiser": found.originals + mirrored}
+        rows |= {"classifier": len(found), "denoiser": rows_to_train_on(found, diffusion)}
     return rows
 
 
 def _functaset_bytes(run: PlannedRun) -> dict[str, int]:
     """How many bytes the latents of each functaset take as they are encoded: floats hardly compress."""
     config, shape = run.parameters.functaset, run.parameters.latent_shape
-    size = shape.cells * shape.channels * np.dtype(config.storage_type).itemsize
+    size = shape.numbers * np.dtype(config.storage_type).itemsize
     held_out = 1 + bool(config.mirror_held_out)
     copies = {"train": 1 + config.mirror_images + config.augmented_copies, "validation": held_out, "test": held_out}
     rows = {split: len(run.images.get(f"{split}_images", ())) * count for split, count in copies.items()}

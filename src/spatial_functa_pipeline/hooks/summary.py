@@ -42,15 +42,19 @@ class SummaryHooks:
         from rich.table import Column, Table
 
         metrics = catalog.load("metrics")
-        details, variant = metrics.pop("details"), metrics.pop("variant", "")
+        details, intervals = metrics.pop("details"), metrics.pop("intervals", {})
+        variant = metrics.pop("variant", "")
         memorisation = catalog.load("memorisation_metrics")
-        table = Table(Column("metric", no_wrap=True), "value", "measured on", title=variant, title_justify="left")
+        table = Table(
+            Column("metric", no_wrap=True), "value", "95 %", "measured on", title=variant, title_justify="left"
+        )
         for name, value in metrics.items():
             if name in memorisation and name != "near_copies":
                 continue  # in the file, beside what they are compared with
             if name.endswith("_to_train") and not name.startswith(("fid_", "frechet_distance_")):
                 continue  # in the file; of the other scores those to the test images are shown
-            table.add_row(name, f"{value:.4g}", details.get(name, ""))
+            low_high = "–".join(f"{bound:.3g}" for bound in intervals.get(name, ()))
+            table.add_row(name, f"{value:.4g}", low_high, details.get(name, ""))
         console = Console()
         console.print(table)
         for folder, contents in report_folders(pipeline, catalog, Path(run_params["project_path"])).items():

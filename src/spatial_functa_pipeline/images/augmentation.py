@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import IntEnum
 
 import numpy as np
 import torch
@@ -14,6 +15,21 @@ from spatial_functa_pipeline.images.images import Images
 
 MIRRORED = -1
 """Number of the copy that is the image mirrored, left to right, and nothing else."""
+
+
+class CopyKind(IntEnum):
+    """What sort of copy of an image a row is."""
+
+    ORIGINAL = 0
+    MIRRORED = 1
+    AUGMENTED = 2
+
+    @classmethod
+    def of(cls, copies: np.ndarray) -> np.ndarray:
+        """Numbers of copies, see `augment` -> int64 kinds, shaped alike."""
+        return np.select([copies == 0, copies == MIRRORED], [cls.ORIGINAL, cls.MIRRORED], cls.AUGMENTED).astype(
+            np.int64
+        )
 
 
 def augment(images: Images, rows: np.ndarray, copy: np.ndarray, config: AugmentationConfig, seed: int) -> Tensor:

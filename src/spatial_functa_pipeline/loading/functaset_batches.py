@@ -27,6 +27,8 @@ WINDOW_CHUNKS = 16
 class FunctasetBatches:
     """Shuffled batches of steps `start_step` … `steps` − 1: raw latents `(B, *grid, c)` and int64 labels `(B,)`.
 
+    With `kinds`, the `CopyKind` of each row, int64 `(B,)`, comes third.
+
     Every row comes once per epoch, no batch is short, and any step can be the first. Where the functaset is held in
     memory, an epoch is one permutation (see `epoch_batches`); otherwise rows are mixed within windows (see `windows`), and the
     next window is read in the background while the caller uses the one before. The order is then also a matter of
@@ -46,24 +48,29 @@ class FunctasetBatches:
     start_step: int = 0
     rows: int | None = None
     part: Part = WHOLE
+    kinds: bool = False
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         return self._from_memory() if self.functaset.in_memory else self._from_windows()
 
     @property
     def _count(self) -> int:
         return len(self.functaset) if self.rows is None else self.rows
 
-    def _from_memory(self) -> Iterator[tuple[Tensor, Tensor]]:
-        labels = torch.from_numpy(self.functaset.labels)
-        for rows in epoch_batches(self._count, self.batch_size, self.seed, self.start_step, self.steps, self.part):
-            yield self.functaset.batch(rows), labels[rows]
+    @property
+    def _columns(self) -> list[np.ndarray]:
+        return [self.functaset.labels, *([self.functaset.kinds] if self.kinds else [])]
 
-    def _from_windows(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _from_memory(self) -> Iterator[tuple[Tensor, ...]]:
+        columns = [torch.from_numpy(column) for column in self._columns]
+        for rows in epoch_batches(self._count, self.batch_size, self.seed, self.start_step, self.steps, self.part):
+            yield self.functaset.batch(rows), *(column[rows] for column in columns)
+
+    def _from_windows(self) -> Iterator[tuple[Tensor, ...]]:
         own = self.part.rows(self.batch_size)
         size = own.stop - own.start
         span = (self.start_step * self.batch_size, self.steps * self.batch_size)
-        reader = WindowReader(self.functaset, self.chunking, self.seed, self.batch_size, self.part)
+        reader = WindowReader(self.functaset, self._columns, self.chunking, self.seed, self.batch_size, self.part)
         with closing(reader.read(*span)) as windows:
             pieces: list[tuple[Tensor, ...]] = []
             missing = size
@@ -80,10 +87,10 @@ class FunctasetBatches:
                         pieces.append(_concatenated([piece]) if index >= whole else piece)
                     missing -= count
                     if not missing:
-                        latents, labels = pieces[0] if len(pieces) == 1 else _concatenated(pieces)
+                        batch = pieces[0] if len(pieces) == 1 else _concatenated(pieces)
                         pieces, missing = [], size
-                        yield latents, labels
-                        del latents, labels
+                        yield batch
+                        del batch
                 del window, columns, piece  # given up before the next but one is read
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -22,28 +22,39 @@ _REMOTE_READERS = 8
 """Threads that read chunks from an object store, which answers late, but many at once."""
 
 
-_Begun = tuple[list[Future[None]], np.ndarray, np.ndarray]
-"""The threads' work, and the latents and labels that are whole once it is done."""
+_Begun = tuple[list[Future[None]], list[np.ndarray]]
+"""The threads' work, and the latents and columns that are whole once it is done."""
 
 
 class WindowReader:
     """Reads the rows of windows in their shuffled order; of each batch of `batch_size` rows only `part` is kept."""
 
-    def __init__(self, functaset: Functaset, chunking: Chunking, seed: int, batch_size: int, part: Part) -> None:
-        """Raises ValueError if the batch cannot be divided so, or is below 1."""
+    def __init__(
+        self,
+        functaset: Functaset,
+        columns: Sequence[np.ndarray],
+        chunking: Chunking,
+        seed: int,
+        batch_size: int,
+        part: Part,
+    ) -> None:
+        """`columns`: of one number for each row of the functaset, which are read with the latents.
+
+        Raises ValueError if the batch cannot be divided so, or is below 1.
+        """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         own = part.rows(batch_size)
-        self._functaset, self._chunking, self._seed = functaset, chunking, seed
+        self._functaset, self._columns, self._chunking, self._seed = functaset, columns, chunking, seed
         self._batch_size, self._start, self._size = batch_size, own.start, own.stop - own.start
         self._read_chunk = ChunkReader(functaset)
         self._readers = _REMOTE_READERS if functaset.location.local is None else _LOCAL_READERS
         self._memory = _ReusedMemory()
 
-    def read(self, first: int, last: int) -> Generator[tuple[Tensor, Tensor]]:
+    def read(self, first: int, last: int) -> Generator[tuple[Tensor, ...]]:
         """What is this part's of the rows at positions `first` … `last` − 1 of the sequence of epochs, window by window.
 
-        Each window is latents `(n, *grid, c)`, float32, and int64 labels `(n,)`, both without gaps in the order of the
+        Each window is latents `(n, *grid, c)`, float32, and the columns `(n,)`, all without gaps in the order of the
         positions; n may be 0. While the caller has one, the next is read; no other is kept.
 
         Raises:
@@ -71,8 +82,7 @@ class WindowReader:
         first, last = max(first, window.first), min(last, window.last)
         origin, end = self._own_before(np.array([first, last])).tolist()
         latents = self._memory.array((end - origin, *self._functaset.latent_shape.shape))
-        labels = np.empty(end - origin, np.int64)
-        all_labels = self._functaset.labels
+        columns = [np.empty(end - origin, column.dtype) for column in self._columns]
 
         if self._size == self._batch_size and (first, last) == (window.first, window.last):
             places, wanted = window.places, None
@@ -95,12 +105,13 @@ class WindowReader:
                 rows = slice(begin, begin + stop - start)
                 if wanted is not None and not wanted[rows].any():
                     continue
-                to, values, classes = places[rows], self._read_chunk(chunk)[: stop - start], all_labels[start:stop]
-                if wanted is not None:
-                    to, values, classes = to[wanted[rows]], values[wanted[rows]], classes[wanted[rows]]
-                latents[to], labels[to] = values, classes
+                kept = slice(None) if wanted is None else wanted[rows]
+                to = places[rows][kept]
+                latents[to] = self._read_chunk(chunk)[: stop - start][kept]
+                for column, values in zip(columns, self._columns, strict=True):
+                    column[to] = values[start:stop][kept]
 
-        return [pool.submit(place, reader) for reader in range(self._readers)], latents, labels
+        return [pool.submit(place, reader) for reader in range(self._readers)], [latents, *columns]
 
     def _own_before(self, positions: np.ndarray) -> np.ndarray:
         """How many of the positions before each of `positions` are this part's."""
@@ -128,7 +139,7 @@ class _ReusedMemory:
         return array
 
 
-def _finish(jobs: list[Future[None]], latents: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
+def _finish(jobs: list[Future[None]], arrays: list[np.ndarray]) -> tuple[Tensor, ...]:
     for job in jobs:
         job.result()
-    return torch.from_numpy(latents), torch.from_numpy(labels)
+    return tuple(map(torch.from_numpy, arrays))

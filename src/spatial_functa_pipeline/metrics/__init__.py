@@ -1,7 +1,7 @@
 """Numbers: PSNR; seams; Fréchet distance, KID, precision and recall of features; confusions; memorisation."""
 
 from spatial_functa_pipeline.metrics.classification import class_accuracies, confusion_matrix, confusion_table
-from spatial_functa_pipeline.metrics.comparison import SCORES, FeatureSet, compare
+from spatial_functa_pipeline.metrics.comparison import SCORES, FeatureSet, bounds, compare
 from spatial_functa_pipeline.metrics.features import (
     ConvNetFeatures,
     FeatureExtractor,
@@ -10,7 +10,7 @@ from spatial_functa_pipeline.metrics.features import (
     InceptionFeatures,
     metric_name,
 )
-from spatial_functa_pipeline.metrics.frechet import FeatureMoments, frechet_distance
+from spatial_functa_pipeline.metrics.frechet import FeatureMoments, frechet_distance, frechet_estimate
 from spatial_functa_pipeline.metrics.image_quality import (
     PatchPCA,
     mean_psnr,
@@ -19,6 +19,7 @@ from spatial_functa_pipeline.metrics.image_quality import (
     psnr,
     psnr_of_mean_mse,
 )
+from spatial_functa_pipeline.metrics.intervals import Estimate
 from spatial_functa_pipeline.metrics.kid import kid_distance
 from spatial_functa_pipeline.metrics.memorisation import distinct_draws, memorisation_table, share_nearer
 from spatial_functa_pipeline.metrics.neighbours import Neighbours, comparable_images, nearest_images
@@ -28,6 +29,7 @@ from spatial_functa_pipeline.metrics.seams import SeamSteps
 __all__ = [
     "SCORES",
     "ConvNetFeatures",
+    "Estimate",
     "FeatureExtractor",
     "FeatureMoments",
     "FeatureNetwork",
@@ -38,6 +40,7 @@ __all__ = [
     "Neighbours",
     "PatchPCA",
     "SeamSteps",
+    "bounds",
     "class_accuracies",
     "comparable_images",
     "compare",
@@ -45,6 +48,7 @@ __all__ = [
     "confusion_table",
     "distinct_draws",
     "frechet_distance",
+    "frechet_estimate",
     "kid_distance",
     "manifold_scores",
     "mean_psnr",

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 
 import torch
 from torch import Tensor
 
 from spatial_functa_pipeline.compute import float32_products
 from spatial_functa_pipeline.metrics.features import FeatureExtractor
-from spatial_functa_pipeline.metrics.frechet import FeatureMoments, frechet_distance
-from spatial_functa_pipeline.metrics.kid import kid_of_mean_similarities, mean_between, mean_within
-from spatial_functa_pipeline.metrics.precision_recall import COVERAGE_NEIGHBOUR, Manifold, manifold_scores
+from spatial_functa_pipeline.metrics.frechet import FeatureMoments, frechet_estimate
+from spatial_functa_pipeline.metrics.intervals import Estimate
+from spatial_functa_pipeline.metrics.kid import kid_estimate, similarity_between, similarity_within
+from spatial_functa_pipeline.metrics.precision_recall import (
+    COVERAGE_NEIGHBOUR,
+    MANIFOLD_SCORES,
+    Manifold,
+    manifold_scores,
+)
 
 SCORES_OF_ALL = ("frechet_distance",)
 """Scores that use all features of a set."""
-SCORES_OF_PAIRS = ("kid", "precision", "recall", "density", "coverage")
+SCORES_OF_PAIRS = ("kid", *MANIFOLD_SCORES)
 """Scores that look at pairs of images, and use the first of a set."""
 SCORES = (*SCORES_OF_ALL, *SCORES_OF_PAIRS)
+_RANGES = {"frechet_distance": (0, inf), "precision": (0, 1), "recall": (0, 1), "density": (0, inf), "coverage": (0, 1)}
+"""What a score can be; any number if it is not here."""
 
 
 @dataclass(frozen=True)
@@ -67,22 +75,33 @@ class FeatureSet:
         return Manifold.of(self.paired)
 
     @cached_property
-    def mean_similarity(self) -> float:
-        """Mean similarity within the paired features."""
-        return mean_within(self.paired)
+    def similarity(self) -> Tensor:
+        """Mean similarity of each paired feature to the others, `(≤ pairs,)`."""
+        return similarity_within(self.paired)
 
 
-def compare(generated: FeatureSet, real: FeatureSet) -> dict[str, float]:
+def compare(
+    generated: FeatureSet, real: FeatureSet, resamples: int | None = None, seed: int = 0
+) -> dict[str, Estimate]:
     """The `SCORES` of a generated set against a real one; NaN where one of the two has too few images for a score.
+
+    Args:
+        resamples: random halves of both sets that the variance of scores of neighbours is taken from.
+        seed: of these halves.
 
     Raises ValueError if their features are of different kinds.
     """
-    scores = dict.fromkeys(SCORES, math.nan)
+    scores = dict.fromkeys(SCORES, Estimate())
     count = min(len(generated.paired), len(real.paired))
     if count > 1:
-        between = mean_between(generated.paired, real.paired)
-        scores["frechet_distance"] = frechet_distance(generated.moments, real.moments)
-        scores["kid"] = kid_of_mean_similarities(generated.mean_similarity, real.mean_similarity, between)
+        between = similarity_between(generated.paired, real.paired)
+        scores["frechet_distance"] = frechet_estimate(generated.moments, real.moments, generated.paired, real.paired)
+        scores["kid"] = kid_estimate(generated.similarity, real.similarity, *between)
     if count > COVERAGE_NEIGHBOUR:
-        scores |= manifold_scores(generated.manifold, real.manifold)
+        scores |= manifold_scores(generated.manifold, real.manifold, resamples, seed)
     return scores
+
+
+def bounds(score: str, estimate: Estimate) -> tuple[float, float]:
+    """The 95 % interval of one of the `SCORES`; NaN where it is not known."""
+    return estimate.interval(*_RANGES.get(score, ()))

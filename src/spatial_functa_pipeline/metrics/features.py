@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pytorch_fid.inception import InceptionV3
 
 INCEPTION = "inception"
+FEATURE_WIDTHS = {"convnet": 128, "convnet_large": 256}
+"""Number of features of each `FeatureNetwork`, by the name of its features."""
 _INCEPTION_SHA256_PREFIX = "6726825d"  # part of the file name of pytorch-fid's weights
 
 
@@ -70,7 +72,7 @@ class FeatureNetwork(nn.Module):
         width: F, number of features.
     """
 
-    def __init__(self, channels: int, num_classes: int, width: int = 128) -> None:
+    def __init__(self, channels: int, num_classes: int, width: int = FEATURE_WIDTHS["convnet"]) -> None:
         super().__init__()
         self.channels = channels
         self.num_classes = num_classes
@@ -97,13 +99,18 @@ class FeatureNetwork(nn.Module):
 
 
 class ConvNetFeatures:
-    """Features of a trained `FeatureNetwork`, which is put into evaluation mode and used on the device where it is."""
+    """Features of a trained `FeatureNetwork`, which is put into evaluation mode and used on the device where it is.
 
-    name = "convnet"
+    Raises ValueError for a network of a width that has no name in `FEATURE_WIDTHS`.
+    """
 
     def __init__(self, network: FeatureNetwork) -> None:
+        names = {width: name for name, width in FEATURE_WIDTHS.items()}
+        if network.width not in names:
+            raise ValueError(f"features have one of the widths {FEATURE_WIDTHS}, got {network.width}")
         self.network = network.eval()
         self.width = network.width
+        self.name = names[network.width]
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from spatial_functa_pipeline.models.autoencoder import Autoencoder
 from spatial_functa_pipeline.models.classifiers import build_classifier
 from spatial_functa_pipeline.models.denoisers import Denoiser, build_denoiser
-from spatial_functa_pipeline.models.diffusion import diffusion_loss, noise_schedule
+from spatial_functa_pipeline.models.diffusion import Process, diffusion_loss
 from spatial_functa_pipeline.models.guidance import Guidance, GuidedDenoiser
 from spatial_functa_pipeline.models.linear_encoder import LinearEncoder
 from spatial_functa_pipeline.models.sample_seeds import sample_seed
@@ -22,6 +22,7 @@ from spatial_functa_pipeline.models.weights import (
     unpack_encoder,
     unpack_feature_network,
     unpack_field,
+    unpack_guide,
     write_weights,
 )
 
@@ -31,12 +32,12 @@ __all__ = [
     "Guidance",
     "GuidedDenoiser",
     "LinearEncoder",
+    "Process",
     "Weights",
     "build_classifier",
     "build_denoiser",
     "diffusion_loss",
     "load_field",
-    "noise_schedule",
     "pack_autoencoder",
     "pack_feature_network",
     "pack_field",
@@ -51,5 +52,6 @@ __all__ = [
     "unpack_encoder",
     "unpack_feature_network",
     "unpack_field",
+    "unpack_guide",
     "write_weights",
 ]

@@ -2,59 +2,26 @@
 
 A Transformer over the cells, a ConvNeXt on their grid, and a residual MLP for vector functa.
 
-Shapes: B latents with their grid and c channels, `(B, *grid, c)`; S tokens of W numbers, the model's width; K classes.
+Shapes: B latents with their grid and c channels, `(B, *grid, c)`, or of several scales, `(B, numbers)`; S tokens of W
+numbers, the model's width; K classes.
 """
 
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spatial_functa_pipeline.config.classification import ClassificationConfig
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
+from spatial_functa_pipeline.fields.scales import to_cells
 from spatial_functa_pipeline.models.drop_path import DropPath, drop_shares
-
-
-class TransformerBlock(nn.Module):
-    """Pre-LN block: self-attention, then a GELU feed-forward layer, each added to its input.
-
-    The attention's inner width is `heads * head_dim`, whatever the block's width: 16 heads of 24 inside a width of 768
-    is what gives the paper's 64M parameters, and `torch.nn.MultiheadAttention` cannot express it.
-    """
-
-    def __init__(self, width: int, ffw_width: int, heads: int, head_dim: int, drop_path: float = 0.0) -> None:
-        super().__init__()
-        self.heads = heads
-        self.attention_norm = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * heads * head_dim)
-        self.project = nn.Linear(heads * head_dim, width)
-        self.ffw_norm = nn.LayerNorm(width)
-        self.ffw = nn.Sequential(nn.Linear(width, ffw_width), nn.GELU(), nn.Linear(ffw_width, width))
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """`(B, S, W)` -> `(B, S, W)`."""
-        tokens = tokens + self.drop_path(self._attention(self.attention_norm(tokens)))
-        return tokens + self.drop_path(self.ffw(self.ffw_norm(tokens)))
-
-    def _attention(self, tokens: Tensor) -> Tensor:
-        qkv = self.qkv(tokens).unflatten(-1, (3, self.heads, -1))  # (B, S, 3, heads, head_dim)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, S, head_dim)
-        if qkv.device.type == "cpu":
-            # torch's attention in bfloat16 takes a CPU six times as long as in float32.
-            with torch.autocast("cpu", enabled=False):
-                mixed = F.scaled_dot_product_attention(query.float(), key.float(), value.float())
-        else:
-            mixed = F.scaled_dot_product_attention(query, key, value)
-        return self.project(mixed.transpose(1, 2).flatten(2))  # (B, S, W)
+from spatial_functa_pipeline.models.transformer import Tokens, TransformerBlock, initialise_linears
 
 
 class LatentTransformer(nn.Module):
     """Vanilla pre-LN Transformer, one token per latent cell, learned absolute positions (App. C, Tab. 5).
 
-    A vector functa (s = 1) is cut into `vector_tokens` equal tokens: attention over a single one would do nothing. The
-    paper does not say how its Transformer (App. B.1) reads a vector.
+    A vector functa (s = 1) is cut into `vector_tokens` equal tokens, and several scales into their cells: see `Tokens`.
 
     The paper does not say how the tokens become one vector. Here, after the final LayerNorm, they are averaged, which
     needs no class token and treats all cells alike; or, with `pooling="concatenate"`, laid end to end, so that the last
@@ -77,32 +44,25 @@ class LatentTransformer(nn.Module):
         vector_tokens: int,
     ) -> None:
         super().__init__()
-        numbers = latent_shape.cells * latent_shape.channels
-        self.tokens = vector_tokens if latent_shape.cells == 1 else latent_shape.cells
-        if numbers % self.tokens:
-            raise ValueError(f"{latent_shape} latents cannot be cut into {self.tokens} equal tokens")
-        self.embed = nn.Linear(numbers // self.tokens, width)
-        self.positions = nn.Parameter(torch.empty(self.tokens, width))
+        self.tokens = Tokens.of(latent_shape, vector_tokens)
+        self.embed = self.tokens.embedding(width)
+        self.positions = nn.Parameter(torch.empty(self.tokens.count, width))
         self.blocks = nn.Sequential(
-            *(TransformerBlock(width, ffw_width, heads, head_dim, share) for share in drop_shares(drop_path, blocks))
+            *(
+                TransformerBlock(width, ffw_width, heads, head_dim, drop_path=share)
+                for share in drop_shares(drop_path, blocks)
+            )
         )
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
         self.pooling = pooling
-        self.head = nn.Linear(width * (self.tokens if pooling == "concatenate" else 1), num_classes)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+        self.head = nn.Linear(width * (self.tokens.count if pooling == "concatenate" else 1), num_classes)
+        initialise_linears(self)
         nn.init.normal_(self.positions, std=0.02)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Normalised latents `(B, *grid, c)` -> logits `(B, K)`."""
-        tokens = latents.flatten(1).unflatten(1, (self.tokens, -1))
-        tokens = self.embed(tokens) + self.positions  # (B, S, W)
+        tokens = self.embed(self.tokens.cut(latents)) + self.positions  # (B, S, W)
         tokens = self.norm(self.blocks(tokens))
         features = tokens.mean(dim=1) if self.pooling == "mean" else tokens.flatten(1)  # (B, W) or (B, S·W)
         return self.head(self.dropout(features))
@@ -126,7 +86,7 @@ class ResidualMLPClassifier(nn.Module):
         drop_path: float,
     ) -> None:
         super().__init__()
-        self.embed = nn.Linear(latent_shape.cells * latent_shape.channels, width)
+        self.embed = nn.Linear(latent_shape.numbers, width)
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, width)) for _ in range(blocks)
         )
@@ -167,7 +127,7 @@ class LatentConvNeXt(nn.Module):
 
     A linear stem for each cell, blocks, the mean over all cells, LayerNorm, dropout once, and the last layer. With
     `downsampled_blocks`, neighbouring cells are merged, two along each axis, into cells of twice the width, and so many
-    blocks follow.
+    blocks follow. Of several scales, each cell of the finest grid has the numbers of all the cells that it lies in.
     """
 
     def __init__(
@@ -184,7 +144,7 @@ class LatentConvNeXt(nn.Module):
         drop_path: float,
     ) -> None:
         super().__init__()
-        dimensions = len(latent_shape.grid)
+        self.latent_shape, dimensions = latent_shape, len(latent_shape.grid)
         shares = drop_shares(drop_path, blocks + downsampled_blocks)
 
         def stage(width: int, shares: list[float]) -> nn.Sequential:
@@ -201,7 +161,7 @@ class LatentConvNeXt(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Normalised latents `(B, *grid, c)` -> logits `(B, K)`."""
-        hidden = self.blocks(self.stem(latents))  # (B, *grid, W)
+        hidden = self.blocks(self.stem(to_cells(latents, self.latent_shape)))  # (B, *grid, W)
         hidden = self.downsampled_blocks(self.merge(hidden))  # half as many cells along each axis, 2W
         return self.head(hidden.flatten(1, -2).mean(dim=1))
 

@@ -1,76 +1,85 @@
-"""Classifier-free guidance (App. C.4.2): a wrapper of the denoiser.
+"""Guidance: a wrapper of the denoiser that moves its prediction away from a worse one (App. C.4.2).
 
-ε = ε_u + w (ε_c − ε_u), for all channels: w = 0 is unconditional, w = 1 conditional; ε_u is what the denoiser predicts for
-the dummy label. v is affine in ε, so the formula holds for both.
+D = D₋ + w (D₊ − D₋), for all channels, where D₊ is the prediction for the class. D₋ is that for the dummy label
+(classifier-free guidance; Ho & Salimans, 2022), so that w = 0 is unconditional; or that of a network of less training for
+the same class (autoguidance; Karras et al., 2024), for which there need be no classes. w = 1 is D₊ alone. What a network
+predicts is affine in x₀ for a given input, so the formula means the same for every objective.
 
 Shapes: B latents with their grid and c channels, `(B, *grid, c)`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from spatial_functa_pipeline.config.evaluation import SamplingConfig
-from spatial_functa_pipeline.models.denoisers import Denoiser
-
-if TYPE_CHECKING:
-    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from spatial_functa_pipeline.models.denoisers import Denoiser, OfOriginals
+from spatial_functa_pipeline.models.paths import NoiseLevel
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """The scale w at each time step.
+    """The scale w at each noise level.
 
     Args:
-        scale: w; None for no guidance, which is what w = 1 is, and all that there is without labels.
-        interval: w is 1 outside of these noise levels, (low, high] (Kynkäänniemi et al., 2024); None: at none.
-        noise_levels: of each time step: their σ = √(1/ᾱ − 1), in units of the normalised latents.
+        scale: w; None for no guidance, which is what w = 1 is.
+        interval: w is 1 outside of these noise levels σ = s/a, (low, high] (Kynkäänniemi et al., 2024); None: at none.
+            They are in units of the normalised latents.
     """
 
     scale: float | None
     interval: tuple[float, float] | None
-    noise_levels: Sequence[float]
 
     @classmethod
-    def of(cls, sampling: SamplingConfig, schedule: DDPMScheduler) -> Self:
-        """The guidance that `sampling` asks for, in the process of `schedule`."""
-        noise_levels = (1 / schedule.alphas_cumprod.double() - 1).sqrt().tolist()
-        return cls(sampling.guidance_scale, sampling.guidance_interval, noise_levels)
+    def of(cls, sampling: SamplingConfig) -> Self:
+        """The guidance that `sampling` asks for."""
+        return cls(sampling.guidance_scale, sampling.guidance_interval)
 
-    def scale_at(self, timestep: int) -> float | None:
-        """w at a time step."""
+    def scale_at(self, level: NoiseLevel) -> float | None:
+        """w at a noise level `()`."""
         if self.interval is None:
             return self.scale
         low, high = self.interval
-        return self.scale if low < self.noise_levels[timestep] <= high else 1.0
+        return self.scale if low < level.ratio <= high else 1.0
 
-    def evaluations_at(self, timestep: int) -> int:
-        """How often the network is evaluated: twice, unless ε_c or ε_u alone is what is asked for."""
-        return 1 if self.scale_at(timestep) in (None, 0, 1) else 2
+    def evaluations_at(self, level: NoiseLevel) -> int:
+        """How often a network is evaluated: twice, unless D₊ or D₋ alone is what is asked for."""
+        return 1 if self.scale_at(level) in (None, 0, 1) else 2
 
 
 @dataclass(frozen=True)
 class GuidedDenoiser:
-    """Calling it gives the guided prediction; two evaluations are done as one batch."""
+    """Calling it gives the guided prediction; two evaluations of one network are done as one batch.
 
-    denoiser: Denoiser
+    Args:
+        denoiser: predicts D₊.
+        guidance: the scale.
+        guide: predicts D₋; None: the denoiser does, of the dummy label.
+    """
+
+    denoiser: Denoiser | OfOriginals
     guidance: Guidance
+    guide: Denoiser | OfOriginals | None = None
 
-    def __call__(self, noisy: Tensor, timestep: int, labels: Tensor | None) -> Tensor:
-        """Predicted ε or v `(B, *grid, c)`, float32, of noisy latents at one time step and labels `(B,)`."""
-        scale = self.guidance.scale_at(timestep)
-        timesteps = torch.full((len(noisy),), timestep, device=noisy.device)
+    def __call__(self, inputs: Tensor, level: NoiseLevel, labels: Tensor | None) -> Tensor:
+        """The networks' output `(B, *grid, c)`, float32, of inputs so shaped at a level `()`, and labels `(B,)`."""
+        scale = self.guidance.scale_at(level)
+        times = torch.full((len(inputs),), level.time.item(), device=inputs.device)
+        if scale is None or scale == 1:
+            return self.denoiser(inputs, times, labels).float()
+        if self.guide is not None:
+            worse = self.guide(inputs, times, labels).float()
+            return worse if scale == 0 else worse + scale * (self.denoiser(inputs, times, labels).float() - worse)
         classes = self.denoiser.num_classes
-        if labels is None or classes is None or scale is None or scale == 1:
-            return self.denoiser(noisy, timesteps, labels).float()
+        if labels is None or classes is None:
+            return self.denoiser(inputs, times, labels).float()
         dummy = torch.full_like(labels, classes)
         if scale == 0:
-            return self.denoiser(noisy, timesteps, dummy).float()
-        both = self.denoiser(torch.cat([noisy, noisy]), torch.cat([timesteps, timesteps]), torch.cat([dummy, labels]))
+            return self.denoiser(inputs, times, dummy).float()
+        both = self.denoiser(torch.cat([inputs, inputs]), torch.cat([times, times]), torch.cat([dummy, labels]))
         unconditional, conditional = both.float().chunk(2)
         return unconditional + scale * (conditional - unconditional)

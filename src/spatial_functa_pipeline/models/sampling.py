@@ -5,8 +5,6 @@ Shapes: N samples with their grid and c channels, `(N, *grid, c)`, drawn B = `ba
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -15,14 +13,12 @@ from spatial_functa_pipeline.compute import bf16_products, tf32_products
 from spatial_functa_pipeline.config.diffusion import DiffusionConfig
 from spatial_functa_pipeline.config.evaluation import SamplingConfig
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
-from spatial_functa_pipeline.models.denoisers import Denoiser
-from spatial_functa_pipeline.models.diffusion import noise_schedule, predicted_clean
+from spatial_functa_pipeline.models.denoisers import Denoiser, OfOriginals
+from spatial_functa_pipeline.models.diffusion import Process
 from spatial_functa_pipeline.models.guidance import Guidance, GuidedDenoiser
+from spatial_functa_pipeline.models.paths import NoiseLevel
 from spatial_functa_pipeline.models.sample_seeds import initial_noise, sample_generator, sample_seed
-
-if TYPE_CHECKING:
-    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from spatial_functa_pipeline.models.samplers import build_sampler
 
 
 def sample(
@@ -36,6 +32,7 @@ def sample(
     device: torch.device | str,
     first: int = 0,
     progress: bool = False,
+    guide: Denoiser | None = None,
 ) -> Tensor:
     """Draw normalised latents `(N, *grid, c)`, float32, on the CPU.
 
@@ -44,7 +41,7 @@ def sample(
 
     Args:
         denoiser: on `device`; left in evaluation mode.
-        config: the forward process and the prediction the denoiser was trained with.
+        config: the process that the denoiser was trained for.
         sampling: sampler, steps, guidance (see `guidance`), precision of the network, batch size.
         labels: `(N,)` int64 classes; None for an unconditional model, which gives N = `sampling.samples`.
         latent_shape: of one latent.
@@ -53,50 +50,60 @@ def sample(
         device: where to sample.
         first: number of the first sample.
         progress: show a progress bar, a batch at a time.
+        guide: of autoguidance, as the denoiser.
 
     Raises:
-        ValueError: labels or guidance do not fit the denoiser, there are more steps than time steps, or a clip range
-            is negative.
+        ValueError: labels, guidance or sampler do not fit the denoiser, there are more steps than time steps, or a clip
+            range is negative.
     """
-    if labels is None and sampling.guidance_scale is not None:
-        raise ValueError(f"guidance_scale is {sampling.guidance_scale}, but there are no labels: set it to null")
-    if sampling.steps > config.timesteps:
-        raise ValueError(
-            f"sampling steps ({sampling.steps}) must not exceed the process's timesteps ({config.timesteps})"
-        )
+    sampling.require_process(config)
+    guide = _guide(sampling, labels, guide)
     if not (clip_range >= 0).all():
         raise ValueError(f"clip_range must not be negative, got {clip_range.min().item()}")
 
-    schedule = noise_schedule(config)
-    predict = GuidedDenoiser(denoiser.eval(), Guidance.of(sampling, schedule))
-    solver, timesteps = _solver(schedule, sampling), _timesteps(schedule, sampling)
-    device, precision = torch.device(device), sampling.precision
-    clip_range, samples = clip_range.to(device), []
-    for rows in torch.arange(sampling.samples if labels is None else len(labels)).split(sampling.batch_size):
+    process = Process.of(config)
+    levels = process.path.grid(sampling.steps, sampling.time_shift)
+    guided = GuidedDenoiser(_asked(denoiser, config), Guidance.of(sampling), guide and _asked(guide, config))
+    device, precision, clip_range = torch.device(device), sampling.precision, clip_range.to(device)
+
+    def draw(rows: Tensor) -> Tensor:
         generators = [sample_generator(seed, first + row) for row in rows.tolist()]
-        latents = initial_noise(latent_shape, generators).to(device)
         classes = None if labels is None else labels[rows].to(device)
-        solver.set_timesteps(timesteps=timesteps)  # anew for each batch: the solver remembers its last steps
-        for timestep in tqdm(solver.timesteps, "sampling", leave=False, disable=not progress):
+
+        def draw_noise() -> Tensor:
+            return initial_noise(latent_shape, generators).to(device)
+
+        def predict(latents: Tensor, level: NoiseLevel) -> Tensor:
             with torch.no_grad(), tf32_products(precision, device), bf16_products(precision, device):
-                predicted = predict(latents, int(timestep), classes)
-            alpha_bar = schedule.alphas_cumprod[timestep]
-            clean = predicted_clean(predicted, latents, alpha_bar, config.prediction)
-            if sampling.clip_denoised:
-                clean = clean.clamp(-clip_range, clip_range)
-            # A generator for each sample, which the annotations of diffusers do not know.
-            step = solver.step(clean, timestep, latents, generator=generators, return_dict=False)  # type: ignore[arg-type]
-            latents = step[0]
-        # The last step leads to ᾱ = 1, hence to x₀ itself; diffusers' DDPM would add noise if it does not start at t = 0.
-        samples.append(clean.cpu())
-    return torch.cat(samples)
+                output = guided(process.objective.network_input(latents, level), level, classes)
+            clean = process.objective.clean(output, latents, level)
+            return clean.clamp(-clip_range, clip_range) if sampling.clip_denoised else clean
+
+        sampler, start = build_sampler(sampling, draw_noise), levels[0].noise * draw_noise()
+        return sampler(predict, start, tqdm(levels, "sampling", leave=False, disable=not progress)).cpu()
+
+    numbers = torch.arange(sampling.samples if labels is None else len(labels))
+    return torch.cat([draw(rows) for rows in numbers.split(sampling.batch_size)])
+
+
+def _asked(denoiser: Denoiser, config: DiffusionConfig) -> Denoiser | OfOriginals:
+    """The denoiser in evaluation mode, of copies' kinds asked for originals."""
+    return OfOriginals(denoiser.eval()) if config.augmented_copies else denoiser.eval()
 
 
 def network_evaluations(config: DiffusionConfig, sampling: SamplingConfig) -> int:
-    """How often the network is evaluated for one sample: a guided step is two evaluations, though done as one batch."""
-    schedule = noise_schedule(config)
-    guidance = Guidance.of(sampling, schedule)
-    return sum(map(guidance.evaluations_at, _timesteps(schedule, sampling)))
+    """How often a network is evaluated for one sample: a guided prediction is two evaluations, though done as one batch."""
+    guidance, evaluations = Guidance.of(sampling), 0
+
+    def predict(latent: Tensor, level: NoiseLevel) -> Tensor:
+        nonlocal evaluations
+        evaluations += guidance.evaluations_at(level)
+        return latent
+
+    nothing = torch.zeros(())
+    levels = Process.of(config).path.grid(sampling.steps, sampling.time_shift)
+    build_sampler(sampling, lambda: nothing)(predict, nothing, levels)
+    return evaluations
 
 
 def sampling_settings(
@@ -105,16 +112,21 @@ def sampling_settings(
     """How samples are drawn, and what a reader should know of the training, as JSON, to be kept beside them.
 
     `clip_range` has the least and the largest range of single numbers; None if nothing is clipped. `first_seed` is the seed
-    of sample 0's CPU generator, and `first_seed` + i that of sample i, modulo 2³²; its first numbers are x_T.
+    of sample 0's CPU generator, and `first_seed` + i that of sample i, modulo 2³²; its first numbers, times the first
+    level's noise, are what a sampler starts from.
     """
+    of_training = {
+        "objective",
+        "mirror_images",
+        "augmented_copies",
+        *(("noise_schedule", "timesteps") if config.has_timesteps else ()),
+    }
+    of_sampling = {
+        *("sampler", "steps", "variance", "time_shift", "guidance", "guidance_scale", "guidance_interval", "precision")
+    }
     return {
-        "prediction": config.prediction,
-        "noise_schedule": config.noise_schedule,
-        "timesteps": config.timesteps,
-        "mirror_images": config.mirror_images,
-        **sampling.model_dump(
-            mode="json", include={"sampler", "steps", "variance", "guidance_scale", "guidance_interval", "precision"}
-        ),
+        **config.model_dump(mode="json", include=of_training),
+        **sampling.model_dump(mode="json", include=of_sampling),
         "network_evaluations": network_evaluations(config, sampling),
         "clip_range": [clip_range.min().item(), clip_range.max().item()] if sampling.clip_denoised else None,
         "classes": "in turn" if config.conditional else None,
@@ -122,23 +134,18 @@ def sampling_settings(
     }
 
 
-def _timesteps(schedule: DDPMScheduler, sampling: SamplingConfig) -> list[int]:
-    """The time steps, descending, evenly spaced from the last on: the first latent is pure noise, as it was in training."""
-    count = len(schedule)
-    return [count * step // sampling.steps - 1 for step in range(sampling.steps, 0, -1)]
-
-
-def _solver(schedule: DDPMScheduler, sampling: SamplingConfig) -> DDPMScheduler | DPMSolverMultistepScheduler:
-    """The sampler, told to expect x₀: clipping x₀ outside makes it work alike in all of them.
-
-    DDIM is DPM-Solver++ of first order (Lu et al., 2022); diffusers' own `DDIMScheduler` is right only for a number of
-    steps that divides T.
-    """
-    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
-
-    options = {"trained_betas": schedule.betas.tolist(), "prediction_type": "sample"}
-    if sampling.sampler == "ddpm":
-        return DDPMScheduler(len(schedule), clip_sample=False, variance_type=sampling.variance, **options)
-    order = 1 if sampling.sampler == "ddim" else 2
-    return DPMSolverMultistepScheduler(len(schedule), solver_order=order, **options)
+def _guide(sampling: SamplingConfig, labels: Tensor | None, guide: Denoiser | None) -> Denoiser | None:
+    """The guide, if it is one that `sampling` asks for. Raises ValueError if it cannot guide so."""
+    scale = sampling.guidance_scale
+    if scale is None or (scale == 1 and sampling.guidance == "autoguidance"):
+        return None
+    if sampling.guidance == "autoguidance":
+        if guide is None:
+            raise ValueError(
+                "guidance is autoguidance, but no guide was kept with this denoiser: train it with autoguidance, the share "
+                "of the training after which its guide is kept"
+            )
+        return guide
+    if labels is None:
+        raise ValueError(f"guidance_scale is {scale}, but there are no labels: set it to null")
+    return None

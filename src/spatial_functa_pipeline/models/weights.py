@@ -110,55 +110,74 @@ def pack_model(
     config: ClassificationConfig | DiffusionConfig,
     shape: LatentShape,
     classes: int,
+    guide: Denoiser | None = None,
 ) -> Weights:
     """A classifier or denoiser with the normalisation it was trained with: neither is of use without the other.
 
+    `guide` is that of the denoiser, see `guidance`, if there is one.
+
     Of its configuration all that matters: what changes no result must not change the digest of the same numbers.
     """
-    both = nn.ModuleDict({"model": model, "normaliser": normaliser})
+    parts = nn.ModuleDict({"model": model, "normaliser": normaliser, **({} if guide is None else {"guide": guide})})
     settings = {
         "model": without_neutral(config.model_dump(mode="json")),
         "latent_shape": str(shape),
         "num_classes": classes,
         "parameters": _count(model),
     }
-    return Weights(both.state_dict(), settings)
+    return Weights(parts.state_dict(), settings)
 
 
 def unpack_classifier(weights: Weights, device: torch.device) -> tuple[nn.Module, Normaliser, ClassificationConfig]:
     """Classifier and normaliser, in evaluation mode, and how the classifier was trained."""
     config = ClassificationConfig.model_validate(weights.config["model"])
     shape = LatentShape.parse(weights.config["latent_shape"])
-    return *_load(build_classifier(config, shape, weights.config["num_classes"]), weights, device), config
+    model = build_classifier(config, shape, weights.config["num_classes"])
+    return _load(model, weights, device), _unpack_normaliser(weights, device), config
 
 
 def unpack_denoiser(weights: Weights, device: torch.device) -> tuple[Denoiser, Normaliser, DiffusionConfig]:
     """Denoiser and normaliser, in evaluation mode, and the process the denoiser was trained for."""
+    denoiser, config = _build_denoiser(weights)
+    return _load(denoiser, weights, device), _unpack_normaliser(weights, device), config
+
+
+def unpack_guide(weights: Weights, device: torch.device) -> Denoiser | None:
+    """The denoiser's guide, in evaluation mode; None if none was kept."""
+    if not any(name.startswith("guide.") for name in weights.tensors):
+        return None
+    return _load(_build_denoiser(weights)[0], weights, device, "guide.")
+
+
+def _build_denoiser(weights: Weights) -> tuple[Denoiser, DiffusionConfig]:
     config = DiffusionConfig.model_validate(weights.config["model"])
     shape = LatentShape.parse(weights.config["latent_shape"])
-    return *_load(build_denoiser(config, shape, weights.config["num_classes"]), weights, device), config
+    return build_denoiser(config, shape, weights.config["num_classes"]), config
 
 
-def _load(model: Model, weights: Weights, device: torch.device) -> tuple[Model, Normaliser]:
-    prefix = "normaliser."
-    normaliser = Normaliser(
-        **{name.removeprefix(prefix): value for name, value in weights.tensors.items() if name.startswith(prefix)}
-    )
-    both = nn.ModuleDict({"model": model, "normaliser": normaliser})
-    both.load_state_dict(weights.tensors)
-    both.to(device).eval()
-    return model, normaliser
+def _unpack_normaliser(weights: Weights, device: torch.device) -> Normaliser:
+    return Normaliser(**_part(weights, "normaliser.")).to(device).eval()
+
+
+def _load(model: Model, weights: Weights, device: torch.device, prefix: str = "model.") -> Model:
+    model.load_state_dict(_part(weights, prefix))
+    return model.to(device).eval()
+
+
+def _part(weights: Weights, prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in weights.tensors.items() if name.startswith(prefix)}
 
 
 def pack_feature_network(network: FeatureNetwork) -> Weights:
     """The small classifier behind `frechet_distance_convnet_…`."""
-    settings = {"channels": network.channels, "num_classes": network.num_classes, "parameters": _count(network)}
-    return Weights(network.state_dict(), settings)
+    settings = {"channels": network.channels, "num_classes": network.num_classes, "width": network.width}
+    return Weights(network.state_dict(), {**settings, "parameters": _count(network)})
 
 
 def unpack_feature_network(weights: Weights, device: torch.device) -> FeatureNetwork:
     """The network, in evaluation mode."""
-    network = FeatureNetwork(weights.config["channels"], weights.config["num_classes"])
+    settings = {name: weights.config[name] for name in ("channels", "num_classes", "width") if name in weights.config}
+    network = FeatureNetwork(**settings)  # files of older versions name no width: they have the default
     network.load_state_dict(weights.tensors)
     return network.to(device).eval()
 

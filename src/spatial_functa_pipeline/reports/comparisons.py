@@ -18,6 +18,7 @@ class Comparison:
         what: in words.
         metric: its name among the metrics.
         value: the number, with its unit.
+        interval: its 95 % interval, if it has one.
         beside: reference points, each as its number and what it is of.
         measured_on: what it was measured on, with N.
     """
@@ -25,6 +26,7 @@ class Comparison:
     what: str
     metric: str
     value: str
+    interval: str
     beside: tuple[tuple[str, str], ...]
     measured_on: str
 
@@ -55,15 +57,22 @@ _TO_TRAIN = (
     (r"\1_pca_codes_to_train", "test images from PCA codes"),
     (r"\1_noise_to_train", "decoded noise"),
 )
+_FEATURES = "convnet|convnet_large|inception_[0-9a-f]{8}"
 _ROWS = (
     _Row("psnr", "PSNR of the reconstructions", (("psnr_pca", "PCA codes of as many numbers"),), " dB"),
     _Row("top1_accuracy", "top-1 accuracy on latents"),
     _Row("(fid)_to_test", "FID of the samples, to the test images", _TO_TEST),
     _Row("(fid)_to_train", "FID of the samples, to the training images", _TO_TRAIN),
-    _Row(r"(frechet_distance_[^_]+)_to_test", "Fréchet distance of the samples, to the test images", _TO_TEST),
-    _Row(r"(frechet_distance_[^_]+)_to_train", "Fréchet distance of the samples, to the training images", _TO_TRAIN),
-    _Row(r"precision(_[^_]+)?_to_test", "precision of the samples"),
-    _Row(r"recall(_[^_]+)?_to_test", "recall of the samples"),
+    _Row(
+        rf"(frechet_distance_(?:{_FEATURES}))_to_test", "Fréchet distance of the samples, to the test images", _TO_TEST
+    ),
+    _Row(
+        rf"(frechet_distance_(?:{_FEATURES}))_to_train",
+        "Fréchet distance of the samples, to the training images",
+        _TO_TRAIN,
+    ),
+    _Row(rf"precision(?:_(?:{_FEATURES}))?_to_test", "precision of the samples"),
+    _Row(rf"recall(?:_(?:{_FEATURES}))?_to_test", "recall of the samples"),
     _Row(
         "seam_ratio_reconstructions", "seams of the reconstructions", (("seam_ratio_test_images", "the test images"),)
     ),
@@ -86,12 +95,19 @@ _ROWS = (
 
 def comparisons(metrics: Metrics) -> Iterator[Comparison]:
     """Those of the main numbers that were measured, in the order of the flow."""
-    details = metrics["details"]
+    details, intervals = metrics["details"], intervals_in_words(metrics)
     for row in _ROWS:
         for name in metrics:
             if found := re.fullmatch(row.metric, name):
                 beside = tuple(_beside(row, found, metrics))
-                yield Comparison(row.what, name, number(metrics[name]) + row.unit, beside, details.get(name, ""))
+                value, interval = number(metrics[name]) + row.unit, intervals.get(name, "")
+                yield Comparison(row.what, name, value, interval, beside, details.get(name, ""))
+
+
+def intervals_in_words(metrics: Metrics) -> dict[str, str]:
+    """The 95 % interval of each number that has one, as `1.2 to 1.5`."""
+    found: dict[str, list[float]] = metrics.get("intervals", {})
+    return {name: f"{low:.3g} to {high:.3g}" for name, (low, high) in found.items()}
 
 
 def _beside(row: _Row, found: re.Match[str], metrics: Metrics) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from spatial_functa_pipeline.config.places import flatten
 from spatial_functa_pipeline.evaluation.metrics import Metrics
-from spatial_functa_pipeline.reports.comparisons import comparisons
+from spatial_functa_pipeline.reports.comparisons import comparisons, intervals_in_words
 from spatial_functa_pipeline.reports.page import Picture, Sheet, render
 
 
@@ -67,6 +67,7 @@ class RunReport:
             report=self,
             comparisons=list(comparisons(self.metrics)),
             numbers=numbers,
+            intervals=intervals_in_words(self.metrics),
             sections=[section for section in self.sections if not section.is_empty],
             blocks=_blocks(self.parameters),
         )

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from spatial_functa_pipeline.models.paths import stratified_normal
+
 _DROPOUTS = (F.alpha_dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.feature_alpha_dropout)
 _DRAWS = (torch.bernoulli, torch.normal, torch.poisson, torch.randint, torch.randperm)
 
@@ -15,10 +17,10 @@ _DRAWS = (torch.bernoulli, torch.normal, torch.poisson, torch.randint, torch.ran
 class BatchInvariantRandom(TorchFunctionMode):
     """Within it, a loss that sees `rows` of a batch of `total` rows draws what it would draw for these in the whole batch.
 
-    `torch.rand`, `torch.randn` and `torch.multinomial` with a generator, and dropout, draw for all rows and keep this
-    part's. So a step's result depends neither on the micro-batch nor on the number of processes, if the generators
-    are at the same state at the start of each part. Two exceptions, both of dropout: a GPU draws in another order, and the
-    convolutions of a CPU may lay out a single row in another order than several.
+    `torch.rand`, `torch.randn`, `torch.multinomial` and `stratified_normal` with a generator, and dropout, draw for all
+    rows and keep this part's. So a step's result depends neither on the micro-batch nor on the number of processes, if the
+    generators are at the same state at the start of each part. Two exceptions, both of dropout: a GPU draws in another
+    order, and the convolutions of a CPU may lay out a single row in another order than several.
 
     Raises NotImplementedError for other draws from a generator and other kinds of dropout: they would depend on it.
     """
@@ -33,6 +35,10 @@ class BatchInvariantRandom(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.dropout:
             return self._dropout(*args, **kwargs)
+        if func is stratified_normal:
+            count, generator = args
+            self._check(func, count)
+            return func(self._total, generator)[self._rows]
         if func in _DROPOUTS and (args[2] if len(args) > 2 else kwargs.get("training", True)):
             raise NotImplementedError(f"{func.__name__} would depend on how a batch is split: use dropout")
         if kwargs.get("generator") is not None:

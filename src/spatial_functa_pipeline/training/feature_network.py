@@ -14,7 +14,7 @@ from spatial_functa_pipeline.config.training import TrainingConfig
 from spatial_functa_pipeline.images.digest import describe_images
 from spatial_functa_pipeline.images.images import Images
 from spatial_functa_pipeline.loading.image_batches import ImageBatches
-from spatial_functa_pipeline.metrics.features import FeatureNetwork
+from spatial_functa_pipeline.metrics.features import FEATURE_WIDTHS, FeatureNetwork
 from spatial_functa_pipeline.training.loop import Training
 from spatial_functa_pipeline.training.run import TrainingRun
 from spatial_functa_pipeline.training.seeding import derive_seed
@@ -34,15 +34,16 @@ def train_feature_network(
     config: TrainingConfig,
     *,
     run: TrainingRun,
+    width: int = FEATURE_WIDTHS["convnet"],
 ) -> tuple[FeatureNetwork, pd.DataFrame]:
-    """Train the network on real images alone; returns it with its history.
+    """Train the network with `width` features on real images alone; returns it with its history.
 
     One process does it, whatever `run.runtime.processes` says: batch normalisation looks at the whole batch.
     """
     torch.manual_seed(derive_seed(run.seed, "feature_network", "initialisation"))
     turned = len(train_images.classes) == 1
     turns = 4 if len(set(train_images.resolution)) == 1 else 2
-    network = FeatureNetwork(train_images.channels, turns if turned else len(train_images.classes))
+    network = FeatureNetwork(train_images.channels, turns if turned else len(train_images.classes), width)
 
     def loss(batch: Batch, generator: torch.Generator) -> Tensor:
         images, labels = batch

@@ -55,6 +55,7 @@ class Training:
         best: name of the validation metric (higher is better) that `config.keep` and the guard's margin mean.
         rate_factors: on the learning rate of single parameters, by name.
         muon: names of the matrices that Muon has instead of Adam.
+        keep_weights_at: the step after which the weights to evaluate are kept as `state.kept`, whatever becomes of them.
         before_step: called before each step, for what is to happen once, however the batch is split.
         random: whether the loss or the model draw random numbers. If so, they are drawn in a way which does not depend
             on how the batch is split.
@@ -72,6 +73,7 @@ class Training:
     best: str | None = None
     rate_factors: Mapping[str, float] = field(default_factory=dict)
     muon: Collection[str] = ()
+    keep_weights_at: int | None = None
     before_step: Callable[[], None] = lambda: None
     random: bool = True
     precision: NetworkPrecision = "float32"
@@ -129,6 +131,8 @@ class Training:
             for batch in self._read_batches():
                 take_step(self.state, batch)
                 self.state.step += 1
+                if self.state.step == self.keep_weights_at:
+                    self.state.keep_weights()
                 self._say_if_it_takes_days()
                 self._measure(bar)
                 if self._is_due(self.config.checkpoint_every) and not self._is_last:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from spatial_functa_pipeline.config.training import TrainingConfig
+from spatial_functa_pipeline.config.training import HiddenLayersConfig, TrainingConfig
 
 
 def learning_rate_factor(config: TrainingConfig, step: int) -> float:
@@ -22,16 +22,51 @@ def learning_rate_factor(config: TrainingConfig, step: int) -> float:
     return 1.0
 
 
-class AdamAndMuon(torch.optim.Optimizer):
-    """Muon for some matrices and Adam for all else, as one optimiser to a training."""
+def hidden_weights(network: nn.Module, ends: Collection[str]) -> list[str]:
+    """Names of the weights of linear layers and convolutions, but for those of layers whose names start with one of `ends`.
 
-    def __init__(self, adam: torch.optim.Optimizer, muon: torch.optim.Optimizer) -> None:
-        super().__init__([*adam.param_groups, *muon.param_groups], {})
-        self.parts = (adam, muon)
+    They are what Muon is made for: between embedding and output, its steps change all directions of a layer alike.
+    """
+    return [
+        f"{name}.weight"
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) and not name.startswith(tuple(ends))
+    ]
+
+
+def hidden_layers(network: nn.Module, ends: Collection[str], config: HiddenLayersConfig) -> dict[str, Any]:
+    """The arguments of `Training` by which a network's hidden layers are trained as `config` has it; see `hidden_weights`."""
+    names = hidden_weights(network, ends)
+    return {
+        "rate_factors": dict.fromkeys(names, config.rate_factor),
+        "muon": names if config.optimizer == "muon" else (),
+    }
+
+
+class AdamAndMuon(torch.optim.Optimizer):
+    """Muon for some parameters and Adam for all else, as one optimiser to a training.
+
+    A parameter of more than two axes, as a convolution's, is to Muon the matrix of its output channels against all else.
+
+    Args:
+        adam: the optimiser of the others.
+        groups: of Muon's parameters, each of two axes or more, with their settings.
+        learning_rate: of Muon.
+    """
+
+    def __init__(self, adam: torch.optim.Optimizer, groups: list[dict[str, Any]], learning_rate: float) -> None:
+        super().__init__([*adam.param_groups, *groups], {"lr": learning_rate})
+        self.matrices = [[_as_matrix(parameter) for parameter in group["params"]] for group in groups]
+        ours = [group | {"params": matrices} for group, matrices in zip(groups, self.matrices, strict=True)]
+        self.parts = (adam, torch.optim.Muon(ours, lr=learning_rate))
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One step of either, at the rates that stand in this one's groups."""
+        own = self.param_groups[len(self.parts[0].param_groups) :]
+        for group, matrices in zip(own, self.matrices, strict=True):
+            for parameter, matrix in zip(group["params"], matrices, strict=True):
+                matrix.grad = None if parameter.grad is None else parameter.grad.flatten(1)
         groups = iter(self.param_groups)
         for part in self.parts:
             for group in part.param_groups:
@@ -48,6 +83,11 @@ class AdamAndMuon(torch.optim.Optimizer):
             part.load_state_dict(state)
 
 
+def _as_matrix(parameter: nn.Parameter) -> nn.Parameter:
+    """The parameter `(out, …)` as a matrix `(out, in)` in the same memory."""
+    return parameter if parameter.ndim == 2 else nn.Parameter(parameter.detach().view(len(parameter), -1))
+
+
 def build_optimizer(
     model: nn.Module,
     config: TrainingConfig,
@@ -56,8 +96,8 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """Adam; with `weight_decay`, AdamW on all parameters, or on those of two or more axes (`weight_decay_on`).
 
-    `rate_factors` multiply the learning rate of single parameters, given by their names in the model; `muon` names matrices
-    that Muon has instead of Adam (Jordan et al. 2024). Raises ValueError if there is no such parameter.
+    `rate_factors` multiply the learning rate of single parameters, given by their names in the model; `muon` names those of
+    two or more axes that Muon has instead of Adam (Jordan et al. 2024). Raises ValueError if there is no such parameter.
     """
     factors, named = dict(rate_factors or {}), dict(model.named_parameters())
     if unknown := {*factors, *muon} - set(named):
@@ -77,4 +117,4 @@ def build_optimizer(
         ]
 
     adam = torch.optim.AdamW(of(False), lr=config.learning_rate, betas=config.betas, fused=True)
-    return AdamAndMuon(adam, torch.optim.Muon(of(True), lr=config.learning_rate)) if muon else adam
+    return AdamAndMuon(adam, of(True), config.learning_rate) if muon else adam

@@ -36,6 +36,7 @@ class TrainingState:
         retried: whether a roll-back went back to the last one already, and there was no better one since.
         rollbacks: how many there were.
         history: one row for each step that something was measured at.
+        kept: the weights to evaluate as they were at an earlier step; None: none were kept.
         started: when, by `time.monotonic`; an interrupted training as if it had not been interrupted.
     """
 
@@ -52,6 +53,7 @@ class TrainingState:
     retried: bool = False
     rollbacks: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
+    kept: dict[str, Tensor] | None = None
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
@@ -75,6 +77,10 @@ class TrainingState:
     def evaluated_model(self) -> nn.Module:
         """The weights to evaluate: the average, where there is one."""
         return self.average.module if self.average else self.model
+
+    def keep_weights(self) -> None:
+        """Keep those to evaluate as they are now."""
+        self.kept = copied_to_cpu(self.evaluated_model.state_dict())
 
     def record(self, metrics: dict[str, float], seconds: float) -> None:
         """A row of the history."""
@@ -134,6 +140,7 @@ class TrainingState:
             "retried": self.retried,
             "rollbacks": self.rollbacks,
             "history": self.history,
+            **({} if self.kept is None else {"kept": self.kept}),
         }
 
     def load(self, checkpoint: dict[str, Any]) -> None:
@@ -143,7 +150,7 @@ class TrainingState:
         self.measured = checkpoint["measured"]
         self.good = [good or self.snapshot() for good in checkpoint["good"]]
         self.retried, self.rollbacks = checkpoint["retried"], checkpoint["rollbacks"]
-        self.history = checkpoint["history"]
+        self.history, self.kept = checkpoint["history"], checkpoint.get("kept")
         self.started = time.monotonic() - (self.history[-1]["seconds"] if self.history else 0.0)
 
     def _content(self) -> Snapshot:

@@ -28,7 +28,7 @@ def train_latent_denoiser(
     config = config.for_classes(classes)
     moments = LatentStatistics.from_tensors(statistics.tensors, statistics.config)
     normaliser = Normaliser.from_statistics(moments, config.normalisation.kind, config.normalisation.gamma)
-    denoiser, history = train_denoiser(
+    denoiser, history, guide = train_denoiser(
         train_functaset,
         validation_functaset,
         normaliser,
@@ -36,4 +36,4 @@ def train_latent_denoiser(
         num_classes=classes,
         run=TrainingRun(seed, runtime, checkpoint, mlflow_report("denoiser")),
     )
-    return pack_model(denoiser, normaliser, config, train_functaset.latent_shape, classes), history
+    return pack_model(denoiser, normaliser, config, train_functaset.latent_shape, classes, guide), history

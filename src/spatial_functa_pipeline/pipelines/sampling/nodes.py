@@ -10,7 +10,7 @@ from spatial_functa_pipeline.evaluation.samples import plan_samples
 from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.functasets.writing import FunctasetPlan
 from spatial_functa_pipeline.images.images import Images
-from spatial_functa_pipeline.models.weights import Weights, unpack_denoiser, unpack_encoder
+from spatial_functa_pipeline.models.weights import Weights, unpack_denoiser, unpack_encoder, unpack_guide
 
 
 def sample_latents(
@@ -26,14 +26,16 @@ def sample_latents(
     Classes take turns; the label of an unconditional sample is −1. Each batch is stored once it is drawn, so that an
     interrupted sampling goes on with the next; how they were drawn stands beside them.
     """
+    device = resolve_device(runtime.device)
     return plan_samples(
-        *unpack_denoiser(denoiser, resolve_device(runtime.device)),
+        *unpack_denoiser(denoiser, device),
         config,
         train_functaset.header,
         dataset=dataset,
         fingerprint=denoiser.digest,
         seed=seed,
         runtime=runtime,
+        guide=unpack_guide(denoiser, device),
     )
 
 

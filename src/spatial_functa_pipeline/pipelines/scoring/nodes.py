@@ -11,6 +11,7 @@ from spatial_functa_pipeline.evaluation.metrics import Metrics
 from spatial_functa_pipeline.functasets.statistics import LatentStatistics
 from spatial_functa_pipeline.functasets.store import Functaset
 from spatial_functa_pipeline.images.images import Images
+from spatial_functa_pipeline.metrics.features import FEATURE_WIDTHS
 from spatial_functa_pipeline.models.weights import Weights, pack_feature_network, unpack_encoder
 from spatial_functa_pipeline.tracking import mlflow_report
 from spatial_functa_pipeline.training.checkpoint import Checkpoint
@@ -33,6 +34,7 @@ def train_features(
         train_images,
         validation_images,
         config.feature_network,
+        width=FEATURE_WIDTHS[config.features],
         run=TrainingRun(seed, runtime, checkpoint, mlflow_report("feature_network")),
     )
     return pack_feature_network(network), history
@@ -87,6 +89,7 @@ def score_samples(
     reference: Weights,
     config: FrechetConfig,
     scores: ScoresConfig,
+    interval_resamples: int | None,
     seed: int,
     runtime: RuntimeConfig,
 ) -> tuple[Metrics, pd.DataFrame, Figure]:
@@ -97,5 +100,5 @@ def score_samples(
     device = resolve_device(runtime.device)
     extractor, decoder = features.feature_extractor(config, network, device), unpack_encoder(encoder, device)
     sets = (features.unpack_features(real), features.unpack_features(reference))
-    numbers = (scores.pair_images, real.config["held_out"], seed)
+    numbers = (scores.pair_images, interval_resamples, real.config["held_out"], seed)
     return generation.score_samples(samples, decoder, extractor, *sets, *numbers)

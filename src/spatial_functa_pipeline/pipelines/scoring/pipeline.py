@@ -69,6 +69,7 @@ def create_pipeline() -> Pipeline:
                     "reference_features",
                     "params:evaluation.frechet",
                     "params:evaluation.scores",
+                    "params:evaluation.interval_resamples",
                     *common,
                 ],
                 outputs=["generation_metrics", "generation_scores", "generation_scores_figure"],
