@@ -109,7 +109,7 @@ FUNCTASETS = {f"{split}_functaset" for split in ("train", "validation", "test")}
 ENCODED = {f"encoded_{name}" for name in FUNCTASETS}
 STATISTICS = {"latent_statistics"}
 CLASSIFIER = {"classifier", "classifier_history"}
-CLASSIFIED = {"classification_metrics", "class_accuracies", "confusion_matrix", "confusion_figure"}
+WITH_MIRRORED = {"classification_metrics (words)", "confusion_figure"}
 AUTOENCODER = {"autoencoder", "autoencoder_history"}
 DENOISER = {"denoiser", "denoiser_history"}
 FEATURE_NETWORK = {"feature_network", "feature_network_history"}
@@ -366,7 +366,7 @@ OPTIONS: dict[str, Row | list[Row]] = {
         *(Row(0.5, CLASSIFIER, given, in_use=set()) for given in ({}, CLASSIFIER_MLP, CLASSIFIER_CONVNEXT)),
     ],
     "classification.test_time_flips": [
-        Row(True, words({"classifier"}) | {"classifier_history"}, HELD_OUT_MIRRORED, in_use=CLASSIFIED),
+        Row(True, words({"classifier"}) | {"classifier_history"}, HELD_OUT_MIRRORED, in_use=WITH_MIRRORED),
         Row(True, REFUSED, because="there is no mirrored image"),
     ],
     "classification.dropout": [Row(0.5, CLASSIFIER, in_use=set()), Row(0.5, CLASSIFIER, CLASSIFIER_MLP)],
