@@ -109,6 +109,7 @@ FUNCTASETS = {f"{split}_functaset" for split in ("train", "validation", "test")}
 ENCODED = {f"encoded_{name}" for name in FUNCTASETS}
 STATISTICS = {"latent_statistics"}
 CLASSIFIER = {"classifier", "classifier_history"}
+WITH_MIRRORED = {"classification_metrics (words)", "confusion_figure"}
 AUTOENCODER = {"autoencoder", "autoencoder_history"}
 DENOISER = {"denoiser", "denoiser_history"}
 FEATURE_NETWORK = {"feature_network", "feature_network_history"}
@@ -193,6 +194,9 @@ AUGMENTED = {"encoded_train_functaset"}
 CELLS_MIXED = {"meta_learning.field.kernel_size": 3}
 QUANTISED = {"quantisation.bits": 8}
 CLASSIFIER_MLP = {"classification.architecture": "mlp"}
+CONVNEXT_SIZES = {"classification.convnext.width": 8, "classification.convnext.blocks": 1}
+CLASSIFIER_CONVNEXT = {"classification.architecture": "convnext"} | CONVNEXT_SIZES
+HELD_OUT_MIRRORED = {"functaset.mirror_held_out": True}
 DENOISER_MLP = {"diffusion.architecture": "mlp"}
 DIT_SIZES: dict[str, Any] = {"width": 8, "ffw_width": 8, "blocks": 1, "heads": 2}
 DENOISER_DIT: dict[str, Any] = {
@@ -321,6 +325,7 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "functaset.augmentation.randaugment_operations": Row(2, AUGMENTED),
     "functaset.augmentation.randaugment_magnitude": Row(10, AUGMENTED, RANDAUGMENT),
     "functaset.mirror_images": Row(True, {"encoded_train_functaset"}),
+    "functaset.mirror_held_out": Row(True, ENCODED - {"encoded_train_functaset"}),
     "functaset.storage_type": Row("float16", ENCODED),
     "functaset.shard_rows": Row(8, layout(ENCODED)),
     "functaset.chunk_rows": Row(4, layout(ENCODED)),
@@ -334,7 +339,11 @@ OPTIONS: dict[str, Row | list[Row]] = {
         ),
     ],
     "normalization_stats.rotation": [Row(kind, STATISTICS) for kind in ("within_cells", "whole")],
-    "classification.architecture": Row("mlp", CLASSIFIER),
+    "classification.architecture": [
+        Row("mlp", CLASSIFIER),
+        Row("transformer", CLASSIFIER, CONVNEXT_SIZES),
+        Row("convnext", REFUSED, because="it needs sizes"),
+    ],
     "classification.transformer.width": Row(16, CLASSIFIER),
     "classification.transformer.ffw_width": Row(16, CLASSIFIER),
     "classification.transformer.blocks": Row(2, CLASSIFIER),
@@ -344,6 +353,22 @@ OPTIONS: dict[str, Row | list[Row]] = {
     "classification.transformer.vector_tokens": Row(4, CLASSIFIER, TRANSFORMER_ON_VECTORS),
     "classification.mlp.width": Row(16, CLASSIFIER, CLASSIFIER_MLP),
     "classification.mlp.blocks": Row(2, CLASSIFIER, CLASSIFIER_MLP),
+    "classification.convnext": [
+        Row(None, CLASSIFIER, CONVNEXT_SIZES),
+        Row(None, REFUSED, CLASSIFIER_CONVNEXT),
+    ],
+    "classification.convnext.width": Row(16, CLASSIFIER, CLASSIFIER_CONVNEXT),
+    "classification.convnext.blocks": Row(2, CLASSIFIER, CLASSIFIER_CONVNEXT),
+    "classification.convnext.downsampled_blocks": Row(1, CLASSIFIER, CLASSIFIER_CONVNEXT),
+    "classification.convnext.kernel_size": Row(1, CLASSIFIER, CLASSIFIER_CONVNEXT),
+    "classification.convnext.expansion": Row(2, CLASSIFIER, CLASSIFIER_CONVNEXT),
+    "classification.drop_path": [
+        *(Row(0.5, CLASSIFIER, given, in_use=set()) for given in ({}, CLASSIFIER_MLP, CLASSIFIER_CONVNEXT)),
+    ],
+    "classification.test_time_flips": [
+        Row(True, words({"classifier"}) | {"classifier_history"}, HELD_OUT_MIRRORED, in_use=WITH_MIRRORED),
+        Row(True, REFUSED, because="there is no mirrored image"),
+    ],
     "classification.dropout": [Row(0.5, CLASSIFIER, in_use=set()), Row(0.5, CLASSIFIER, CLASSIFIER_MLP)],
     "classification.label_smoothing": Row(0.3, CLASSIFIER),
     "classification.mixup": Row(0.5, CLASSIFIER, in_use=set()),

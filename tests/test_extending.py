@@ -54,7 +54,9 @@ def test_its_data_set_has_what_is_asked_of_one():
 def test_its_classifier_runs(grid):
     config = example("ConvNetConfig", {**vars(classification), "PositiveInt": PositiveInt})(width=8, blocks=2)
     shape = LatentShape(grid, 5)
-    model = example("ConvNetClassifier", dict(vars(classifiers)))(shape, 3, **config.model_dump(), dropout=0.1)
+    model = example("ConvNetClassifier", dict(vars(classifiers)))(
+        shape, 3, **config.model_dump(), dropout=0.1, drop_path=0.1
+    )
     assert model(torch.randn(2, *shape.shape)).shape == (2, 3)
 
 

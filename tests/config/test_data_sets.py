@@ -27,6 +27,7 @@ SIZES = [
     *(f"meta_learning.{key}" for key in ("field.width", "field.depth", "validation_images")),
     *(f"functaset.{key}" for key in ("augmented_copies", "shard_rows", "chunk_rows", "encode_batch")),
     *(f"classification.transformer.{key}" for key in ("width", "ffw_width", "blocks", "heads")),
+    *(f"classification.convnext.{key}" for key in ("width", "blocks")),
     *(f"{block}.mlp.{key}" for block in ("classification", "diffusion") for key in ("width", "blocks")),
     *(f"diffusion.unet.{key}" for key in ("channels", "multipliers", "residual_blocks")),
     *(f"evaluation.sampling.{key}" for key in ("samples", "batch_size")),

@@ -201,11 +201,11 @@ def test_scales_stand_from_coarse_to_fine(message):
     [
         *((block, "auto", "1x1x512", "mlp") for block in ("classification", "diffusion")),
         *((block, "mlp", "8x8x16", "mlp") for block in ("classification", "diffusion")),
-        ("classification", "auto", "8x8x16", "transformer"),
+        ("classification", "auto", "8x8x16", "convnext"),  # whose sizes are given
         ("classification", "transformer", "1x1x512", "transformer"),
         ("diffusion", "auto", "8x8x16", "unet"),
         ("diffusion", "auto", "1x1x64+8x8x3", "mlp"),
-        ("classification", "auto", "1x1x64+8x8x3", "transformer"),
+        ("classification", "auto", "1x1x64+8x8x3", "convnext"),
         ("diffusion", "unet", "1x1x512", "unet"),
     ],
 )
@@ -298,6 +298,26 @@ def test_mirrored_images_are_images(message):
 def test_a_denoiser_cannot_train_on_mirrored_images_that_nobody_makes(message):
     (line,) = message({"diffusion.mirror_images": True, "functaset.mirror_images": False})
     assert "diffusion.mirror_images is true, but functaset.mirror_images is false" in line
+
+
+@pytest.mark.parametrize("missing", [None, False])
+def test_a_classifier_cannot_flip_test_images_whose_mirror_images_nobody_makes(message, missing):
+    (line,) = message({"classification.test_time_flips": True, "functaset.mirror_held_out": missing})
+    assert "classification.test_time_flips is true, but functaset.mirror_held_out is not" in line
+
+
+def test_held_out_images_that_are_mirrored_are_images(message):
+    (line,) = message({**ONE_DIMENSIONAL, "functaset.mirror_held_out": True, "diffusion.architecture": "mlp"})
+    assert "functaset.mirror_held_out is for images" in line
+
+
+def test_only_even_sides_are_halved(message):
+    convnext = {"width": 8, "blocks": 1, "downsampled_blocks": 1}
+    given = {"classification.architecture": "convnext", "classification.convnext": convnext}
+    shape = dict.fromkeys(("latent_shape", "meta_learning.field.latent_shape"), "1x1x64")
+    (line,) = message({**shape, "diffusion.architecture": "mlp", **given})
+    assert "classification.convnext.downsampled_blocks is 1" in line
+    assert "latent_shape 1x1x64 has an odd one: set it to 0" in line
 
 
 def test_a_denoiser_cannot_train_on_augmented_copies_that_nobody_makes(message):

@@ -270,6 +270,8 @@ OFF = {
     "functaset.storage_type": "float32",
     "normalization_stats.rotation": None,
     "classification.mixup": None,
+    "classification.drop_path": None,
+    "classification.test_time_flips": None,
     **{f"{name}.training.clip_norm": None for name in ("meta_learning", "classification", "diffusion")},
     **{f"{name}.training.guard": None for name in ("meta_learning", "classification", "diffusion")},
     **{f"{name}.training.warmup_steps": 0 for name in ("meta_learning", "classification", "diffusion")},

@@ -1,13 +1,19 @@
 """Weights on disk."""
 
 import json
+from typing import get_args
 
 import pytest
 import torch
 from kedro.io import DatasetError
 from torch import nn
 
-from spatial_functa_pipeline.config.classification import ClassificationConfig, TransformerConfig
+from spatial_functa_pipeline.config.classification import (
+    ClassificationConfig,
+    ClassifierArchitecture,
+    ConvNeXtConfig,
+    TransformerConfig,
+)
 from spatial_functa_pipeline.config.diffusion import DenoiserMLPConfig, DiffusionConfig, UNetConfig
 from spatial_functa_pipeline.config.meta_learning import FieldConfig
 from spatial_functa_pipeline.config.mlp import MLPConfig
@@ -98,17 +104,20 @@ def test_a_field_is_rebuilt(stored):
     assert torch.equal(again.encode(images), field.encode(images))
 
 
-@pytest.mark.parametrize("architecture", ["transformer", "mlp"])
+@pytest.mark.parametrize("architecture", get_args(ClassifierArchitecture))
 def test_a_classifier_is_rebuilt_with_its_normaliser(stored, architecture):
     config = ClassificationConfig(
         architecture=architecture,
         transformer=TransformerConfig(width=8, ffw_width=8, blocks=1, heads=2),
         mlp=MLPConfig(width=8, blocks=1),
+        convnext=ConvNeXtConfig(width=8, blocks=1, downsampled_blocks=1),
+        drop_path=0.3,
         training=TRAINING,
     )
     model = build_classifier(config, SHAPE, 3).eval()
     weights = stored(pack.pack_model(model, Normaliser.by_scale(0.3), config, SHAPE, 3))
-    again, normaliser = pack.unpack_classifier(weights, CPU)
+    again, normaliser, known = pack.unpack_classifier(weights, CPU)
+    assert known == config
     latents = torch.randn(2, 4, 4, 6)
     assert torch.equal(again(normaliser(latents)), model(latents / 0.3))
 

@@ -8,9 +8,10 @@ import torch
 
 from spatial_functa_pipeline.functasets.errors import DamagedShardError
 from spatial_functa_pipeline.functasets.store import Functaset
+from spatial_functa_pipeline.functasets.writing import write
 from spatial_functa_pipeline.images.augmentation import MIRRORED, CopyKind
 from spatial_functa_pipeline.loading import functaset_batches as module
-from spatial_functa_pipeline.loading.functaset_batches import FunctasetBatches, consecutive_batches
+from spatial_functa_pipeline.loading.functaset_batches import FunctasetBatches, consecutive_batches, mirrored_batches
 from spatial_functa_pipeline.loading.ordering import Part
 
 N = 43
@@ -249,3 +250,15 @@ def test_consecutive_batches_are_all_rows_in_order(functaset):
     assert [len(latents) for latents, _ in batches] == [8, 8, 8, 8, 8, 3]
     np.testing.assert_array_equal(torch.cat([latents for latents, _ in batches]), LATENTS)
     np.testing.assert_array_equal(torch.cat([labels for _, labels in batches]), functaset.labels)
+
+
+def test_images_and_mirrored_images_are_read_apart_from_copies(make_plan, make_functaset, tmp_path):
+    plan = make_plan(LATENTS, originals=20)
+    plan.encode.all.augmentation[20:40] = MIRRORED
+    write(tmp_path / "mirrored.zarr", plan)
+    made = Functaset.open(tmp_path / "mirrored.zarr")
+    assert np.concatenate(rows_of(consecutive_batches(made, 8))).tolist() == list(range(20))
+    assert np.concatenate(rows_of(consecutive_batches(made, 8, 11))).tolist() == list(range(11))
+    assert np.concatenate(rows_of(mirrored_batches(made, 8))).tolist() == list(range(20, 40))
+    with pytest.raises(ValueError, match="has no mirrored images"):
+        mirrored_batches(make_functaset(LATENTS), 8)

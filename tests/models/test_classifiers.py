@@ -2,24 +2,32 @@ from typing import get_args
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from spatial_functa_pipeline.config.classification import ClassificationConfig, ClassifierArchitecture
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
+from spatial_functa_pipeline.fields.scales import to_cells
 from spatial_functa_pipeline.models.classifiers import (
+    ConvNeXtBlock,
+    LatentConvNeXt,
     LatentTransformer,
     ResidualMLPClassifier,
     build_classifier,
 )
+from spatial_functa_pipeline.models.drop_path import DropPath
 from spatial_functa_pipeline.models.transformer import TransformerBlock
 
 SMALL = {"width": 32, "ffw_width": 64, "blocks": 2, "heads": 4}
 
 
-def classifier_config(transformer=SMALL, **options):
+def classifier_config(transformer=SMALL, convnext=None, **options):
+    if options.get("architecture") == "convnext":
+        convnext = {"width": 32, "blocks": 2, **(convnext or {})}
     return ClassificationConfig(
         transformer=transformer,
         mlp={"width": 32, "blocks": 2},
+        convnext=convnext,
         training={"steps": 1, "batch_size": 1, "learning_rate": 1e-3},
         **options,
     )
@@ -123,6 +131,8 @@ def test_transformer_takes_grids_of_any_dimension(grid):
         ("auto", "2x2x16", LatentTransformer),
         ("mlp", "2x2x16", ResidualMLPClassifier),
         ("transformer", "1x1x16", LatentTransformer),
+        ("convnext", "1x1x16", LatentConvNeXt),
+        ("convnext", "2x2x16", LatentConvNeXt),
     ],
 )
 def test_architecture_follows_the_choice_and_the_grid(architecture, shape, expected):
@@ -169,6 +179,75 @@ def test_concatenated_tokens_reach_the_last_layer_cell_by_cell():
     assert torch.equal(seen["features"], seen["tokens"].mean(dim=1))
 
 
+@pytest.mark.parametrize("architecture", get_args(ClassifierArchitecture))
+def test_drop_path_rises_over_the_blocks_and_acts_in_training_alone(architecture):
+    torch.manual_seed(0)
+    config = classifier_config(architecture=architecture, dropout=0.0, drop_path=0.8)
+    model = build_classifier(config, LatentShape((2, 2), 8), 10)
+    assert [module.share for module in model.modules() if isinstance(module, DropPath)] == pytest.approx([0.4, 0.8])
+    latents = torch.randn(16, 2, 2, 8)
+    assert not torch.equal(model(latents), model(latents))
+    plain = build_classifier(config.model_copy(update={"drop_path": None}), LatentShape((2, 2), 8), 10)
+    plain.load_state_dict(model.state_dict())
+    assert torch.equal(model.eval()(latents), plain(latents))
+
+
+@pytest.mark.parametrize("grid", [(6,), (2, 4), (2, 4, 2)])
+def test_convnext_takes_grids_of_one_to_three_dimensions_and_halves_them(grid):
+    torch.manual_seed(0)
+    model = build_classifier(
+        classifier_config(architecture="convnext", convnext={"downsampled_blocks": 1}), LatentShape(grid, 8), 7
+    ).eval()
+    seen = {}
+    model.merge.register_forward_hook(lambda _, inputs, output: seen.update(before=inputs[0], after=output))
+    latents = torch.randn(2, *grid, 8, requires_grad=True)
+    logits = model(latents)
+    assert logits.shape == (2, 7)
+    assert seen["before"].shape == (2, *grid, 32)
+    assert seen["after"].shape == (2, *(side // 2 for side in grid), 64)
+    logits.sum().backward()
+    assert (latents.grad.abs().sum(dim=-1) > 0).all()  # every cell matters
+
+
+def test_a_convnext_block_equals_the_published_one():
+    """Written with channels first, and its layers one by one."""
+    torch.manual_seed(0)
+    block = ConvNeXtBlock(6, kernel_size=3, expansion=2, dimensions=2, drop_path=0.0)
+    hidden = torch.randn(2, 4, 5, 6)
+    assert (block.scale == 1).all()
+    nn.init.normal_(block.scale)
+    mixed = F.conv2d(hidden.permute(0, 3, 1, 2), block.mix_cells.weight, block.mix_cells.bias, padding=1, groups=6)
+    normed = F.layer_norm(mixed.permute(0, 2, 3, 1), (6,), block.norm.weight, block.norm.bias)
+    first, _, second = block.ffw
+    expected = hidden + block.scale * second(F.gelu(first(normed)))
+    torch.testing.assert_close(block(hidden), expected)
+
+
+def test_convnexts_kernel_sees_as_far_as_it_says():
+    """A single cell reaches those within half a kernel, and no other."""
+    torch.manual_seed(0)
+    block = ConvNeXtBlock(4, kernel_size=5, expansion=2, dimensions=1, drop_path=0.0)
+    changed = (hidden := torch.randn(1, 11, 4)).clone()
+    changed[:, 5] += 1
+    reached = (block(changed) - block(hidden)).abs().sum(dim=-1)[0] > 0
+    assert reached.nonzero().flatten().tolist() == [3, 4, 5, 6, 7]
+
+
+def test_convnext_says_which_sizes_it_lacks_and_which_it_cannot_have():
+    with pytest.raises(ValueError, match="the block convnext is not given"):
+        ClassificationConfig(**{**classifier_config().model_dump(), "architecture": "convnext", "convnext": None})
+    with pytest.raises(ValueError, match=r"kernel_size \(4\) must be odd"):
+        classifier_config(architecture="convnext", convnext={"kernel_size": 4})
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [("1x1x16", ResidualMLPClassifier), ("2x2x16", LatentConvNeXt), ("4x4x2", LatentConvNeXt)]
+)
+def test_auto_is_a_convnext_on_a_grid_where_its_sizes_are_given(shape, expected):
+    config = classifier_config(convnext={"width": 8, "blocks": 1, "downsampled_blocks": 1})
+    assert type(build_classifier(config, LatentShape.parse(shape), 3)) is expected
+
+
 def test_each_cell_of_each_scale_is_a_token_with_its_scales_embedding():
     torch.manual_seed(0)
     shape = LatentShape.parse("1x1x5+2x2x3+4x4x2")
@@ -184,3 +263,15 @@ def test_each_cell_of_each_scale_is_a_token_with_its_scales_embedding():
         torch.testing.assert_close(seen[0][:, token], model.embed[scale](latents[:, numbers]))
     assert ClassificationConfig.architecture_on(classifier_config(), shape) == "transformer"
     assert build_classifier(classifier_config(architecture="mlp"), shape, 7)(latents).shape == (2, 7)
+
+
+def test_a_convnext_sees_the_cells_of_all_scales_on_the_finest_grid():
+    torch.manual_seed(0)
+    shape = LatentShape.parse("1x1x5+2x2x3+4x4x2")
+    model = build_classifier(classifier_config(architecture="convnext"), shape, 7).eval()
+    seen = {}
+    model.stem.register_forward_hook(lambda _, inputs, output: seen.update(cells=inputs[0]))
+    latents = torch.randn(2, shape.numbers)
+    assert model(latents).shape == (2, 7)
+    assert torch.equal(seen["cells"], to_cells(latents, shape))
+    assert seen["cells"].shape == (2, 4, 4, 10)

@@ -27,9 +27,13 @@ def randomised(model):
     return model.train()
 
 
-def classifier_loss():
-    model = randomised(build_classifier(tiny.transformer(), SHAPE, 2))
+def classifier_loss(config=None):
+    model = randomised(build_classifier(config or tiny.transformer(), SHAPE, 2))
     return model, lambda latents, labels, generator: F.cross_entropy(model(latents), labels)
+
+
+def convnext_loss():
+    return classifier_loss(tiny.convnext())
 
 
 def denoiser_loss(objective="epsilon", architecture="unet"):
@@ -44,13 +48,14 @@ def denoiser_loss(objective="epsilon", architecture="unet"):
     "make",
     [
         classifier_loss,
+        convnext_loss,
         *(partial(denoiser_loss, objective) for objective in get_args(Objective)),
         partial(denoiser_loss, architecture="dit"),
     ],
 )
 @pytest.mark.parametrize("size", [2, 3, 4])
 def test_loss_and_gradient_do_not_depend_on_the_parts(make, size):
-    """Noise levels, noise, dropped labels and dropout; 3 does not divide 8."""
+    """Noise levels, noise, dropped labels, dropout and drop path; 3 does not divide 8."""
     model, loss = make()
     latents, labels = torch.randn(ROWS, *SHAPE.shape), torch.arange(ROWS) % 2
 

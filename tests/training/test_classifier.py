@@ -15,7 +15,8 @@ from spatial_functa_pipeline.training.checkpoint import Checkpoint
 from spatial_functa_pipeline.training.run import TrainingRun, report_nothing
 
 
-def test_an_interrupted_classifier_ends_as_the_uninterrupted_one(tmp_path):
+@pytest.mark.parametrize("config", [tiny.transformer(), tiny.convnext()], ids=["transformer", "convnext"])
+def test_an_interrupted_classifier_ends_as_the_uninterrupted_one(tmp_path, config):
     folder = tiny.write_functasets(tmp_path)
 
     def train(path, report=report_nothing):
@@ -23,7 +24,7 @@ def test_an_interrupted_classifier_ends_as_the_uninterrupted_one(tmp_path):
         return module.train_classifier(
             *splits,
             Normaliser.by_scale(1.0),
-            tiny.transformer(),
+            config,
             num_classes=2,
             run=TrainingRun(0, tiny.RUNTIME, Checkpoint(path), report),
         )

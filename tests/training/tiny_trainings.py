@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from spatial_functa_pipeline.config.autoencoder import AutoencoderConfig
-from spatial_functa_pipeline.config.classification import ClassificationConfig, TransformerConfig
+from spatial_functa_pipeline.config.classification import ClassificationConfig, ConvNeXtConfig, TransformerConfig
 from spatial_functa_pipeline.config.diffusion import DenoiserMLPConfig, DiffusionConfig, DiTConfig, UNetConfig
 from spatial_functa_pipeline.config.meta_learning import FieldConfig, MetaLearningConfig
 from spatial_functa_pipeline.config.mlp import MLPConfig
@@ -130,6 +130,13 @@ def transformer(**training):
         mlp=MLPConfig(width=16, blocks=1),
         dropout=0.5,
         training={**STEPS, "batch_size": 8, "keep": "best", **training},
+    )
+
+
+def convnext(**training):
+    """With drop path, too."""
+    return transformer(**training).model_copy(
+        update={"architecture": "convnext", "convnext": ConvNeXtConfig(width=16, blocks=2), "drop_path": 0.5}
     )
 
 

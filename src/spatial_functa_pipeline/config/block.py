@@ -24,6 +24,9 @@ def without_neutral(tree: Any) -> Any:
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
+Switch = Annotated[Literal[True] | None, BeforeValidator(lambda value: value or None)]
+"""True or null, for which false may be written. A default of null makes no output stale that was made without the key."""
+
 NetworkPrecision = Literal["float32", "tf32", "bf16"]
 """Of the products and convolutions of a network beside the field; each where the device has them, else float32.
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from spatial_functa_pipeline.config.block import Block
+from spatial_functa_pipeline.config.block import Block, Switch
 
 StorageType = Literal["float32", "float16"]
 
@@ -30,6 +30,11 @@ class FunctasetConfig(Block):
         False,
         description="one more copy of each training image: mirrored, left to right, and nothing else. A denoiser may train on "
         "it (diffusion.mirror_images); a classifier trains on all copies",
+    )
+    mirror_held_out: Switch = Field(
+        None,
+        description="true: a mirrored copy of each validation and test image, too, for classification.test_time_flips alone; "
+        "null: none",
     )
     storage_type: StorageType = Field("float32", description="of latents as they are encoded")
     shard_rows: PositiveInt = Field(description="written at once, and what an interruption can cost")

@@ -55,10 +55,12 @@ def without_effect(parameters: PipelineParameters) -> frozenset[str]:
         "meta_learning.spectral_penalty.threshold": parameters.meta_learning.spectral_penalty.weight == 0,
         "functaset.augmentation": functaset.augmented_copies == 0,
         "functaset.augmentation.randaugment_magnitude": functaset.augmentation.randaugment_operations == 0,
+        "functaset.mirror_held_out": not classification.test_time_flips,
         "normalization_stats": parameters.normalization_stats.rotation is None,  # it is a control
         "classification.preset": True,  # what its rows set says what it means
         "classification": parameters.data.num_classes == 1,  # there is nothing to tell apart
         "classification.mlp": classifier != "mlp",
+        "classification.convnext": classifier != "convnext",
         "classification.transformer": classifier != "transformer",
         "classification.transformer.vector_tokens": shape.cells > 1,
         "diffusion.dit": denoiser != "dit",

@@ -239,6 +239,15 @@ class PipelineParameters(Block):
         return self
 
     @model_validator(mode="after")
+    def _flipped_test_images_are_made(self) -> PipelineParameters:
+        if self.classification.test_time_flips and not self.functaset.mirror_held_out:
+            raise ValueError(
+                "classification.test_time_flips is true, but functaset.mirror_held_out is not: the validation and test "
+                "functasets would have no mirrored images; set both to true, or none"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _copies_to_train_on_are_made(self) -> PipelineParameters:
         if self.diffusion.augmented_copies and not self.functaset.augmented_copies:
             raise ValueError(
@@ -248,10 +257,19 @@ class PipelineParameters(Block):
         return self
 
     @model_validator(mode="after")
+    def _cells_can_be_merged(self) -> PipelineParameters:
+        config = self.classification
+        if config.architecture_on(self.latent_shape) == "convnext" and config.convnext is not None:
+            config.convnext.require_sides_to_halve(self.latent_shape)
+        return self
+
+    @model_validator(mode="after")
     def _crop_needs_an_image(self) -> PipelineParameters:
         augmentation = self.functaset.augmentation
         if len(self.data.resolution) != 2 and self.functaset.mirror_images:
             raise ValueError("functaset.mirror_images is for images: set it to false for data of another dimension")
+        if len(self.data.resolution) != 2 and self.functaset.mirror_held_out:
+            raise ValueError("functaset.mirror_held_out is for images: set it to null for data of another dimension")
         if (
             len(self.data.resolution) != 2
             and self.functaset.augmented_copies

@@ -33,7 +33,13 @@ def nothing_to_classify() -> tuple[Metrics, pd.DataFrame, pd.DataFrame, Figure]:
 
 
 def evaluate_classifier(
-    classifier: nn.Module, normaliser: Normaliser, test: Functaset, classes: Sequence[str], seed: int
+    classifier: nn.Module,
+    normaliser: Normaliser,
+    test: Functaset,
+    classes: Sequence[str],
+    seed: int,
+    *,
+    flips: bool = False,
 ) -> tuple[Metrics, pd.DataFrame, pd.DataFrame, Figure]:
     """Top-1 accuracy on the test set, accuracy of each class, and the confusion matrix as table and figure.
 
@@ -43,11 +49,12 @@ def evaluate_classifier(
         test: the latents of the test images.
         classes: their names.
         seed: of the classifier's training, for what stands beside the numbers.
+        flips: see `predict_classes`.
     """
-    predicted = predict_classes(classifier, normaliser, test).numpy()
-    confusion = confusion_matrix(test.labels, predicted, len(classes))
-    accuracy = float((predicted == test.labels).mean())
-    measured_on = f"{len(test)} test images, seed {seed}"
+    predicted, labels = predict_classes(classifier, normaliser, test, flips).numpy(), test.image_labels
+    confusion = confusion_matrix(labels, predicted, len(classes))
+    accuracy = float((predicted == labels).mean())
+    measured_on = f"{len(labels)} test images{' with their mirror images' if flips else ''}, seed {seed}"
     logger.info("%s: %.4f (%s)", _ACCURACY, accuracy, measured_on)
     return (
         described({_ACCURACY: (accuracy, measured_on)}),

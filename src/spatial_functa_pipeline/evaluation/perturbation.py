@@ -267,7 +267,7 @@ def analyse_perturbations(
         figure_images: columns of the figure of single dimensions, at most.
         seed: of the encoder's training, for what stands beside the numbers.
     """
-    latents = torch.from_numpy(test_functaset.rows(0, min(config.images, len(test_functaset))))
+    latents = torch.from_numpy(test_functaset.rows(0, min(config.images, test_functaset.originals)))
     shape = test_functaset.latent_shape
     probe = Probe(partial(decode, encoder), latents, shape).turned(statistics.rotation)
     finest = shape.scales[-1]

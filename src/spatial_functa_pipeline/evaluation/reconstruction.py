@@ -37,7 +37,7 @@ def evaluate_reconstructions(
     """
     errors, shown, start = [], [], 0
     seams = {name: SeamSteps(encoder.spec.latent_shape.grid) for name in ("test_images", "reconstructions")}
-    originals = test_images.batches(BATCH, len(test_functaset))
+    originals = test_images.batches(BATCH, test_functaset.originals)
     for reconstructions, images in zip(decoded(test_functaset, encoder), originals, strict=True):
         seams["test_images"].update(images)
         seams["reconstructions"].update(reconstructions)

@@ -110,6 +110,11 @@ class Functaset:
         return int((self.augmentation == MIRRORED).sum())
 
     @property
+    def image_labels(self) -> np.ndarray:
+        """Class of each image, int64 `(originals,)`: its copies have the same."""
+        return self.labels[: self.originals]
+
+    @property
     def undistorted(self) -> int:
         """Number of rows that are images or mirrored images: the first ones, before all augmented copies."""
         return self.originals + self.mirrored

@@ -286,6 +286,7 @@ def _functaset_bytes(run: PlannedRun) -> dict[str, int]:
     """How many bytes the latents of each functaset take as they are encoded: floats hardly compress."""
     config, shape = run.parameters.functaset, run.parameters.latent_shape
     size = shape.numbers * np.dtype(config.storage_type).itemsize
-    copies = {"train": 1 + config.mirror_images + config.augmented_copies, "validation": 1, "test": 1}
+    held_out = 1 + bool(config.mirror_held_out)
+    copies = {"train": 1 + config.mirror_images + config.augmented_copies, "validation": held_out, "test": held_out}
     rows = {split: len(run.images.get(f"{split}_images", ())) * count for split, count in copies.items()}
     return {f"encoded_{split}_functaset": count * size for split, count in rows.items()}

@@ -115,9 +115,26 @@ def _concatenated(pieces: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
 def consecutive_batches(
     functaset: Functaset, batch_size: int, count: int | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The first `count` rows (None: all) once, in order: raw latents `(≤ batch_size, *grid, c)` and labels."""
+    """The first `count` images (None: all) once, in order, without their copies.
+
+    Raw latents `(≤ batch_size, *grid, c)` and labels.
+    """
+    count = functaset.originals if count is None else min(count, functaset.originals)
+    return _in_order(functaset, batch_size, 0, count)
+
+
+def mirrored_batches(functaset: Functaset, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """All mirrored images once, in the order of their images, as `consecutive_batches` has these.
+
+    Raises ValueError if the functaset has none.
+    """
+    if not functaset.mirrored:
+        raise ValueError(f"{functaset} has no mirrored images")
+    return _in_order(functaset, batch_size, functaset.originals, functaset.undistorted)
+
+
+def _in_order(functaset: Functaset, batch_size: int, first: int, end: int) -> Iterator[tuple[Tensor, Tensor]]:
     labels = torch.from_numpy(functaset.labels)
-    count = len(functaset) if count is None else min(count, len(functaset))
-    for start in range(0, count, batch_size):
-        stop = min(start + batch_size, count)
+    for start in range(first, end, batch_size):
+        stop = min(start + batch_size, end)
         yield torch.from_numpy(functaset.rows(start, stop)), labels[start:stop]

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
+from spatial_functa_pipeline.models.drop_path import DropPath
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,17 @@ class TransformerBlock(nn.Module):
     """
 
     def __init__(
-        self, width: int, ffw_width: int, heads: int, head_dim: int, *, conditioned: bool = False, dropout: float = 0.0
+        self,
+        width: int,
+        ffw_width: int,
+        heads: int,
+        head_dim: int,
+        *,
+        conditioned: bool = False,
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
     ) -> None:
-        """A `conditioned` block has AdaptiveLayerNorm; dropout is at the end of each residual branch."""
+        """A `conditioned` block has AdaptiveLayerNorm; dropout and drop path are at the end of each residual branch."""
         super().__init__()
         self.heads, self.dropout = heads, dropout
         self.attention_norm = _norm(width, conditioned)
@@ -119,11 +128,12 @@ class TransformerBlock(nn.Module):
         self.project = nn.Linear(heads * head_dim, width)
         self.ffw_norm = _norm(width, conditioned)
         self.ffw = nn.Sequential(nn.Linear(width, ffw_width), nn.GELU(), nn.Linear(ffw_width, width))
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, tokens: Tensor, condition: Tensor | None = None) -> Tensor:
         """`(B, S, W)`, and for a conditioned block `(B, W)`, -> `(B, S, W)`."""
-        tokens = tokens + self._branch(self._attention, self.attention_norm, tokens, condition)
-        return tokens + self._branch(self.ffw, self.ffw_norm, tokens, condition)
+        tokens = tokens + self.drop_path(self._branch(self._attention, self.attention_norm, tokens, condition))
+        return tokens + self.drop_path(self._branch(self.ffw, self.ffw_norm, tokens, condition))
 
     def _branch(
         self, layers: Callable[[Tensor], Tensor], norm: nn.LayerNorm, tokens: Tensor, condition: Tensor | None

@@ -128,12 +128,12 @@ def pack_model(
     return Weights(parts.state_dict(), settings)
 
 
-def unpack_classifier(weights: Weights, device: torch.device) -> tuple[nn.Module, Normaliser]:
-    """Classifier and normaliser, in evaluation mode."""
+def unpack_classifier(weights: Weights, device: torch.device) -> tuple[nn.Module, Normaliser, ClassificationConfig]:
+    """Classifier and normaliser, in evaluation mode, and how the classifier was trained."""
     config = ClassificationConfig.model_validate(weights.config["model"])
     shape = LatentShape.parse(weights.config["latent_shape"])
     model = build_classifier(config, shape, weights.config["num_classes"])
-    return _load(model, weights, device), _unpack_normaliser(weights, device)
+    return _load(model, weights, device), _unpack_normaliser(weights, device), config
 
 
 def unpack_denoiser(weights: Weights, device: torch.device) -> tuple[Denoiser, Normaliser, DiffusionConfig]:

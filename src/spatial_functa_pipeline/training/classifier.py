@@ -1,6 +1,6 @@
 """Training of the classifier on latents (App. B.1, C)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pandas as pd
 import torch
@@ -11,7 +11,7 @@ from spatial_functa_pipeline.compute import available_precision, bf16_products, 
 from spatial_functa_pipeline.config.classification import ClassificationConfig
 from spatial_functa_pipeline.functasets.normalisation import Normaliser
 from spatial_functa_pipeline.functasets.store import Functaset
-from spatial_functa_pipeline.loading.functaset_batches import FunctasetBatches, consecutive_batches
+from spatial_functa_pipeline.loading.functaset_batches import FunctasetBatches, consecutive_batches, mirrored_batches
 from spatial_functa_pipeline.models.classifiers import build_classifier
 from spatial_functa_pipeline.training.launch import several_processes
 from spatial_functa_pipeline.training.loop import Training
@@ -26,16 +26,26 @@ _EVALUATION_BATCH = 256
 
 @torch.no_grad()
 @float32_products()
-def predict_classes(classifier: nn.Module, normaliser: Normaliser, functaset: Functaset) -> Tensor:
-    """Predicted classes `(N,)` of all rows, on the CPU; the classifier should be in evaluation mode."""
+def predict_classes(classifier: nn.Module, normaliser: Normaliser, functaset: Functaset, flips: bool) -> Tensor:
+    """Predicted classes `(N,)` of all images, on the CPU; the classifier should be in evaluation mode.
+
+    With `flips` they follow from the mean of the probabilities of an image and of its mirror image. Raises ValueError if
+    the functaset has no mirrored images then.
+    """
     device = next(classifier.parameters()).device
-    batches = consecutive_batches(functaset, _EVALUATION_BATCH)
-    return torch.cat([classifier(normaliser(latents.to(device))).argmax(-1).cpu() for latents, _ in batches])
+
+    def logits(batches: Iterator[Batch]) -> Tensor:
+        return torch.cat([classifier(normaliser(latents.to(device))).cpu() for latents, _ in batches])
+
+    scores = logits(consecutive_batches(functaset, _EVALUATION_BATCH))
+    if flips:
+        scores = scores.softmax(-1) + logits(mirrored_batches(functaset, _EVALUATION_BATCH)).softmax(-1)
+    return scores.argmax(-1)
 
 
-def accuracy(classifier: nn.Module, normaliser: Normaliser, functaset: Functaset) -> float:
-    """Top-1 accuracy in [0, 1] on all rows."""
-    right = predict_classes(classifier, normaliser, functaset) == torch.from_numpy(functaset.labels)
+def accuracy(classifier: nn.Module, normaliser: Normaliser, functaset: Functaset, flips: bool) -> float:
+    """Top-1 accuracy in [0, 1] on all images; see `predict_classes`."""
+    right = predict_classes(classifier, normaliser, functaset, flips) == torch.from_numpy(functaset.image_labels)
     return right.float().mean().item()
 
 
@@ -55,7 +65,7 @@ def train_classifier(
     device = resolve_device(run.runtime.device)
     normaliser = normaliser.to(device)
     precision = available_precision(config.precision, device, "classifier")
-    training = config.training
+    training, flips = config.training, bool(config.test_time_flips)
 
     def loss(batch: Batch, generator: torch.Generator) -> Tensor:
         latents, labels = batch
@@ -82,7 +92,7 @@ def train_classifier(
             "rotated_numbers": normaliser.rotated_numbers,
             "functaset": train_functaset.header.to_attributes(),
         },
-        validate=lambda model: {"validation_accuracy": accuracy(model, normaliser, validation_functaset)},
+        validate=lambda model: {"validation_accuracy": accuracy(model, normaliser, validation_functaset, flips)},
         best="validation_accuracy",
         precision=precision,
     ).train()

@@ -54,5 +54,7 @@ def evaluate_classifier(
     """
     if not classifier.tensors:
         return classification.nothing_to_classify()
-    model, normaliser = unpack_classifier(classifier, resolve_device(runtime.device))
-    return classification.evaluate_classifier(model, normaliser, test_functaset, test_images.classes, seed)
+    model, normaliser, config = unpack_classifier(classifier, resolve_device(runtime.device))
+    return classification.evaluate_classifier(
+        model, normaliser, test_functaset, test_images.classes, seed, flips=bool(config.test_time_flips)
+    )

@@ -12,7 +12,10 @@ from spatial_functa_pipeline.pipelines.functaset_build.nodes import (
     build_validation_functaset,
 )
 
-_STORE = [f"params:functaset.{name}" for name in ("shard_rows", "chunk_rows", "encode_batch", "storage_type")]
+_STORE = [
+    f"params:functaset.{name}"
+    for name in ("shard_rows", "chunk_rows", "encode_batch", "storage_type", "mirror_held_out")
+]
 
 
 def create_pipeline() -> Pipeline:
