@@ -382,6 +382,8 @@ OPTIONS: dict[str, Row | list[Row]] = {
         Row("bf16", CLASSIFIER),
         Row("tf32", words({"classifier"}), because="CUDA's alone"),
     ],
+    "classification.hidden_layers.optimizer": Row("muon", CLASSIFIER),
+    "classification.hidden_layers.rate_factor": Row(2.0, CLASSIFIER),
     **training("classification.training", CLASSIFIER, {"train_latent_classifier"}),
     "diffusion.conditional": [Row(False, DENOISER, UNCONDITIONAL), Row(False, DENOISER, UNCONDITIONAL | DENOISER_MLP)],
     "diffusion.dummy_label_share": Row(0.9, DENOISER),

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from spatial_functa_pipeline.config.block import Block, NetworkPrecision, Share, Switch
 from spatial_functa_pipeline.config.mlp import MLPConfig
-from spatial_functa_pipeline.config.training import TrainingConfig
+from spatial_functa_pipeline.config.training import HiddenLayersConfig, TrainingConfig
 from spatial_functa_pipeline.config.transformer import TransformerSizes
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 
@@ -86,6 +86,7 @@ class ClassificationConfig(Block):
     precision: NetworkPrecision = Field(
         "float32", description="of the products in training, where the device has them; accuracies are float32's"
     )
+    hidden_layers: HiddenLayersConfig = HiddenLayersConfig()
     training: TrainingConfig
 
     @model_validator(mode="after")

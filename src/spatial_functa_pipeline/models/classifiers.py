@@ -6,7 +6,7 @@ Shapes: B latents with their grid and c channels, `(B, *grid, c)`, or of several
 numbers, the model's width; K classes.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -190,7 +190,7 @@ def build_classifier(config: ClassificationConfig, latent_shape: LatentShape, nu
     `architecture: auto` takes the MLP for vector functa (s = 1), else the ConvNeXt where its sizes are given, else the
     Transformer. An MLP asked for on a larger grid sees the latent flattened.
     """
-    regularisation = {"dropout": config.dropout, "drop_path": config.drop_path or 0.0}
+    regularisation: dict[str, Any] = {"dropout": config.dropout, "drop_path": config.drop_path or 0.0}
     match config.architecture_on(latent_shape):
         case "mlp":
             return ResidualMLPClassifier(

@@ -25,12 +25,15 @@ def learning_rate_factor(config: TrainingConfig, step: int) -> float:
 def hidden_weights(network: nn.Module, ends: Collection[str]) -> list[str]:
     """Names of the weights of linear layers and convolutions, but for those of layers whose names start with one of `ends`.
 
-    They are what Muon is made for: between embedding and output, its steps change all directions of a layer alike.
+    They are what Muon is made for: between embedding and output, its steps change all directions of a layer alike. A depthwise
+    convolution mixes no channels: it is no matrix, and none of them.
     """
     return [
         f"{name}.weight"
         for name, layer in network.named_modules()
-        if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) and not name.startswith(tuple(ends))
+        if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        and getattr(layer, "groups", 1) == 1
+        and not name.startswith(tuple(ends))
     ]
 
 
