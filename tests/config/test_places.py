@@ -143,7 +143,7 @@ PRESET, STEPS, SAMPLER = (f"evaluation.sampling.{name}" for name in ("preset", "
         ("cifar10", {PRESET: "paper", STEPS: 1000}, ""),
         (
             "sample",
-            {"diffusion.training.guard": None, "diffusion.training.steps": 1400},
+            {"diffusion.training.guard": None, "diffusion.training.steps": 1200},
             "diffusion.training.guard=null",
         ),
     ],
