@@ -78,7 +78,7 @@ def test_what_does_not_fit_is_an_error(keys, message):
             {"sampler": "ddim"},
             "is ddim, but .* is flow_matching: choose euler, heun or dpm",
         ),
-        ({"objective": "edm"}, {"preset": "paper"}, "sampler is ddpm, but diffusion.objective is edm"),
+        ({"objective": "edm"}, {"preset": "paper"}, "sampler is ddpm .preset paper., but diffusion.objective is edm"),
         (
             {"objective": "epsilon"},
             {"sampler": "euler"},

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from spatial_functa_pipeline.config.block import Block, NetworkPrecision, Share, Switch
 from spatial_functa_pipeline.config.mlp import MLPConfig
-from spatial_functa_pipeline.config.training import HiddenLayersConfig, TrainingConfig
+from spatial_functa_pipeline.config.training import TrainingConfig
 from spatial_functa_pipeline.config.transformer import TransformerSizes
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 
@@ -40,12 +40,18 @@ class ConvNeXtConfig(Block):
             raise ValueError(f"kernel_size ({self.kernel_size}) must be odd")
         return self
 
-    def require_sides_to_halve(self, latent_shape: LatentShape) -> None:
-        """Raises ValueError if sides are to be halved that are odd."""
+    def require_fitting(self, latent_shape: LatentShape) -> None:
+        """Raises ValueError for a grid of four dimensions or more, or if sides are to be halved that are odd."""
+        if len(latent_shape.grid) > 3:
+            raise ValueError(
+                f"classification.architecture convnext needs a grid of at most three dimensions, not {latent_shape}: choose "
+                "transformer or mlp"
+            )
         if self.downsampled_blocks and any(side % 2 for side in latent_shape.grid):
             raise ValueError(
                 f"classification.convnext.downsampled_blocks is {self.downsampled_blocks}, for which the sides of a grid are "
-                f"halved, but latent_shape {latent_shape} has an odd one: set it to 0"
+                f"halved, but latent_shape {latent_shape} has an odd one: set it to 0, or "
+                "classification.architecture to transformer or mlp"
             )
 
 
@@ -86,7 +92,11 @@ class ClassificationConfig(Block):
     precision: NetworkPrecision = Field(
         "float32", description="of the products in training, where the device has them; accuracies are float32's"
     )
-    hidden_layers: HiddenLayersConfig = HiddenLayersConfig()
+    muon_learning_rate: PositiveFloat | None = Field(
+        None,
+        description="ours: of the weights of linear layers and convolutions between the first and the last, which Muon then "
+        "has (Jordan et al. 2024); 0.02 is usual. It follows training.schedule. null: Adam has them, as all others",
+    )
     training: TrainingConfig
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from spatial_functa_pipeline.config.block import Block, NetworkPrecision, Share
 from spatial_functa_pipeline.config.mlp import MLPConfig
-from spatial_functa_pipeline.config.training import HiddenLayersConfig, TrainingConfig
+from spatial_functa_pipeline.config.training import TrainingConfig
 from spatial_functa_pipeline.config.transformer import TransformerSizes
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 
@@ -149,7 +149,11 @@ class DiffusionConfig(Block):
         "float32",
         description="of the products and convolutions in training, where the device has them; validation is in float32",
     )
-    hidden_layers: HiddenLayersConfig = HiddenLayersConfig()
+    muon_learning_rate: PositiveFloat | None = Field(
+        None,
+        description="ours: of the weights of linear layers and convolutions between the first and the last, which Muon then "
+        "has (Jordan et al. 2024); 0.02 is usual. It follows training.schedule. null: Adam has them, as all others",
+    )
     training: TrainingConfig
 
     def architecture_on(self, latent_shape: LatentShape) -> DenoiserArchitecture:
@@ -184,9 +188,12 @@ class DiffusionConfig(Block):
             value, default = getattr(self, name), type(self).model_fields[name].default
             if value != default:
                 others = "flow_matching and edm" if self.has_timesteps else "epsilon and v_prediction"
-                value, default = (one.model_dump() if isinstance(one, Block) else one for one in (value, default))
+                if isinstance(value, Block):  # each of its keys has null for its default
+                    given = {f"{name}.{key}": one for key, one in value.model_dump().items() if one is not None}
+                    name, value, default = ", ".join(given), ", ".join(map(str, given.values())), None
                 raise ValueError(
-                    f"{name} is {value}, but objective is {self.objective}: it is of {others}; set it to {default}"
+                    f"{name} is {value}, but objective is {self.objective}: it is of {others}; set it to "
+                    f"{'null' if default is None else default}"
                 )
         return self
 

@@ -86,9 +86,12 @@ class SamplingConfig(Block):
         objective = process.objective
         fitting = [name for name, objectives in OBJECTIVES_OF_SAMPLERS.items() if objective in objectives]
         if self.sampler not in fitting:
+            of_preset = SAMPLING_PRESETS.get(self.preset or "", {}).get("sampler") == self.sampler
+            origin = f" (preset {self.preset})" if of_preset else ""
             raise ValueError(
-                f"evaluation.sampling.sampler is {self.sampler}, but diffusion.objective is {objective}: choose "
-                f"{', '.join(fitting[:-1])} or {fitting[-1]}"
+                f"evaluation.sampling.sampler is {self.sampler}{origin}, but diffusion.objective is {objective}: choose "
+                f"{', '.join(fitting[:-1])} or {fitting[-1]}, or an objective that it is for: "
+                f"{' or '.join(OBJECTIVES_OF_SAMPLERS[self.sampler])}"
             )
         if process.has_timesteps and self.steps > process.timesteps:
             raise ValueError(

@@ -26,15 +26,6 @@ class GuardConfig(Block):
     retries: Annotated[int, Field(ge=0)] = Field(5, description="roll-backs until the training gives up")
 
 
-class HiddenLayersConfig(Block):
-    """How the weights between a network's first and last layers are trained: those of linear layers and convolutions."""
-
-    optimizer: Literal["adam", "muon"] = Field(
-        "adam", description="ours. muon: orthogonalised steps (Jordan et al. 2024)"
-    )
-    rate_factor: PositiveFloat = Field(1.0, description="ours: times training.learning_rate; Muon takes larger rates")
-
-
 class TrainingConfig(Block):
     """One training loop: the same knobs for the field, the classifiers and the denoisers."""
 

@@ -260,7 +260,7 @@ class PipelineParameters(Block):
     def _cells_can_be_merged(self) -> PipelineParameters:
         config = self.classification
         if config.architecture_on(self.latent_shape) == "convnext" and config.convnext is not None:
-            config.convnext.require_sides_to_halve(self.latent_shape)
+            config.convnext.require_fitting(self.latent_shape)
         return self
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ Shapes: B latents with their grid and c channels, `(B, *grid, c)`, or of several
 numbers, the model's width; K classes.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,14 @@ from spatial_functa_pipeline.models.drop_path import DropPath, drop_shares
 from spatial_functa_pipeline.models.transformer import Tokens, TransformerBlock, initialise_linears
 
 
-class LatentTransformer(nn.Module):
+class Classifier(nn.Module):
+    """Maps normalised latents `(B, *grid, c)` to logits `(B, K)`."""
+
+    ENDS: ClassVar[tuple[str, ...]] = ("embed", "stem", "head")
+    """How the names of its first and last layers start, which are no hidden ones."""
+
+
+class LatentTransformer(Classifier):
     """Vanilla pre-LN Transformer, one token per latent cell, learned absolute positions (App. C, Tab. 5).
 
     A vector functa (s = 1) is cut into `vector_tokens` equal tokens, and several scales into their cells: see `Tokens`.
@@ -68,7 +75,7 @@ class LatentTransformer(nn.Module):
         return self.head(self.dropout(features))
 
 
-class ResidualMLPClassifier(nn.Module):
+class ResidualMLPClassifier(Classifier):
     """Residual SiLU MLP on the flattened latent (App. B.1), dropout once, before the last layer.
 
     The paper's text fixes activation, width and depth; the LayerNorm before each activation is this project's choice,
@@ -122,7 +129,7 @@ class ConvNeXtBlock(nn.Module):
         return hidden + self.drop_path(self.scale * self.ffw(self.norm(mixed)))
 
 
-class LatentConvNeXt(nn.Module):
+class LatentConvNeXt(Classifier):
     """ConvNeXt on the grid of latents, of one to three dimensions (after Liu et al., 2022).
 
     A linear stem for each cell, blocks, the mean over all cells, LayerNorm, dropout once, and the last layer. With
@@ -184,7 +191,7 @@ def _convolution(dimensions: int) -> type[nn.Conv1d] | type[nn.Conv2d] | type[nn
     return (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dimensions - 1]
 
 
-def build_classifier(config: ClassificationConfig, latent_shape: LatentShape, num_classes: int) -> nn.Module:
+def build_classifier(config: ClassificationConfig, latent_shape: LatentShape, num_classes: int) -> Classifier:
     """Build the classifier that `config` asks for; its `forward` maps `(B, *grid, c)` to logits `(B, K)`.
 
     `architecture: auto` takes the MLP for vector functa (s = 1), else the ConvNeXt where its sizes are given, else the

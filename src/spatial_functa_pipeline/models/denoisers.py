@@ -30,7 +30,7 @@ class Denoiser(nn.Module, ABC):
     """
 
     ENDS: ClassVar[tuple[str, ...]] = ("embed", "output", "time_embedding", "class_embedding")
-    """How the names of its layers start that are no hidden ones: the first and the last, and those of the conditions."""
+    """How the names of its layers start that are no hidden ones: the first, the last, and the embeddings of time and class."""
 
     def __init__(self, num_classes: int | None, knows_kinds: bool = False) -> None:
         super().__init__()

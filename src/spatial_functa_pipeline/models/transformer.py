@@ -99,7 +99,7 @@ class AdaptiveLayerNorm(nn.LayerNorm):
         """Tokens `(B, S, W)` and condition `(B, W)` -> normalised tokens `(B, S, W)` and each gate `(B, 1, W)`."""
         numbers = self.modulation(condition).unflatten(1, (-1, 1, tokens.shape[-1]))  # (B, 2 + gates, 1, W)
         shift, scale, *gates = numbers.unbind(1)
-        return self(tokens) * (1 + scale) + shift, *gates
+        return self(tokens) * (1 + scale.float()) + shift, *gates  # 1 + scale in bfloat16 would round to steps of 1/128
 
 
 class TransformerBlock(nn.Module):

@@ -18,7 +18,7 @@ from spatial_functa_pipeline.training.loop import Training
 from spatial_functa_pipeline.training.mixup import mixed
 from spatial_functa_pipeline.training.ranks import this_process
 from spatial_functa_pipeline.training.run import TrainingRun
-from spatial_functa_pipeline.training.schedule import hidden_layers
+from spatial_functa_pipeline.training.schedule import muon_for
 from spatial_functa_pipeline.training.seeding import derive_seed
 from spatial_functa_pipeline.training.step import Batch
 
@@ -95,7 +95,7 @@ def train_classifier(
         },
         validate=lambda model: {"validation_accuracy": accuracy(model, normaliser, validation_functaset, flips)},
         best="validation_accuracy",
-        **hidden_layers(classifier, ("embed", "stem", "head"), config.hidden_layers),
+        **muon_for(classifier, classifier.ENDS, config.muon_learning_rate, training),
         precision=precision,
     ).train()
     return classifier, history

@@ -19,7 +19,7 @@ from spatial_functa_pipeline.training.launch import several_processes
 from spatial_functa_pipeline.training.loop import Training
 from spatial_functa_pipeline.training.ranks import this_process
 from spatial_functa_pipeline.training.run import TrainingRun
-from spatial_functa_pipeline.training.schedule import hidden_layers
+from spatial_functa_pipeline.training.schedule import muon_for
 from spatial_functa_pipeline.training.seeding import derive_seed, step_generator
 from spatial_functa_pipeline.training.step import Batch
 
@@ -98,7 +98,7 @@ def train_denoiser(
         },
         validate=validate,
         keep_weights_at=config.guide_step,
-        **hidden_layers(denoiser, denoiser.ENDS, config.hidden_layers),
+        **muon_for(denoiser, denoiser.ENDS, config.muon_learning_rate, training),
         precision=precision,
     )
     history = training_run.train()

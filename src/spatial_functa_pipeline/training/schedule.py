@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Collection, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import nn
 
-from spatial_functa_pipeline.config.training import HiddenLayersConfig, TrainingConfig
+from spatial_functa_pipeline.config.training import TrainingConfig
 
 
 def learning_rate_factor(config: TrainingConfig, step: int) -> float:
@@ -37,13 +38,17 @@ def hidden_weights(network: nn.Module, ends: Collection[str]) -> list[str]:
     ]
 
 
-def hidden_layers(network: nn.Module, ends: Collection[str], config: HiddenLayersConfig) -> dict[str, Any]:
-    """The arguments of `Training` by which a network's hidden layers are trained as `config` has it; see `hidden_weights`."""
+def muon_for(
+    network: nn.Module, ends: Collection[str], learning_rate: float | None, config: TrainingConfig
+) -> dict[str, Any]:
+    """The arguments of `Training` by which Muon has a network's hidden weights, at its own rate; see `hidden_weights`.
+
+    Without a rate there are none: Adam has all weights.
+    """
+    if learning_rate is None:
+        return {}
     names = hidden_weights(network, ends)
-    return {
-        "rate_factors": dict.fromkeys(names, config.rate_factor),
-        "muon": names if config.optimizer == "muon" else (),
-    }
+    return {"muon": names, "rate_factors": dict.fromkeys(names, learning_rate / config.learning_rate)}
 
 
 class AdamAndMuon(torch.optim.Optimizer):
@@ -59,22 +64,26 @@ class AdamAndMuon(torch.optim.Optimizer):
 
     def __init__(self, adam: torch.optim.Optimizer, groups: list[dict[str, Any]], learning_rate: float) -> None:
         super().__init__([*adam.param_groups, *groups], {"lr": learning_rate})
-        self.matrices = [[_as_matrix(parameter) for parameter in group["params"]] for group in groups]
-        ours = [group | {"params": matrices} for group, matrices in zip(groups, self.matrices, strict=True)]
+        matrices = [[_as_matrix(parameter) for parameter in group["params"]] for group in groups]
+        ours = [group | {"params": params} for group, params in zip(groups, matrices, strict=True)]
         self.parts = (adam, torch.optim.Muon(ours, lr=learning_rate))
+        parameters = (parameter for group in groups for parameter in group["params"])
+        pairs = zip(parameters, chain.from_iterable(matrices), strict=True)
+        self.views = [(parameter, matrix) for parameter, matrix in pairs if matrix is not parameter]
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One step of either, at the rates that stand in this one's groups."""
-        own = self.param_groups[len(self.parts[0].param_groups) :]
-        for group, matrices in zip(own, self.matrices, strict=True):
-            for parameter, matrix in zip(group["params"], matrices, strict=True):
-                matrix.grad = None if parameter.grad is None else parameter.grad.flatten(1)
+        for parameter, matrix in self.views:
+            matrix.data = parameter.detach().view_as(matrix)  # anew: the parameter may have been moved
+            matrix.grad = None if parameter.grad is None else parameter.grad.flatten(1)
         groups = iter(self.param_groups)
         for part in self.parts:
             for group in part.param_groups:
                 group["lr"] = next(groups)["lr"]
             part.step()
+        for _, matrix in self.views:
+            matrix.grad = None
 
     def state_dict(self) -> dict[str, Any]:
         """Of either."""
