@@ -186,7 +186,11 @@ def test_a_time_shift_spends_more_steps_on_noise():
         ("edm", {"timestep_ratio": 3.0}, "timestep_ratio is 3.0"),
         ("flow_matching", {"timestep_reweighting": True}, "timestep_reweighting is True"),
         ("flow_matching", {"min_snr_gamma": 5.0}, "min_snr_gamma is 5.0.*set it to null"),
-        ("epsilon", {"noise_level": {"mean": 0.0}}, "noise_level.mean is .*but objective is epsilon.*flow_matching and edm"),
+        (
+            "epsilon",
+            {"noise_level": {"mean": 0.0}},
+            "noise_level.mean is .*but objective is epsilon.*flow_matching and edm",
+        ),
     ],
 )
 def test_an_option_of_another_objective_is_an_error(objective, options, message):

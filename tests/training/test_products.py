@@ -139,7 +139,7 @@ def test_a_denoiser_trained_in_bf16_is_another_and_its_weights_stay_float32(tmp_
     trained = {}
     for precision in ("float32", "bf16"):
         (tmp_path / precision).mkdir()
-        model, history = train("denoiser", precision, tmp_path / precision)
+        model, history, _ = train("denoiser", precision, tmp_path / precision)
         assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
         trained[precision] = history.loss.iloc[-1]
     assert trained["bf16"] != trained["float32"]
