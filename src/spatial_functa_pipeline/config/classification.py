@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from spatial_functa_pipeline.config.block import Block, NetworkPrecision, Share, Switch
 from spatial_functa_pipeline.config.mlp import MLPConfig
-from spatial_functa_pipeline.config.training import TrainingConfig
+from spatial_functa_pipeline.config.training import MuonRate, TrainingConfig
 from spatial_functa_pipeline.config.transformer import TransformerSizes
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 
@@ -92,18 +92,15 @@ class ClassificationConfig(Block):
     precision: NetworkPrecision = Field(
         "float32", description="of the products in training, where the device has them; accuracies are float32's"
     )
-    muon_learning_rate: PositiveFloat | None = Field(
-        None,
-        description="ours: of the weights of linear layers and convolutions between the first and the last, which Muon then "
-        "has (Jordan et al. 2024); 0.02 is usual. It follows training.schedule. null: Adam has them, as all others",
-    )
+    muon_learning_rate: MuonRate = None
     training: TrainingConfig
 
     @model_validator(mode="after")
     def _convnext_has_its_sizes(self) -> ClassificationConfig:
         if self.architecture == "convnext" and self.convnext is None:
             raise ValueError(
-                "architecture is convnext, but the block convnext is not given: this data set has no sizes for one"
+                "architecture is convnext, but the block convnext is not given: this data set has no sizes for one; give "
+                "width and blocks"
             )
         return self
 

@@ -8,13 +8,17 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from spatial_functa_pipeline.config.block import Block, NetworkPrecision, Share
 from spatial_functa_pipeline.config.mlp import MLPConfig
-from spatial_functa_pipeline.config.training import TrainingConfig
+from spatial_functa_pipeline.config.training import MuonRate, TrainingConfig
 from spatial_functa_pipeline.config.transformer import TransformerSizes
 from spatial_functa_pipeline.fields.latent_shape import LatentShape
 
 DenoiserArchitecture = Literal["unet", "mlp", "dit"]
 
 Objective = Literal["epsilon", "v_prediction", "flow_matching", "edm"]
+WITH_TIMESTEPS = ("epsilon", "v_prediction")
+"""Objectives whose noise levels are the time steps of a schedule."""
+ON_STRAIGHT_PATHS = ("flow_matching", "edm")
+"""Objectives whose paths from data to noise are straight lines."""
 
 
 class UNetConfig(Block):
@@ -149,11 +153,7 @@ class DiffusionConfig(Block):
         "float32",
         description="of the products and convolutions in training, where the device has them; validation is in float32",
     )
-    muon_learning_rate: PositiveFloat | None = Field(
-        None,
-        description="ours: of the weights of linear layers and convolutions between the first and the last, which Muon then "
-        "has (Jordan et al. 2024); 0.02 is usual. It follows training.schedule. null: Adam has them, as all others",
-    )
+    muon_learning_rate: MuonRate = None
     training: TrainingConfig
 
     def architecture_on(self, latent_shape: LatentShape) -> DenoiserArchitecture:
@@ -169,7 +169,7 @@ class DiffusionConfig(Block):
     @property
     def has_timesteps(self) -> bool:
         """Whether the noise levels are the time steps of a schedule, as they are for ε and v."""
-        return self.objective in ("epsilon", "v_prediction")
+        return self.objective in WITH_TIMESTEPS
 
     @property
     def data_std(self) -> float:
@@ -187,7 +187,7 @@ class DiffusionConfig(Block):
         for name in of_the_other:
             value, default = getattr(self, name), type(self).model_fields[name].default
             if value != default:
-                others = "flow_matching and edm" if self.has_timesteps else "epsilon and v_prediction"
+                others = " and ".join(ON_STRAIGHT_PATHS if self.has_timesteps else WITH_TIMESTEPS)
                 if isinstance(value, Block):  # each of its keys has null for its default
                     given = {f"{name}.{key}": one for key, one in value.model_dump().items() if one is not None}
                     name, value, default = ", ".join(given), ", ".join(map(str, given.values())), None

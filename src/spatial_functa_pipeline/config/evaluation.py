@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from spatial_functa_pipeline.config.block import Block, NetworkPrecision
-from spatial_functa_pipeline.config.diffusion import DiffusionConfig
+from spatial_functa_pipeline.config.diffusion import ON_STRAIGHT_PATHS, WITH_TIMESTEPS, DiffusionConfig
 from spatial_functa_pipeline.config.training import TrainingConfig
 
 SAMPLING_PRESETS: dict[str, dict[str, Any]] = {
@@ -22,13 +22,12 @@ A guided step is two evaluations: `fast` takes 24, or 12 without guidance. With 
 log-SNR and more steps guided within an interval only all gave larger Fréchet distances on Fashion-MNIST.
 """
 
-_OF_TIMESTEPS, _OF_STRAIGHT_PATHS = ("epsilon", "v_prediction"), ("flow_matching", "edm")
 OBJECTIVES_OF_SAMPLERS: dict[str, tuple[str, ...]] = {
-    "ddpm": _OF_TIMESTEPS,
-    "ddim": _OF_TIMESTEPS,
-    "euler": _OF_STRAIGHT_PATHS,
-    "heun": (*_OF_TIMESTEPS, *_OF_STRAIGHT_PATHS),
-    "dpm_solver": (*_OF_TIMESTEPS, *_OF_STRAIGHT_PATHS),
+    "ddpm": WITH_TIMESTEPS,
+    "ddim": WITH_TIMESTEPS,
+    "euler": ON_STRAIGHT_PATHS,
+    "heun": (*WITH_TIMESTEPS, *ON_STRAIGHT_PATHS),
+    "dpm_solver": (*WITH_TIMESTEPS, *ON_STRAIGHT_PATHS),
 }
 """For each sampler, the values of `DiffusionConfig.objective` that it is for."""
 

@@ -8,6 +8,15 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from spatial_functa_pipeline.config.block import Block, Share
 
+MuonRate = Annotated[
+    PositiveFloat | None,
+    Field(
+        description="ours: of the weights of linear layers and convolutions between the first and the last, which Muon then "
+        "has (Jordan et al. 2024); 0.02 is usual. It follows training.schedule. null: Adam has them, as all others"
+    ),
+]
+"""Muon's learning rate in a network."""
+
 
 class GuardConfig(Block):
     """What a training does when its loss is not finite, or its validation metric collapses: it rolls back.
